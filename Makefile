@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+# decant: see README.md. `make V=1` shows the commands, `make SAN=address|undefined|thread` builds
+# an instrumented copy below build/SAN/.
+
+CC      ?= gcc
+ifeq ($(origin CC),default)
+CC      := gcc
+endif
+PREFIX  ?= /usr/local
+DESTDIR ?=
+BUILD   := build$(if $(SAN),/$(SAN))
+VERSION := 0.1.0
+
+ifneq ($(V),1)
+Q := @
+say = @printf '  %-7s %s\n' $(1) $(2)
+endif
+
+PKGS      := openssl libevent libevent_pthreads jansson libzstd libxxhash libsystemd
+CSTD      := -std=gnu17 -D_GNU_SOURCE -DDECANT_VERSION='"$(VERSION)"'
+WARN      := -Wall -Wextra -Wshadow -Wvla -Wmissing-prototypes -Wstrict-prototypes -Wundef -Werror
+OPT       ?= -O2 -g
+SANFLAGS  := $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer)
+CFLAGS_   := $(CSTD) $(WARN) $(OPT) -fPIC -fvisibility=hidden -pthread $(SANFLAGS) \
+             $(shell pkg-config --cflags $(PKGS) 2>/dev/null) $(CFLAGS)
+LDFLAGS_  := -pthread $(SANFLAGS) $(LDFLAGS)
+LIBS      := $(shell pkg-config --libs $(PKGS) 2>/dev/null)
+
+# The law of the layers: what a folder may include is what its include path shows it.
+INC_common     := -Icommon
+INC_proto      := -Icommon -Iproto
+INC_src-source := -Icommon -Iproto -Isrc-source
+INC_src-dest   := -Icommon -Iproto -Isrc-dest
+INC_tests      := -Icommon -Iproto -Isrc-source -Isrc-dest -Itests
+
+src       = $(wildcard $(1)/*.c $(1)/*/*.c $(1)/*/*/*.c)
+obj       = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
+GUESTLIB_SRC := $(wildcard common/guest/lib/*.c)
+COMMON_SRC   := $(filter-out $(GUESTLIB_SRC),$(call src,common))
+PROTO_SRC    := $(call src,proto)
+SOURCE_SRC   := $(filter-out src-source/main.c,$(call src,src-source))
+DEST_SRC     := $(filter-out src-dest/main.c,$(call src,src-dest))
+
+.DEFAULT_GOAL := all
+PROGRAMS := $(BUILD)/decant-source $(BUILD)/decant-dest $(BUILD)/decant
+LIBRARIES := $(BUILD)/libdecant-guest.a $(BUILD)/libdecant-guest.so
+
+.PHONY: all
+all: $(PROGRAMS) $(LIBRARIES)
+
+$(BUILD)/obj/%.o: %.c
+	$(call say,CC,$<)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(CFLAGS_) $(INC_$(firstword $(subst /, ,$<))) -MMD -MP -c -o $@ $<
+
+define archive
+	$(call say,AR,$@)
+	$(Q)mkdir -p $(@D) && rm -f $@ && ar rcs $@ $^
+endef
+
+$(BUILD)/libcommon.a: $(call obj,$(COMMON_SRC))
+	$(archive)
+$(BUILD)/libproto.a: $(call obj,$(PROTO_SRC))
+	$(archive)
+$(BUILD)/libsource.a: $(call obj,$(SOURCE_SRC))
+	$(archive)
+$(BUILD)/libdest.a: $(call obj,$(DEST_SRC))
+	$(archive)
+$(BUILD)/libdecant-guest.a: $(call obj,$(GUESTLIB_SRC))
+	$(archive)
+$(BUILD)/libdecant-guest.so: $(call obj,$(GUESTLIB_SRC))
+	$(call say,LD,$@)
+	$(Q)$(CC) -shared -Wl,-soname,libdecant-guest.so -o $@ $^ $(LDFLAGS_)
+
+$(BUILD)/decant-source: $(BUILD)/obj/src-source/main.o $(BUILD)/libsource.a $(BUILD)/libproto.a $(BUILD)/libcommon.a
+	$(call say,LD,$@)
+	$(Q)$(CC) -o $@ $^ $(LDFLAGS_) $(LIBS)
+$(BUILD)/decant-dest: $(BUILD)/obj/src-dest/main.o $(BUILD)/libdest.a $(BUILD)/libproto.a $(BUILD)/libcommon.a
+	$(call say,LD,$@)
+	$(Q)$(CC) -o $@ $^ $(LDFLAGS_) $(LIBS)
+$(BUILD)/decant: $(BUILD)/decant-source
+	$(Q)ln -sf decant-source $@
+
+# --- tests -------------------------------------------------------------------------------------
+# tests/unit/NAME.c and tests/integration/NAME.c are Criterion programs of one file each,
+# tests/platform/NAME.c and tests/guests/NAME.c plain programs, tests/lib/*.c what they share.
+UNIT_BIN     := $(patsubst tests/unit/%.c,$(BUILD)/tests/unit/%,$(wildcard tests/unit/*.c))
+INTEG_BIN    := $(patsubst tests/integration/%.c,$(BUILD)/tests/integration/%,$(wildcard tests/integration/*.c))
+PLATFORM_BIN := $(patsubst tests/platform/%.c,$(BUILD)/tests/platform/%,$(wildcard tests/platform/*.c))
+GUEST_BIN    := $(patsubst tests/guests/%.c,$(BUILD)/tests/guests/%,$(wildcard tests/guests/*.c))
+BENCH_BIN    := $(patsubst tests/bench/%.c,$(BUILD)/tests/bench/%,$(wildcard tests/bench/*.c))
+TESTLIB_OBJ  := $(call obj,$(wildcard tests/lib/*.c))
+AGENT_LIBS   := $(BUILD)/libsource.a $(BUILD)/libdest.a $(BUILD)/libproto.a $(BUILD)/libcommon.a
+
+$(BUILD)/tests/unit/%: $(BUILD)/obj/tests/unit/%.o $(TESTLIB_OBJ) $(AGENT_LIBS) $(BUILD)/libdecant-guest.a
+	$(call say,LD,$@)
+	$(Q)mkdir -p $(@D) && $(CC) -o $@ $^ $(LDFLAGS_) $(LIBS) -lcriterion
+$(BUILD)/tests/integration/%: $(BUILD)/obj/tests/integration/%.o $(TESTLIB_OBJ) $(BUILD)/libproto.a $(BUILD)/libcommon.a
+	$(call say,LD,$@)
+	$(Q)mkdir -p $(@D) && $(CC) -o $@ $^ $(LDFLAGS_) $(LIBS) -lcriterion
+$(BUILD)/tests/platform/%: $(BUILD)/obj/tests/platform/%.o
+	$(call say,LD,$@)
+	$(Q)mkdir -p $(@D) && $(CC) -o $@ $^ $(LDFLAGS_)
+$(BUILD)/tests/guests/%: $(BUILD)/obj/tests/guests/%.o $(BUILD)/libdecant-guest.a
+	$(call say,LD,$@)
+	$(Q)mkdir -p $(@D) && $(CC) -o $@ $^ $(LDFLAGS_)
+$(BUILD)/tests/bench/%: $(BUILD)/obj/tests/bench/%.o $(TESTLIB_OBJ) $(BUILD)/libproto.a $(BUILD)/libcommon.a
+	$(call say,LD,$@)
+	$(Q)mkdir -p $(@D) && $(CC) -o $@ $^ $(LDFLAGS_) $(LIBS)
+
+.PHONY: clean format
+clean:
+	$(Q)rm -rf build
+
+format:
+	$(Q)git ls-files '*.[ch]' | xargs clang-format -i
+
+.SECONDARY:
+-include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)

@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Descriptors: whole reads and writes, passing them over Unix sockets, listening, random bytes. */
+#ifndef DECANT_UTIL_FDIO_H
+#define DECANT_UTIL_FDIO_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include "util/error.h"
+
+/** fdio_pread_full() - Return: 0, -EIO if the file ends first, or -errno */
+int fdio_pread_full(int fd, void *buf, size_t n, uint64_t off);
+/** fdio_pwrite_full() - Return: 0 or -errno */
+int fdio_pwrite_full(int fd, const void *buf, size_t n, uint64_t off);
+/** fdio_write_full() - blocking descriptor. Return: 0 or -errno */
+int fdio_write_full(int fd, const void *buf, size_t n);
+/**
+ * fdio_read_file() - a whole small file
+ * @max:	larger is -EFBIG
+ * @ret:	new allocation with a NUL behind the end, for free()
+ *
+ * Return: length or -errno
+ */
+ssize_t fdio_read_file(const char *path, size_t max, char **ret);
+/** fdio_unix_listen() - bind (an old socket file is replaced, other files are not) and listen; @type SOCK_STREAM or SOCK_SEQPACKET, non-blocking. Return: descriptor or -errno with @err filled */
+int fdio_unix_listen(const char *path, int type, mode_t mode, struct error *err);
+/** fdio_unix_connect() - blocking connect; the descriptor is non-blocking afterwards only if @nonblock. Return: descriptor or -errno */
+int fdio_unix_connect(const char *path, int type, int nonblock);
+/** fdio_mkdir_p() - make a folder and its parents with mode 0755, the last with @mode. Return: 0 or -errno */
+int fdio_mkdir_p(const char *path, mode_t mode);
+/** fdio_random() - fill with random bytes; never fails (getrandom) */
+void fdio_random(void *buf, size_t n);
+/** fdio_sync_dir_of() - fsync the folder that holds @path. Return: 0 or -errno */
+int fdio_sync_dir_of(const char *path);
+
+/** FDIO_UUID_MAX - text of a UUID and its NUL */
+#define FDIO_UUID_MAX 37
+/** fdio_uuid4() - a fresh random UUID, lower case; Return: @buf */
+char *fdio_uuid4(char buf[static FDIO_UUID_MAX]);
+
+#endif

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A histogram of durations in microseconds: log-linear buckets (16 to an octave), atomic counters. */
+#ifndef DECANT_UTIL_HIST_H
+#define DECANT_UTIL_HIST_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/** HIST_BUCKETS - 16 linear buckets below 16 us, then 16 for each power of two up to 2^40 us */
+#define HIST_BUCKETS (16 + 16 * 36)
+
+/** struct hist - may be zero-initialised; hist_add() from any thread, reading is a snapshot */
+struct hist {
+	uint64_t count[HIST_BUCKETS];
+	uint64_t n;
+	uint64_t sum_us;
+	uint64_t max_us;
+};
+
+void hist_add(struct hist *h, uint64_t us);
+/** hist_quantile() - Return: upper bound (us) of the bucket in which quantile @q (0..1) lies; 0 if empty;
+ * never above the largest value added */
+uint64_t hist_quantile(const struct hist *h, double q);
+/** hist_bucket_le() - Return: inclusive upper bound (us) of bucket @i */
+uint64_t hist_bucket_le(size_t i);
+
+#endif

@@ -1,0 +1,304 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The messages of PROTOCOL.md: one struct for each, coded and decoded field by field. Decoding
+ * checks every bound that can be checked without knowing the session; what depends on it (does
+ * this block exist? is this the right state?) is the receiver's.
+ */
+#ifndef DECANT_PROTO_MSG_H
+#define DECANT_PROTO_MSG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include "util/error.h"
+
+#define MSG_MAGIC	     0x544e4344u
+#define MSG_VERSION	     1
+#define MSG_HEADER_LEN	     8
+#define MSG_PAGES_FIXED	     64 /* header and fixed part of PAGES */
+#define MSG_BODY_MAX	     65536u
+#define MSG_PAGES_RAW_MAX    262144u
+#define MSG_REQUEST_MAX	     (2u << 20)
+#define MSG_STATE_TOTAL_MAX  (64u << 20)
+#define MSG_BLOCKS_MAX	     256
+#define MSG_VARS_MAX	     64
+#define MSG_CHANNELS_MAX     16
+#define MSG_DISCARD_MAX	     4000
+#define MSG_MEMORY_MAX	     (1ull << 46)
+#define MSG_NAME_MAX	     64 /* with the NUL, as all sizes of char arrays here */
+#define MSG_VALUE_MAX	     256
+#define MSG_DRIVER_MAX	     16
+#define MSG_TOKEN_LEN	     32
+#define MSG_UUID_LEN	     16
+#define MSG_HELLO_TIMEOUT_US 10000000ull
+#define MSG_PING_IDLE_US     1000000ull
+#define MSG_LOST_US	     5000000ull
+
+#define MSG_CAP_POSTCOPY (1ull << 0)
+#define MSG_CAP_URGENT	 (1ull << 1)
+
+enum msg_type {
+	MSG_HELLO = 1,
+	MSG_HELLO_ACK = 2,
+	MSG_ERROR = 3,
+	MSG_PING = 4,
+	MSG_PONG = 5,
+	MSG_SETUP = 16,
+	MSG_BLOCK = 17,
+	MSG_PREPARED = 18,
+	MSG_INTENT = 19,
+	MSG_INTENT_ACK = 20,
+	MSG_SWITCH = 21,
+	MSG_DISCARD = 22,
+	MSG_LISTEN = 23,
+	MSG_STATE = 24,
+	MSG_STATE_END = 25,
+	MSG_READY = 26,
+	MSG_COMMIT = 27,
+	MSG_RUNNING = 28,
+	MSG_COMPLETE = 29,
+	MSG_RECEIPT = 30,
+	MSG_ABORT = 31,
+	MSG_ABORTED = 32,
+	MSG_REQUEST = 40,
+	MSG_PAGES = 48,
+	MSG_NACK = 49,
+	MSG_BARRIER = 50,
+	MSG_BARRIER_ACK = 51,
+	MSG_QUERY = 64,
+	MSG_ANSWER = 65,
+};
+
+enum msg_channel {
+	MSG_CHANNEL_CONTROL = 0,
+	MSG_CHANNEL_URGENT = 1,
+	MSG_CHANNEL_BULK = 2,
+	MSG_CHANNEL_QUERY = 3,
+};
+
+enum msg_block_kind {
+	MSG_BLOCK_MEMFD = 0,
+	MSG_BLOCK_ANON = 1,
+	MSG_BLOCK_HUGETLB = 2,
+};
+
+enum msg_pages_kind {
+	MSG_PAGES_ZERO = 0,
+	MSG_PAGES_RAW = 1,
+};
+
+enum msg_answer {
+	MSG_ANSWER_UNKNOWN = 0,
+	MSG_ANSWER_NOT_STARTED = 1,
+	MSG_ANSWER_RUNNING = 2,
+	MSG_ANSWER_COMPLETED = 3,
+};
+
+#define MSG_BLOCK_NO_DMA (1u << 0)
+
+/** struct msg_hello - see PROTOCOL.md, as for all that follow; @kind is enum msg_channel */
+struct msg_hello {
+	uint16_t version_min;
+	uint16_t version_max;
+	uint64_t capabilities;
+	uint8_t kind;
+	uint8_t index;
+	uint8_t migration[MSG_UUID_LEN];
+	uint8_t token[MSG_TOKEN_LEN];
+};
+
+struct msg_hello_ack {
+	uint16_t version;
+	uint64_t capabilities;
+	uint8_t token[MSG_TOKEN_LEN];
+};
+
+/** struct msg_error - ERROR and ABORT */
+struct msg_error {
+	char code[40];
+	char message[472];
+};
+
+/** struct msg_number - PING, PONG, INTENT, COMMIT, RUNNING, QUERY: one u64 (a number or a generation) */
+struct msg_number {
+	uint64_t value;
+};
+
+struct msg_var {
+	char key[MSG_NAME_MAX];
+	char value[MSG_VALUE_MAX];
+};
+
+struct msg_setup {
+	char name[MSG_NAME_MAX];
+	uint8_t uuid[MSG_UUID_LEN];
+	uint64_t generation;
+	char driver[MSG_DRIVER_MAX];
+	char launcher[MSG_NAME_MAX];
+	bool paused;
+	bool may_postcopy;
+	uint8_t bulk_channels;
+	uint32_t blocks;
+	uint16_t nvars;
+	struct msg_var vars[MSG_VARS_MAX];
+};
+
+struct msg_block {
+	uint32_t index;
+	char name[MSG_NAME_MAX];
+	uint8_t kind;
+	uint32_t flags;
+	uint32_t page_size;
+	uint64_t length;
+};
+
+struct msg_switch {
+	uint32_t pass;
+};
+
+struct msg_range {
+	uint64_t offset;
+	uint64_t length;
+};
+
+struct msg_discard {
+	uint32_t block;
+	uint32_t n;
+	struct msg_range ranges[MSG_DISCARD_MAX];
+};
+
+struct msg_listen {
+	bool postcopy;
+};
+
+/** struct msg_state - @data points into the frame that was decoded, or to the caller's bytes to encode */
+struct msg_state {
+	const uint8_t *data;
+	uint32_t len;
+};
+
+struct msg_state_end {
+	uint64_t length;
+	uint64_t digest;
+};
+
+struct msg_complete {
+	uint64_t runs;
+	uint64_t digest_sum;
+	uint32_t n;
+	uint64_t pages[MSG_BLOCKS_MAX];
+};
+
+struct msg_receipt {
+	bool digest_ok;
+	uint32_t n;
+	uint64_t pages[MSG_BLOCKS_MAX];
+};
+
+struct msg_request {
+	uint32_t block;
+	uint64_t offset;
+	uint64_t length;
+};
+
+/** struct msg_pages - the fixed part; the payload follows it on the channel */
+struct msg_pages {
+	uint32_t block;
+	uint8_t kind;
+	uint64_t offset;
+	uint64_t length;
+	uint32_t pass;
+	uint64_t digest;
+};
+
+struct msg_nack {
+	uint32_t block;
+	uint32_t pass;
+	uint64_t offset;
+	uint64_t length;
+};
+
+/** struct msg_barrier - BARRIER and BARRIER_ACK */
+struct msg_barrier {
+	uint32_t pass;
+	uint32_t number;
+};
+
+struct msg_answer_body {
+	uint8_t answer;
+};
+
+/**
+ * struct msg - any message
+ * @type:	selects the member; PREPARED, INTENT_ACK, READY and ABORTED have none
+ *
+ * Large (several 10 KiB): allocate it, or keep one for each connection; not for small stacks.
+ */
+struct msg {
+	enum msg_type type;
+	union {
+		struct msg_hello hello;
+		struct msg_hello_ack hello_ack;
+		struct msg_error error;
+		struct msg_number number;
+		struct msg_setup setup;
+		struct msg_block block;
+		struct msg_switch switch_;
+		struct msg_discard discard;
+		struct msg_listen listen;
+		struct msg_state state;
+		struct msg_state_end state_end;
+		struct msg_complete complete;
+		struct msg_receipt receipt;
+		struct msg_request request;
+		struct msg_pages pages;
+		struct msg_nack nack;
+		struct msg_barrier barrier;
+		struct msg_answer_body answer;
+	};
+};
+
+/** struct msg_header - the 8 bytes before every body */
+struct msg_header {
+	uint32_t length;
+	uint16_t type;
+};
+
+/**
+ * msg_header_decode() - check the header of a frame
+ * @channel:	where it came from
+ * @from_source: direction
+ *
+ * Return: 0; -EBADMSG with @err filled (codes `unknown-message`, `bad-length`, `bad-flags`,
+ * `unexpected-message`) for a type that does not exist or does not belong on this channel in this
+ * direction, a length outside the bounds of the type, or flags
+ */
+int msg_header_decode(const uint8_t in[static MSG_HEADER_LEN], enum msg_channel channel, bool from_source,
+		      struct msg_header *ret, struct error *err);
+
+/**
+ * msg_decode() - decode a body
+ * @h:		its header, checked by msg_header_decode()
+ * @body:	@h->length bytes; for PAGES only the 56 bytes of the fixed part
+ *
+ * Return: 0; -EBADMSG with @err filled (code `bad-message`), naming message and field
+ */
+int msg_decode(const struct msg_header *h, const uint8_t *body, struct msg *ret, struct error *err);
+
+/**
+ * msg_encode() - header and body into the caller's buffer
+ * @cap:	MSG_HEADER_LEN + MSG_BODY_MAX is always enough
+ *
+ * For PAGES: header and fixed part (MSG_PAGES_FIXED bytes), the header's length covering
+ * the payload that the caller sends behind them. Return: bytes written, -ENOSPC if @cap is too small, -EINVAL
+ * if a field is out of its bounds
+ */
+ssize_t msg_encode(const struct msg *m, uint8_t *out, size_t cap);
+
+/** msg_type_name() - Return: "HELLO" …, "?" for an unknown type */
+const char *msg_type_name(unsigned int type);
+/** msg_channel_name() - Return: "control", "urgent", "bulk", "query" */
+const char *msg_channel_name(enum msg_channel channel);
+
+#endif

@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The two state machines of PROTOCOL.md section 9 as tables: state x event -> next state, action.
+ * Pure: nothing here does anything; the agents look a step up, call the one setter and carry the
+ * action out.
+ */
+#ifndef DECANT_PROTO_STATE_H
+#define DECANT_PROTO_STATE_H
+
+#include <stdbool.h>
+
+enum mig_state {
+	MIG_QUEUED,
+	MIG_SETUP,
+	MIG_PRECOPY,
+	MIG_SWITCHOVER,
+	MIG_HANDOVER, /* past the point of no return */
+	MIG_POSTCOPY,
+	MIG_COMPLETED,
+	MIG_CANCELLING,
+	MIG_CANCELLED,
+	MIG_FAILING,
+	MIG_FAILED,
+	MIG_IN_DOUBT,
+	MIG_PAUSED,
+	MIG_STATE_COUNT_
+};
+
+enum mig_event {
+	MIG_EV_START,
+	MIG_EV_PREPARED,
+	MIG_EV_CONVERGED,
+	MIG_EV_READY,
+	MIG_EV_RUNNING,
+	MIG_EV_RECEIPT,
+	MIG_EV_CANCEL,
+	MIG_EV_ERROR,
+	MIG_EV_LOST,
+	MIG_EV_GONE,
+	MIG_EV_ROLLED_BACK,
+	MIG_EV_NOT_STARTED,
+	MIG_EV_COUNT_
+};
+
+enum mig_action {
+	MIG_ACT_SETUP,
+	MIG_ACT_PRECOPY,
+	MIG_ACT_SWITCHOVER,
+	MIG_ACT_COMMIT,
+	MIG_ACT_POSTCOPY,
+	MIG_ACT_RELEASE,
+	MIG_ACT_ROLLBACK,
+	MIG_ACT_ASK,
+	MIG_ACT_HOLD,
+	MIG_ACT_ABANDON,
+	MIG_ACT_NOTE,
+	MIG_ACT_FINISH,
+	MIG_ACT_COUNT_
+};
+
+enum inc_state {
+	INC_NONE,
+	INC_ADVISE,
+	INC_DISCARD,
+	INC_LISTENING,
+	INC_READY,
+	INC_RUNNING,
+	INC_HELD,
+	INC_END,
+	INC_STATE_COUNT_
+};
+
+enum inc_event {
+	INC_EV_SETUP,
+	INC_EV_SWITCH,
+	INC_EV_LISTEN,
+	INC_EV_LOADED,
+	INC_EV_COMMIT,
+	INC_EV_ACCOUNTED,
+	INC_EV_ABORT,
+	INC_EV_FAIL,
+	INC_EV_LOST,
+	INC_EV_GONE,
+	INC_EV_COUNT_
+};
+
+enum inc_action {
+	INC_ACT_PREPARE,
+	INC_ACT_DISCARD,
+	INC_ACT_LISTEN,
+	INC_ACT_READY,
+	INC_ACT_RUN,
+	INC_ACT_SETTLE,
+	INC_ACT_HOLD,
+	INC_ACT_BURY,
+	INC_ACT_DISCARD_GUEST,
+	INC_ACT_COUNT_
+};
+
+/** struct mig_step - one row of the source's table */
+struct mig_step {
+	enum mig_state state;
+	enum mig_event event;
+	enum mig_state next;
+	enum mig_action action;
+};
+
+/** struct inc_step - one row of the destination's table */
+struct inc_step {
+	enum inc_state state;
+	enum inc_event event;
+	enum inc_state next;
+	enum inc_action action;
+};
+
+/** mig_step_find() - Return: the row, NULL if the event is illegal in that state */
+const struct mig_step *mig_step_find(enum mig_state state, enum mig_event event);
+/** inc_step_find() - Return: the row, NULL if the event is illegal in that state */
+const struct inc_step *inc_step_find(enum inc_state state, enum inc_event event);
+
+/** mig_steps(), inc_steps() - the whole table, for tests and documentation; Return: row 0 */
+const struct mig_step *mig_steps(int *ret_n);
+const struct inc_step *inc_steps(int *ret_n);
+
+/* Names as PROTOCOL.md and REST have them ("in-doubt"); never NULL. */
+const char *mig_state_name(enum mig_state s);
+const char *mig_event_name(enum mig_event e);
+const char *mig_action_name(enum mig_action a);
+const char *inc_state_name(enum inc_state s);
+const char *inc_event_name(enum inc_event e);
+const char *inc_action_name(enum inc_action a);
+
+/** mig_state_ended() - Return: whether nothing can happen to such a job any more */
+bool mig_state_ended(enum mig_state s);
+/** mig_state_phase() - Return: the phase that clients see (handover shows as "switchover", failing as "cancelling") */
+const char *mig_state_phase(enum mig_state s);
+/**
+ * mig_owner_name() - who has the right to run the guest: "source", "destination" or "in-doubt"
+ * @committed:	COMMIT may have been sent and was not answered with not-started (a failed job can be either)
+ */
+const char *mig_owner_name(enum mig_state s, bool committed);
+
+#endif

@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The configuration of decant-dest. */
+#ifndef DECANT_CONF_DEST_H
+#define DECANT_CONF_DEST_H
+
+#include <stdint.h>
+#include "conf/conf_common.h"
+#include "conf/conf_guest.h"
+
+/** CONF_DEFAULT_PORT - of the data plane */
+#define CONF_DEFAULT_PORT 7400
+/** CONF_ALLOW_MAX - most entries of the allow list */
+#define CONF_ALLOW_MAX 1024
+/** CONF_LAUNCHERS_MAX, CONF_ARGV_MAX - most launchers, most words of one */
+#define CONF_LAUNCHERS_MAX 256
+#define CONF_ARGV_MAX      256
+
+/**
+ * struct conf_launcher - how an arriving guest is started
+ * @name:	conf_guest_name_ok()
+ * @driver:	of the guests it starts
+ * @argv:	NULL-terminated; the first word is an absolute path; {name} and so on still in it
+ */
+struct conf_launcher {
+	char name[CONF_NAME_MAX];
+	enum guest_driver driver;
+	char **argv;
+};
+
+/**
+ * struct conf_dest - all of it, defaults filled in; owns its memory
+ * @listen_host: numeric address ("0.0.0.0", "::") or name, without brackets
+ * @listen_port: 1..65535; default CONF_DEFAULT_PORT
+ * @allow:	@n_allow subject alternative names, "DNS:…", "IP:…", "URI:…"; none at all admits
+ * nobody
+ * @api:	default unix:/run/decant/dest.sock
+ * @tls:	mandatory
+ * @attach:	Unix socket where launched native guests attach, default /run/decant/dest.attach
+ * @run_dir:	default /run/decant
+ * @state_dir:	default /var/lib/decant
+ * @source_api:	where arrived guests are registered, default unix:/run/decant/source.sock; NULL:
+ * nowhere
+ * @limit_incoming: most incoming migrations at a time, default 16
+ * @limit_memory_bytes: most memory of all incoming guests together, 0 for no limit (default)
+ * @launchers:	@n_launchers of them
+ */
+struct conf_dest {
+	char *listen_host;
+	uint16_t listen_port;
+	char **allow;
+	size_t n_allow;
+	struct conf_api api;
+	struct conf_tls tls;
+	char *attach;
+	char *run_dir;
+	char *state_dir;
+	char *source_api;
+	uint32_t limit_incoming;
+	uint64_t limit_memory_bytes;
+	struct conf_launcher *launchers;
+	size_t n_launchers;
+};
+
+/** conf_dest_load() - as conf_source_load() */
+int conf_dest_load(const char *file, struct conf_dest *ret, struct error *err);
+/** conf_dest_read() - the same from JSON that is there */
+int conf_dest_read(const json_t *json, struct conf_dest *ret, struct error *err);
+/** conf_dest_clear() - free what is inside; a zeroed struct is fine */
+void conf_dest_clear(struct conf_dest *c);
+/** conf_dest_launcher() - Return: the launcher of that name, NULL if there is none */
+const struct conf_launcher *conf_dest_launcher(const struct conf_dest *c, const char *name);
+
+#endif

@@ -1,0 +1,147 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A small REST server on the daemon's loop: a constant table of routes, JSON in and out, errors as
+ * RFC 9457 problem documents. What is wrong with a request by HTTP's own rules (method, path,
+ * media type, size, syntax) is answered here, by name; a handler sees only requests that fit its
+ * route. Everything runs on the loop's thread.
+ */
+#ifndef DECANT_REST_SERVER_H
+#define DECANT_REST_SERVER_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/socket.h>
+#include "util/error.h"
+#include "util/loop.h"
+
+struct rest_server;
+struct rest_req;
+
+/** REST_PARAMS_MAX - most {param}s in one pattern */
+#define REST_PARAMS_MAX 4
+
+/**
+ * rest_handler - answers one request
+ * @ctx:	what rest_server_new() was given
+ *
+ * Calls rest_reply() or rest_problem() exactly once, before it returns or at any later time on the
+ * loop's thread. The request stays valid until that call, also when its client has gone away
+ * (rest_on_gone()) or the server was freed; the answer then goes nowhere.
+ */
+typedef void rest_handler(struct rest_req *req, void *ctx);
+
+/**
+ * enum rest_body_rule - what a route takes as its body
+ * @REST_BODY_NONE:	nothing (or an empty object)
+ * @REST_BODY_OBJECT:	a JSON object, always
+ */
+enum rest_body_rule { REST_BODY_NONE, REST_BODY_OBJECT };
+
+/**
+ * struct rest_route - one row of the table
+ * @method:	"GET", "POST", "PUT" or "DELETE"; GET serves HEAD, too
+ * @pattern:	"/v1/guests/{name}": a {param} matches one whole, non-empty segment
+ * @body:	see enum rest_body_rule
+ * @handle:	see rest_handler
+ */
+struct rest_route {
+	const char *method;
+	const char *pattern;
+	enum rest_body_rule body;
+	rest_handler *handle;
+};
+
+/**
+ * struct rest_limits - bounds of a server; a zero field takes the default
+ * @body:	bytes of a body (1 MiB)
+ * @head:	bytes of request line and header fields together (16 KiB)
+ * @connections: at a time (64); the next one is answered 503 and closed
+ * @request_ms:	from a request's first byte to its last (10,000), however slowly they come
+ * @idle_ms:	without a request (60,000); also for a client to take its answer
+ */
+struct rest_limits {
+	size_t body;
+	size_t head;
+	unsigned int connections;
+	unsigned int request_ms;
+	unsigned int idle_ms;
+};
+
+/**
+ * rest_server_new() - a server without listeners
+ * @routes:	kept, not copied; @n of them
+ * @limits:	copied; NULL takes all defaults
+ *
+ * Return: the server, NULL when out of memory
+ */
+struct rest_server *rest_server_new(struct loop *l, const struct rest_route *routes, size_t n,
+				    const struct rest_limits *limits, void *ctx);
+
+/**
+ * rest_server_listen() - add a listener
+ * @where:	"unix:PATH" (mode 0660); "https://HOST:PORT" is refused as not supported yet
+ *
+ * Return: 0, or -errno with @err filled
+ */
+int rest_server_listen(struct rest_server *s, const char *where, struct error *err);
+
+/**
+ * rest_server_free() - close listeners and connections; NULL is fine
+ *
+ * Unanswered requests are told that their client is gone (rest_on_gone()) and still have to be
+ * answered by their handler.
+ */
+void rest_server_free(struct rest_server *s);
+
+/* --- what a handler may ask --- */
+
+/** rest_method() - Return: "GET" also for HEAD, "POST", … */
+const char *rest_method(const struct rest_req *req);
+/** rest_path() - Return: the decoded path, without the query */
+const char *rest_path(const struct rest_req *req);
+/** rest_param() - Return: the decoded segment that {@name} matched; never NULL for a name in the
+ * pattern */
+const char *rest_param(const struct rest_req *req, const char *name);
+/** rest_query() - Return: the decoded value of a query parameter, "" if it has none, NULL if it is
+ * not there */
+const char *rest_query(const struct rest_req *req, const char *name);
+/** rest_header() - Return: the value of a header field (any case), NULL if it is not there */
+const char *rest_header(const struct rest_req *req, const char *name);
+/** rest_body() - Return: borrowed reference to the JSON object, NULL for REST_BODY_NONE */
+const json_t *rest_body(const struct rest_req *req);
+/** rest_peer() - who is at the other end. Return: 0, -ENOTSUP on a listener without credentials,
+ * -ENOTCONN once it is gone */
+int rest_peer(const struct rest_req *req, struct ucred *ret);
+
+/**
+ * rest_on_gone() - be told when the client goes away before the answer
+ * @fn:		called at most once, never after the answer; NULL takes it back
+ *
+ * A notice only: the request must be answered all the same. @fn may do that itself.
+ */
+void rest_on_gone(struct rest_req *req, void (*fn)(struct rest_req *req, void *arg), void *arg);
+
+/* --- answers: each of them ends the request --- */
+
+/** rest_add_header() - a field for the coming answer ("Location"); control characters are dropped.
+ * Does not end the request */
+void rest_add_header(struct rest_req *req, const char *name, const char *value);
+/** rest_reply() - answer; the reference @json is taken over, NULL is an empty body */
+void rest_reply(struct rest_req *req, int status, json_t *json);
+/** rest_problem() - answer with a problem document: type, title, status, detail (@err's msg) and
+ * code (@err's code) */
+void rest_problem(struct rest_req *req, int status, const struct error *err);
+/** rest_problemf() - rest_problem() of a code and a printf text */
+void rest_problemf(struct rest_req *req, int status, const char *code, const char *fmt, ...)
+	__attribute__((format(printf, 4, 5)));
+/**
+ * rest_reply_list() - answer GET of a list as {"items": […], "next": null | key}
+ * @items:	array of objects, in the list's order; the reference is taken over
+ * @key:	name of the member that tells the items apart ("id", "name")
+ *
+ * The client pages with ?limit=N (1..1000, default 100) and ?after=KEY (an earlier `next`).
+ */
+void rest_reply_list(struct rest_req *req, json_t *items, const char *key);
+
+#endif

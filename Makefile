@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # decant: see README.md. `make V=1` shows the commands, `make SAN=address|undefined|thread` builds
-# an instrumented copy below build/SAN/.
+# an instrumented copy below build/SAN/. Two jobs at a time or as many as there are processors,
+# unless -j says otherwise.
 
 CC      ?= gcc
 ifeq ($(origin CC),default)
@@ -16,15 +17,29 @@ Q := @
 say = @printf '  %-7s %s\n' $(1) $(2)
 endif
 
+ifeq ($(MAKELEVEL)$(filter clean,$(MAKECMDGOALS)),0)
+MAKEFLAGS += -j$(shell nproc)
+endif
+
 PKGS      := openssl libevent libevent_pthreads jansson libzstd libxxhash libsystemd
 CSTD      := -std=gnu17 -D_GNU_SOURCE -DDECANT_VERSION='"$(VERSION)"'
 WARN      := -Wall -Wextra -Wshadow -Wvla -Wmissing-prototypes -Wstrict-prototypes -Wundef -Werror
 OPT       ?= -O2 -g
 SANFLAGS  := $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer)
-CFLAGS_   := $(CSTD) $(WARN) $(OPT) -fPIC -fvisibility=hidden -pthread $(SANFLAGS) \
-             $(shell pkg-config --cflags $(PKGS) 2>/dev/null) $(CFLAGS)
+CFLAGS_    = $(CSTD) $(WARN) $(OPT) -fPIC -fvisibility=hidden -pthread $(SANFLAGS) \
+             $(PKG_CFLAGS) $(CFLAGS)
 LDFLAGS_  := -pthread $(SANFLAGS) $(LDFLAGS)
-LIBS      := $(shell pkg-config --libs $(PKGS) 2>/dev/null)
+LIBS      = $(PKG_LIBS)
+
+# Sets PKG_CFLAGS and PKG_LIBS. Make reads itself anew after making this file, so that a machine
+# that lacks even pkg-config gets it first.
+ifneq ($(filter-out clean format,$(or $(MAKECMDGOALS),all)),)
+include build/deps.mk
+endif
+build/deps.mk: tests/deps
+	$(Q)tests/deps build && mkdir -p build
+	$(Q)c="$$(pkg-config --cflags $(PKGS))" && l="$$(pkg-config --libs $(PKGS))" && \
+	printf 'PKG_CFLAGS := %s\nPKG_LIBS := %s\n' "$$c" "$$l" >$@
 
 # The law of the layers: what a folder may include is what its include path shows it.
 INC_common     := -Icommon
@@ -108,12 +123,56 @@ $(BUILD)/tests/bench/%: $(BUILD)/obj/tests/bench/%.o $(TESTLIB_OBJ) $(BUILD)/lib
 	$(call say,LD,$@)
 	$(Q)mkdir -p $(@D) && $(CC) -o $@ $^ $(LDFLAGS_) $(LIBS)
 
-.PHONY: clean format
-clean:
-	$(Q)rm -rf build
+SANITIZERS := address undefined thread
+TESTS := $(UNIT_BIN) $(INTEG_BIN) $(PLATFORM_BIN) $(GUEST_BIN)
+
+.PHONY: deps tests sanitized test test-full bench demo
+deps:
+	$(Q)tests/deps build test
+$(UNIT_BIN) $(INTEG_BIN): | deps
+tests: $(TESTS)
+sanitized: all
+	$(Q)for s in $(SANITIZERS); do $(MAKE) --no-print-directory SAN=$$s all || exit; done
+test: deps all tests sanitized
+	$(Q)tests/run
+test-full: deps all tests sanitized
+	$(Q)for s in address undefined; do $(MAKE) --no-print-directory SAN=$$s tests || exit; done
+	$(Q)tests/run --full
+bench: all $(BENCH_BIN) $(GUEST_BIN)
+	$(Q)for b in $(BENCH_BIN); do $$b || exit; done
+demo: all $(GUEST_BIN)
+	$(Q)tests/demo/demo
+
+# --- style -------------------------------------------------------------------------------------
+C_FILES := $(shell git ls-files '*.c' '*.h' 2>/dev/null)
+
+.PHONY: lint format
+lint: deps $(C_FILES:%=build/lint/%.ok)
+build/lint/%.h.ok: %.h .clang-format | deps
+	$(call say,LINT,$<)
+	$(Q)clang-format --dry-run -Werror $< && mkdir -p $(@D) && touch $@
+# The object stands for the headers: what recompiles is looked at again.
+build/lint/%.c.ok: %.c build/obj/%.o .clang-format .clang-tidy | deps
+	$(call say,LINT,$<)
+	$(Q)clang-format --dry-run -Werror $<
+	$(Q)clang-tidy --quiet --warnings-as-errors='*' $< -- $(filter-out -W%,$(CFLAGS_)) \
+		$(INC_$(firstword $(subst /, ,$<))) 2>/dev/null && mkdir -p $(@D) && touch $@
 
 format:
 	$(Q)git ls-files '*.[ch]' | xargs clang-format -i
+
+# --- install, clean ----------------------------------------------------------------------------
+.PHONY: install clean
+install: all
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib $(DESTDIR)$(PREFIX)/include
+	install $(BUILD)/decant-source $(BUILD)/decant-dest $(DESTDIR)$(PREFIX)/bin
+	ln -sf decant-source $(DESTDIR)$(PREFIX)/bin/decant
+	install -m 644 $(LIBRARIES) $(DESTDIR)$(PREFIX)/lib
+	install -m 644 $(wildcard common/guest/decant-guest.h common/guest/lib/decant-guest.h) \
+		$(DESTDIR)$(PREFIX)/include
+
+clean:
+	$(Q)rm -rf build
 
 .SECONDARY:
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)

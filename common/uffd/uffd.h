@@ -190,7 +190,7 @@ enum uffd_kind {
  *down to the block's); REMOVE, UNMAP: start of the range; REMAP: where it was
  * @len:	REMOVE, UNMAP, REMAP: bytes
  * @to:		REMAP: where it is now
- * @tid:	FAULT: thread id in the guest's pid namespace as seen by the reader, 0 without
+ * @tid:	FAULT: thread id as the guest's own pid namespace numbers it, 0 without
  *		UFFD_F_THREAD_ID
  * @fd:		FORK: userfaultfd of the child; the reader owns it and must close it
  * @raw:	UNKNOWN: number of the kernel

@@ -24,12 +24,16 @@ int bitmap_init(struct bitmap *b, uint64_t nbits);
 /** bitmap_free() - release the words; safe on a zeroed struct and twice */
 void bitmap_free(struct bitmap *b);
 
+/*
+ * Bits and ranges outside of the bitmap are a mistake of the caller, caught by assert(3): what a
+ * peer named is checked before it gets here. Searches may start anywhere.
+ */
 bool bitmap_test(const struct bitmap *b, uint64_t bit);
 void bitmap_set(struct bitmap *b, uint64_t bit);
 void bitmap_clear(struct bitmap *b, uint64_t bit);
-/** bitmap_test_and_set() - Return: whether it was set before; exactly one of many callers sees false */
+/** bitmap_test_and_set() - Return: was it set before? Exactly one of many callers sees false */
 bool bitmap_test_and_set(struct bitmap *b, uint64_t bit);
-/** bitmap_test_and_clear() - Return: whether it was set before; exactly one of many callers sees true */
+/** bitmap_test_and_clear() - Return: was it set before? Exactly one of many callers sees true */
 bool bitmap_test_and_clear(struct bitmap *b, uint64_t bit);
 
 /** bitmap_set_range() - set [first, first + n); Return: how many were clear before */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Descriptors: whole reads and writes, passing them over Unix sockets, listening, random bytes. */
+/* Descriptors: whole reads and writes, Unix sockets, folders, random bytes. */
 #ifndef DECANT_UTIL_FDIO_H
 #define DECANT_UTIL_FDIO_H
 
@@ -22,11 +22,30 @@ int fdio_write_full(int fd, const void *buf, size_t n);
  * Return: length or -errno
  */
 ssize_t fdio_read_file(const char *path, size_t max, char **ret);
-/** fdio_unix_listen() - bind (an old socket file is replaced, other files are not) and listen; @type SOCK_STREAM or SOCK_SEQPACKET, non-blocking. Return: descriptor or -errno with @err filled */
+/**
+ * fdio_unix_listen() - bind and listen
+ * @path:	a socket file that nobody listens on any more is replaced; a live one is
+ *		-EADDRINUSE, any other file -EEXIST
+ * @type:	SOCK_STREAM or SOCK_SEQPACKET
+ * @mode:	of the socket file: who may connect
+ *
+ * Return: non-blocking descriptor or -errno with @err filled
+ */
 int fdio_unix_listen(const char *path, int type, mode_t mode, struct error *err);
-/** fdio_unix_connect() - blocking connect; the descriptor is non-blocking afterwards only if @nonblock. Return: descriptor or -errno */
+/**
+ * fdio_unix_connect() - connect, waiting for at most 2 s where the listener's queue is full
+ * @nonblock:	make the descriptor non-blocking afterwards
+ *
+ * Return: descriptor, -ETIMEDOUT or another -errno
+ */
 int fdio_unix_connect(const char *path, int type, int nonblock);
-/** fdio_mkdir_p() - make a folder and its parents with mode 0755, the last with @mode. Return: 0 or -errno */
+/**
+ * fdio_mkdir_p() - make a folder and its parents
+ * @mode:	of the folder, its parents get 0755, whatever the umask; those that are there
+ *		already keep theirs
+ *
+ * Return: 0 or -errno
+ */
 int fdio_mkdir_p(const char *path, mode_t mode);
 /** fdio_random() - fill with random bytes; never fails (getrandom) */
 void fdio_random(void *buf, size_t n);

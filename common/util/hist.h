@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A histogram of durations in microseconds: log-linear buckets (16 to an octave), atomic counters. */
+/* A histogram of durations in microseconds: log-linear buckets (16 an octave), atomic counters. */
 #ifndef DECANT_UTIL_HIST_H
 #define DECANT_UTIL_HIST_H
 
@@ -17,9 +17,13 @@ struct hist {
 	uint64_t max_us;
 };
 
+/** hist_add() - count one duration; from 2^40 us (13 days) on it is counted as 2^40 - 1 */
 void hist_add(struct hist *h, uint64_t us);
-/** hist_quantile() - Return: upper bound (us) of the bucket in which quantile @q (0..1) lies; 0 if empty;
- * never above the largest value added */
+/**
+ * hist_quantile() - the value that a part @q (0..1) of all does not exceed
+ *
+ * Return: upper bound (us) of its bucket, but never above the largest value added; 0 if empty
+ */
 uint64_t hist_quantile(const struct hist *h, double q);
 /** hist_bucket_le() - Return: inclusive upper bound (us) of bucket @i */
 uint64_t hist_bucket_le(size_t i);

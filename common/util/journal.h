@@ -15,12 +15,19 @@ struct journal;
 /**
  * journal_open() - open or create
  * @path:	file, made with mode 0600; its folder is synced when it is created
- * @ret_records:	new reference to a JSON array of the records that are there, oldest first; may be NULL
+ * @ret_records:	new reference to a JSON array of the records that are there, oldest first;
+ *			may be NULL
  *
  * Return: 0, or -errno with @err filled
  */
 int journal_open(const char *path, struct journal **ret, json_t **ret_records, struct error *err);
-/** journal_append() - write one record and fdatasync(2) it. Any one thread at a time. Return: 0 or -errno with @err filled; after a failure the file is as before or the journal refuses further use */
+/**
+ * journal_append() - write one record and fdatasync(2) it; any one thread at a time
+ * @record:	a JSON object
+ *
+ * Return: 0 or -errno with @err filled; after a failure the file is as before, or the journal
+ * refuses further use
+ */
 int journal_append(struct journal *j, const json_t *record, struct error *err);
 /** journal_close() - NULL is fine */
 void journal_close(struct journal *j);

@@ -1,0 +1,309 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "util/fdio.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/time.h>
+#include <sys/un.h>
+#include <unistd.h>
+#include "util/cleanup.h"
+
+int fdio_pread_full(int fd, void *buf, size_t n, uint64_t off)
+{
+	uint8_t *p = buf;
+	ssize_t got;
+
+	while (n) {
+		got = pread(fd, p, n, (off_t)off);
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got < 0)
+			return -errno;
+		if (!got)
+			return -EIO;
+		p += got;
+		n -= (size_t)got;
+		off += (uint64_t)got;
+	}
+	return 0;
+}
+
+int fdio_pwrite_full(int fd, const void *buf, size_t n, uint64_t off)
+{
+	const uint8_t *p = buf;
+	ssize_t put;
+
+	while (n) {
+		put = pwrite(fd, p, n, (off_t)off);
+		if (put < 0 && errno == EINTR)
+			continue;
+		if (put < 0)
+			return -errno;
+		if (!put)
+			return -EIO;
+		p += put;
+		n -= (size_t)put;
+		off += (uint64_t)put;
+	}
+	return 0;
+}
+
+int fdio_write_full(int fd, const void *buf, size_t n)
+{
+	const uint8_t *p = buf;
+	ssize_t put;
+
+	while (n) {
+		put = write(fd, p, n);
+		if (put < 0 && errno == EINTR)
+			continue;
+		if (put < 0)
+			return -errno;
+		if (!put)
+			return -EIO;
+		p += put;
+		n -= (size_t)put;
+	}
+	return 0;
+}
+
+/* Up to @cap bytes from @fd to its end. Return: length or -errno */
+static ssize_t read_to_end(int fd, char *buf, size_t cap)
+{
+	size_t len = 0;
+	ssize_t got;
+
+	while (len < cap) {
+		got = read(fd, buf + len, cap - len);
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got < 0)
+			return -errno;
+		if (!got)
+			break;
+		len += (size_t)got;
+	}
+	return (ssize_t)len;
+}
+
+ssize_t fdio_read_file(const char *path, size_t max, char **ret)
+{
+	CLEANUP_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC);
+	CLEANUP_FREE char *buf = NULL;
+	size_t cap = 4096;
+	ssize_t len = 0, got;
+	char *more;
+
+	if (fd < 0)
+		return -errno;
+	/* Not by st_size: it is 0 in /proc, and other files may grow while they are read. */
+	for (;;) {
+		if (cap > max)
+			cap = max;
+		more = realloc(buf, cap + 1);
+		if (!more)
+			return -ENOMEM;
+		buf = more;
+		got = read_to_end(fd, buf + len, cap + 1 - (size_t)len);
+		if (got < 0)
+			return got;
+		len += got;
+		if ((size_t)len <= cap)
+			break;
+		if (cap == max)
+			return -EFBIG;
+		cap *= 2;
+	}
+	buf[len] = '\0';
+	*ret = steal_ptr(&buf);
+	return len;
+}
+
+static int unix_address(const char *path, struct sockaddr_un *ret)
+{
+	struct sockaddr_un sa = {.sun_family = AF_UNIX};
+	size_t n = strlen(path);
+
+	if (!n)
+		return -EINVAL;
+	if (n >= sizeof(sa.sun_path))
+		return -ENAMETOOLONG;
+	memcpy(sa.sun_path, path, n + 1);
+	*ret = sa;
+	return 0;
+}
+
+/* Does anybody listen there? A refusal is the sign of a socket file whose listener is gone. */
+static bool unix_is_live(const struct sockaddr_un *sa, int type)
+{
+	CLEANUP_CLOSE int fd = socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+	if (fd < 0)
+		return false;
+	return !connect(fd, (const struct sockaddr *)sa, sizeof(*sa)) ||
+	       (errno != ECONNREFUSED && errno != ENOENT);
+}
+
+/* Make @path free for bind(2), unless something is there that must not be replaced. */
+static int unix_clear_path(const struct sockaddr_un *sa, int type, struct error *err)
+{
+	const char *path = sa->sun_path;
+	struct stat st;
+
+	if (lstat(path, &st))
+		return errno == ENOENT ? 0 : error_set(err, -errno, NULL, "%s: %m", path);
+	if (!S_ISSOCK(st.st_mode))
+		return error_set(err, -EEXIST, NULL, "%s: is there and is not a socket", path);
+	if (unix_is_live(sa, type))
+		return error_set(err, -EADDRINUSE, NULL, "%s: another process listens there", path);
+	if (unlink(path) && errno != ENOENT)
+		return error_set(err, -errno, NULL, "%s: cannot remove the old socket: %m", path);
+	return 0;
+}
+
+int fdio_unix_listen(const char *path, int type, mode_t mode, struct error *err)
+{
+	CLEANUP_CLOSE int fd = -1;
+	struct sockaddr_un sa;
+	int ret;
+
+	ret = unix_address(path, &sa);
+	if (ret < 0)
+		return error_set(err, ret, NULL, "%s: not a usable socket path: %s", path,
+				 strerror(-ret));
+	ret = unix_clear_path(&sa, type, err);
+	if (ret < 0)
+		return ret;
+	fd = socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0)
+		return error_set(err, -errno, NULL, "%s: socket: %m", path);
+	/* Nobody can connect before listen(2), so the mode is in force from the start. */
+	if (bind(fd, (struct sockaddr *)&sa, sizeof(sa)))
+		return error_set(err, -errno, NULL, "%s: bind: %m", path);
+	if (chmod(path, mode) || listen(fd, SOMAXCONN)) {
+		ret = error_set(err, -errno, NULL, "%s: listen: %m", path);
+		unlink(path);
+		return ret;
+	}
+	return steal_fd(&fd);
+}
+
+/* How long a connect may wait for room in the queue of a listener that does not accept. */
+#define CONNECT_TIMEOUT_S 2
+
+int fdio_unix_connect(const char *path, int type, int nonblock)
+{
+	struct timeval bound = {.tv_sec = CONNECT_TIMEOUT_S}, none = {0};
+	CLEANUP_CLOSE int fd = -1;
+	struct sockaddr_un sa;
+	int ret;
+
+	ret = unix_address(path, &sa);
+	if (ret < 0)
+		return ret;
+	fd = socket(AF_UNIX, type | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return -errno;
+	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &bound, sizeof(bound));
+	do
+		ret = connect(fd, (struct sockaddr *)&sa, sizeof(sa)) ? -errno : 0;
+	while (ret == -EINTR);
+	if (ret == -EAGAIN)
+		ret = -ETIMEDOUT;
+	if (ret < 0)
+		return ret;
+	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &none, sizeof(none));
+	if (nonblock && fcntl(fd, F_SETFL, O_NONBLOCK) < 0)
+		return -errno;
+	return steal_fd(&fd);
+}
+
+/* One level. Only a folder made here gets exactly @mode, whatever the umask. */
+static int make_dir(const char *path, mode_t mode)
+{
+	struct stat st;
+
+	if (!mkdir(path, mode))
+		return chmod(path, mode) ? -errno : 0;
+	if (errno != EEXIST)
+		return -errno;
+	if (stat(path, &st))
+		return -errno;
+	return S_ISDIR(st.st_mode) ? 0 : -ENOTDIR;
+}
+
+int fdio_mkdir_p(const char *path, mode_t mode)
+{
+	CLEANUP_FREE char *copy = strdup(path);
+	size_t n;
+	int ret;
+
+	if (!copy)
+		return -ENOMEM;
+	for (n = strlen(copy); n > 1 && copy[n - 1] == '/'; n--)
+		copy[n - 1] = '\0';
+	if (!n)
+		return -ENOENT;
+	for (char *p = copy + 1; n > 1 && (p = strchr(p, '/')); p++) {
+		*p = '\0';
+		ret = make_dir(copy, 0755);
+		if (ret < 0)
+			return ret;
+		*p = '/';
+	}
+	return make_dir(copy, mode);
+}
+
+void fdio_random(void *buf, size_t n)
+{
+	uint8_t *p = buf;
+	ssize_t got;
+
+	while (n) {
+		got = getrandom(p, n, 0);
+		if (got < 0 && errno != EINTR)
+			abort(); /* a kernel without getrandom: keys from anything else would be
+				    worse */
+		if (got > 0) {
+			p += got;
+			n -= (size_t)got;
+		}
+	}
+}
+
+int fdio_sync_dir_of(const char *path)
+{
+	CLEANUP_FREE char *dir = strdup(path);
+	CLEANUP_CLOSE int fd = -1;
+	char *slash;
+
+	if (!dir)
+		return -ENOMEM;
+	slash = strrchr(dir, '/');
+	if (slash)
+		slash[slash == dir] = '\0'; /* "/x" is in "/" */
+	fd = open(slash ? dir : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	return fsync(fd) ? -errno : 0;
+}
+
+char *fdio_uuid4(char buf[static FDIO_UUID_MAX])
+{
+	uint8_t u[16];
+	char *p = buf;
+
+	fdio_random(u, sizeof(u));
+	u[6] = (u[6] & 0x0f) | 0x40;
+	u[8] = (u[8] & 0x3f) | 0x80;
+	for (int i = 0; i < 16; i++)
+		p += sprintf(p, i == 4 || i == 6 || i == 8 || i == 10 ? "-%02x" : "%02x", u[i]);
+	return buf;
+}

@@ -13,30 +13,30 @@
 #include <sys/types.h>
 #include "util/error.h"
 
-#define MSG_MAGIC	     0x544e4344u
-#define MSG_VERSION	     1
-#define MSG_HEADER_LEN	     8
-#define MSG_PAGES_FIXED	     64 /* header and fixed part of PAGES */
-#define MSG_BODY_MAX	     65536u
+#define MSG_MAGIC            0x544e4344u
+#define MSG_VERSION          1
+#define MSG_HEADER_LEN       8
+#define MSG_PAGES_FIXED      64 /* header and fixed part of PAGES */
+#define MSG_BODY_MAX         65536u
 #define MSG_PAGES_RAW_MAX    262144u
-#define MSG_REQUEST_MAX	     (2u << 20)
+#define MSG_REQUEST_MAX      (2u << 20)
 #define MSG_STATE_TOTAL_MAX  (64u << 20)
-#define MSG_BLOCKS_MAX	     256
-#define MSG_VARS_MAX	     64
+#define MSG_BLOCKS_MAX       256
+#define MSG_VARS_MAX         64
 #define MSG_CHANNELS_MAX     16
-#define MSG_DISCARD_MAX	     4000
-#define MSG_MEMORY_MAX	     (1ull << 46)
-#define MSG_NAME_MAX	     64 /* with the NUL, as all sizes of char arrays here */
-#define MSG_VALUE_MAX	     256
-#define MSG_DRIVER_MAX	     16
-#define MSG_TOKEN_LEN	     32
-#define MSG_UUID_LEN	     16
+#define MSG_DISCARD_MAX      4000
+#define MSG_MEMORY_MAX       (1ull << 46)
+#define MSG_NAME_MAX         64 /* with the NUL, as all sizes of char arrays here */
+#define MSG_VALUE_MAX        256
+#define MSG_DRIVER_MAX       16
+#define MSG_TOKEN_LEN        32
+#define MSG_UUID_LEN         16
 #define MSG_HELLO_TIMEOUT_US 10000000ull
 #define MSG_PING_IDLE_US     1000000ull
-#define MSG_LOST_US	     5000000ull
+#define MSG_LOST_US          5000000ull
 
 #define MSG_CAP_POSTCOPY (1ull << 0)
-#define MSG_CAP_URGENT	 (1ull << 1)
+#define MSG_CAP_URGENT   (1ull << 1)
 
 enum msg_type {
 	MSG_HELLO = 1,
@@ -120,7 +120,8 @@ struct msg_error {
 	char message[472];
 };
 
-/** struct msg_number - PING, PONG, INTENT, COMMIT, RUNNING, QUERY: one u64 (a number or a generation) */
+/** struct msg_number - PING, PONG, INTENT, COMMIT, RUNNING, QUERY: one u64 (a number or a
+ * generation) */
 struct msg_number {
 	uint64_t value;
 };
@@ -172,7 +173,8 @@ struct msg_listen {
 	bool postcopy;
 };
 
-/** struct msg_state - @data points into the frame that was decoded, or to the caller's bytes to encode */
+/** struct msg_state - @data points into the frame that was decoded, or to the caller's bytes to
+ * encode */
 struct msg_state {
 	const uint8_t *data;
 	uint32_t len;
@@ -274,15 +276,16 @@ struct msg_header {
  * `unexpected-message`) for a type that does not exist or does not belong on this channel in this
  * direction, a length outside the bounds of the type, or flags
  */
-int msg_header_decode(const uint8_t in[static MSG_HEADER_LEN], enum msg_channel channel, bool from_source,
-		      struct msg_header *ret, struct error *err);
+int msg_header_decode(const uint8_t in[static MSG_HEADER_LEN], enum msg_channel channel,
+		      bool from_source, struct msg_header *ret, struct error *err);
 
 /**
  * msg_decode() - decode a body
  * @h:		its header, checked by msg_header_decode()
  * @body:	@h->length bytes; for PAGES only the 56 bytes of the fixed part
  *
- * Return: 0; -EBADMSG with @err filled (code `bad-message`), naming message and field
+ * Return: 0; -EBADMSG with @err filled (code `bad-message`), naming message and field; the contents
+ * of @ret are then unspecified (it is too large to be copied for that)
  */
 int msg_decode(const struct msg_header *h, const uint8_t *body, struct msg *ret, struct error *err);
 
@@ -291,10 +294,27 @@ int msg_decode(const struct msg_header *h, const uint8_t *body, struct msg *ret,
  * @cap:	MSG_HEADER_LEN + MSG_BODY_MAX is always enough
  *
  * For PAGES: header and fixed part (MSG_PAGES_FIXED bytes), the header's length covering
- * the payload that the caller sends behind them. Return: bytes written, -ENOSPC if @cap is too small, -EINVAL
- * if a field is out of its bounds
+ * the payload that the caller sends behind them. Return: bytes written, -ENOSPC if @cap is too
+ * small, -EINVAL if a field is out of its bounds
  */
 ssize_t msg_encode(const struct msg *m, uint8_t *out, size_t cap);
+
+/**
+ * msg_error_fill() - make ERROR or ABORT of an error
+ * @type:	MSG_ERROR or MSG_ABORT
+ * @err:	any contents: what no message may hold is replaced, an empty code becomes "error"
+ */
+void msg_error_fill(struct msg *ret, enum msg_type type, const struct error *err);
+
+/**
+ * msg_check_blocks() - do these blocks make a guest? For descriptions from a peer and our own alike
+ * @blocks:	in the order of their index
+ *
+ * Return: 0; -EBADMSG with @err naming the block and what is wrong with it (code `bad-block`):
+ * index, name (also one that is there twice), kind, flags, page size, length, or the sum of all
+ * lengths
+ */
+int msg_check_blocks(const struct msg_block *blocks, size_t n, struct error *err);
 
 /** msg_type_name() - Return: "HELLO" …, "?" for an unknown type */
 const char *msg_type_name(unsigned int type);

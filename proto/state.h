@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The two state machines of PROTOCOL.md section 9 as tables: state x event -> next state, action.
- * Pure: nothing here does anything; the agents look a step up, call the one setter and carry the
+ * Nothing here does anything but change a state: the agents call the one setter and carry the
  * action out.
  */
 #ifndef DECANT_PROTO_STATE_H
 #define DECANT_PROTO_STATE_H
 
 #include <stdbool.h>
+#include "util/error.h"
 
 enum mig_state {
 	MIG_QUEUED,
@@ -118,6 +119,29 @@ const struct mig_step *mig_step_find(enum mig_state state, enum mig_event event)
 /** inc_step_find() - Return: the row, NULL if the event is illegal in that state */
 const struct inc_step *inc_step_find(enum inc_state state, enum inc_event event);
 
+/**
+ * mig_state_apply(), inc_state_apply() - the only way in which a state changes
+ * @state:	of the job; only the loop's thread changes it, others may read it with
+ *		__atomic_load_n(state, __ATOMIC_ACQUIRE)
+ * @ret_step:	the row; the caller carries its action out
+ *
+ * Logs the change at debug. Return: 0; -EPROTO if the table has no such row (nothing was changed)
+ */
+int mig_state_apply(enum mig_state *state, enum mig_event ev, const struct mig_step **ret_step);
+int inc_state_apply(enum inc_state *state, enum inc_event ev, const struct inc_step **ret_step);
+
+/**
+ * mig_state_check_msg(), inc_state_check_msg() - may this message come in this state?
+ * @type:	enum msg_type of a message of the session: not HELLO, HELLO_ACK, ERROR, PING, PONG,
+ *		which belong to the channel and come in any state
+ *
+ * To be asked before a message is handled; the events that it may cause have rows of their own.
+ * Return: 0 handle it; 1 (source only) drop it, it was sent before our ABORT arrived; -EPROTO with
+ * @err naming message and state (code `unexpected-message`)
+ */
+int mig_state_check_msg(enum mig_state s, unsigned int type, struct error *err);
+int inc_state_check_msg(enum inc_state s, unsigned int type, struct error *err);
+
 /** mig_steps(), inc_steps() - the whole table, for tests and documentation; Return: row 0 */
 const struct mig_step *mig_steps(int *ret_n);
 const struct inc_step *inc_steps(int *ret_n);
@@ -132,11 +156,13 @@ const char *inc_action_name(enum inc_action a);
 
 /** mig_state_ended() - Return: whether nothing can happen to such a job any more */
 bool mig_state_ended(enum mig_state s);
-/** mig_state_phase() - Return: the phase that clients see (handover shows as "switchover", failing as "cancelling") */
+/** mig_state_phase() - Return: the phase that clients see (handover shows as "switchover", failing
+ * as "cancelling") */
 const char *mig_state_phase(enum mig_state s);
 /**
  * mig_owner_name() - who has the right to run the guest: "source", "destination" or "in-doubt"
- * @committed:	COMMIT may have been sent and was not answered with not-started (a failed job can be either)
+ * @committed:	COMMIT may have been sent and was not answered with not-started (a failed job can be
+ * either)
  */
 const char *mig_owner_name(enum mig_state s, bool committed);
 

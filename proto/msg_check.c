@@ -1,0 +1,209 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "msg_check.h"
+
+#include <string.h>
+#include "msg_text.h"
+
+/* A range of guest memory: whole small pages, at least one, inside what a block can have. */
+static bool range_ok(uint64_t offset, uint64_t length, uint64_t max)
+{
+	return length && length <= max && length % MSG_PAGE_MIN == 0 &&
+	       offset % MSG_PAGE_MIN == 0 && offset <= MSG_MEMORY_MAX &&
+	       length <= MSG_MEMORY_MAX - offset;
+}
+
+static bool all_zero(const uint8_t *p, size_t n)
+{
+	while (n)
+		if (p[--n])
+			return false;
+	return true;
+}
+
+const char *msg_check_none(const struct msg *m)
+{
+	(void)m;
+	return NULL;
+}
+
+const char *msg_check_hello(const struct msg *m)
+{
+	const struct msg_hello *h = &m->hello;
+
+	if (!h->version_min || h->version_min > h->version_max)
+		return "version_min";
+	if (h->kind > MSG_CHANNEL_QUERY)
+		return "kind";
+	if (h->index >= (h->kind == MSG_CHANNEL_BULK ? MSG_CHANNELS_MAX : 1))
+		return "index";
+	if ((h->kind == MSG_CHANNEL_CONTROL || h->kind == MSG_CHANNEL_QUERY) &&
+	    !all_zero(h->token, sizeof(h->token)))
+		return "token";
+	return NULL;
+}
+
+const char *msg_check_hello_ack(const struct msg *m)
+{
+	return m->hello_ack.version ? NULL : "version";
+}
+
+const char *msg_check_error(const struct msg *m)
+{
+	if (!msg_name_valid(m->error.code, sizeof(m->error.code)))
+		return "code";
+	if (!msg_text_valid(m->error.message, sizeof(m->error.message)))
+		return "message";
+	return NULL;
+}
+
+/* Generation 0 is that of a guest which was never moved: no message is about a move to it. */
+const char *msg_check_generation(const struct msg *m)
+{
+	return m->number.value ? NULL : "generation";
+}
+
+static const char *check_vars(const struct msg_setup *s)
+{
+	if (s->nvars > MSG_VARS_MAX)
+		return "vars";
+	for (unsigned int i = 0; i < s->nvars; i++) {
+		if (!msg_name_valid(s->vars[i].key, sizeof(s->vars[i].key)))
+			return "key of a var";
+		if (!msg_text_valid(s->vars[i].value, sizeof(s->vars[i].value)))
+			return "value of a var";
+		for (unsigned int j = 0; j < i; j++)
+			if (!strcmp(s->vars[i].key, s->vars[j].key))
+				return "key of a var (it is there twice)";
+	}
+	return NULL;
+}
+
+const char *msg_check_setup(const struct msg *m)
+{
+	const struct msg_setup *s = &m->setup;
+
+	if (!msg_name_valid(s->name, sizeof(s->name)))
+		return "name";
+	if (s->generation == UINT64_MAX) /* there is no next one */
+		return "generation";
+	if (!msg_name_valid(s->driver, sizeof(s->driver)))
+		return "driver";
+	if (s->launcher[0] && !msg_name_valid(s->launcher, sizeof(s->launcher)))
+		return "launcher";
+	if (!s->bulk_channels || s->bulk_channels > MSG_CHANNELS_MAX)
+		return "bulk_channels";
+	if (s->blocks > MSG_BLOCKS_MAX)
+		return "blocks";
+	return check_vars(s);
+}
+
+const char *msg_check_block(const struct msg *m)
+{
+	return msg_check_one_block(&m->block);
+}
+
+const char *msg_check_one_block(const struct msg_block *b)
+{
+	if (b->index >= MSG_BLOCKS_MAX)
+		return "index";
+	if (!msg_name_valid(b->name, sizeof(b->name)))
+		return "name";
+	if (b->kind > MSG_BLOCK_HUGETLB)
+		return "kind";
+	if (b->flags & ~MSG_BLOCK_NO_DMA)
+		return "flags";
+	if (b->page_size < MSG_PAGE_MIN || b->page_size > MSG_PAGE_MAX ||
+	    b->page_size & (b->page_size - 1))
+		return "page_size";
+	if (!b->length || b->length > MSG_MEMORY_MAX || b->length % b->page_size)
+		return "length";
+	return NULL;
+}
+
+const char *msg_check_switch(const struct msg *m)
+{
+	return m->switch_.pass ? NULL : "pass";
+}
+
+const char *msg_check_discard(const struct msg *m)
+{
+	const struct msg_discard *d = &m->discard;
+
+	if (d->block >= MSG_BLOCKS_MAX)
+		return "block";
+	if (!d->n || d->n > MSG_DISCARD_MAX)
+		return "ranges";
+	for (uint32_t i = 0; i < d->n; i++)
+		if (!range_ok(d->ranges[i].offset, d->ranges[i].length, MSG_MEMORY_MAX))
+			return "offset and length of a range";
+	return NULL;
+}
+
+const char *msg_check_state(const struct msg *m)
+{
+	return m->state.data && m->state.len && m->state.len <= MSG_BODY_MAX ? NULL : "bytes";
+}
+
+const char *msg_check_state_end(const struct msg *m)
+{
+	return m->state_end.length <= MSG_STATE_TOTAL_MAX ? NULL : "length";
+}
+
+const char *msg_check_complete(const struct msg *m)
+{
+	return m->complete.n <= MSG_BLOCKS_MAX ? NULL : "blocks";
+}
+
+const char *msg_check_receipt(const struct msg *m)
+{
+	return m->receipt.n <= MSG_BLOCKS_MAX ? NULL : "blocks";
+}
+
+const char *msg_check_request(const struct msg *m)
+{
+	const struct msg_request *q = &m->request;
+
+	if (q->block >= MSG_BLOCKS_MAX)
+		return "block";
+	return range_ok(q->offset, q->length, MSG_REQUEST_MAX) ? NULL : "offset and length";
+}
+
+const char *msg_check_pages(const struct msg *m)
+{
+	const struct msg_pages *p = &m->pages;
+
+	if (p->block >= MSG_BLOCKS_MAX)
+		return "block";
+	if (p->kind > MSG_PAGES_RAW)
+		return "kind";
+	if (!range_ok(p->offset, p->length,
+		      p->kind == MSG_PAGES_RAW ? MSG_PAGES_RAW_MAX : MSG_MEMORY_MAX))
+		return "offset and length";
+	if (!p->pass)
+		return "pass";
+	if (p->kind == MSG_PAGES_ZERO && p->digest)
+		return "digest";
+	return NULL;
+}
+
+/* Only raw runs have a digest that can be wrong, so no longer run can come back. */
+const char *msg_check_nack(const struct msg *m)
+{
+	const struct msg_nack *n = &m->nack;
+
+	if (n->block >= MSG_BLOCKS_MAX)
+		return "block";
+	if (!n->pass)
+		return "pass";
+	return range_ok(n->offset, n->length, MSG_PAGES_RAW_MAX) ? NULL : "offset and length";
+}
+
+const char *msg_check_barrier(const struct msg *m)
+{
+	return m->barrier.pass ? NULL : "pass";
+}
+
+const char *msg_check_answer(const struct msg *m)
+{
+	return m->answer.answer <= MSG_ANSWER_COMPLETED ? NULL : "answer";
+}

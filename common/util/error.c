@@ -4,6 +4,7 @@
 #include <ctype.h>
 #include <stdio.h>
 #include <string.h>
+#include "util/text.h"
 
 static void code_from_errno(char *code, size_t cap, int ret)
 {
@@ -17,14 +18,6 @@ static void code_from_errno(char *code, size_t cap, int ret)
 	code[i] = '\0';
 }
 
-/* One line only: whatever a peer put into the text must not forge a second log line. */
-static void one_line(char *s)
-{
-	for (; *s; s++)
-		if (iscntrl((unsigned char)*s))
-			*s = ' ';
-}
-
 int error_setv(struct error *err, int ret, const char *code, const char *fmt, va_list ap)
 {
 	if (!err || error_is_set(err))
@@ -34,7 +27,7 @@ int error_setv(struct error *err, int ret, const char *code, const char *fmt, va
 	else
 		code_from_errno(err->code, sizeof(err->code), ret);
 	vsnprintf(err->msg, sizeof(err->msg), fmt, ap);
-	one_line(err->msg);
+	text_clean(err->msg);
 	return ret;
 }
 
@@ -59,8 +52,9 @@ void error_prefix(struct error *err, const char *fmt, ...)
 	vsnprintf(what, sizeof(what), fmt, ap);
 	va_end(ap);
 	snprintf(msg, sizeof(msg), "%s", err->msg);
-	snprintf(err->msg, sizeof(err->msg), "%s: %.*s", what, (int)(sizeof(msg) - sizeof(what) - 3), msg);
-	one_line(err->msg);
+	snprintf(err->msg, sizeof(err->msg), "%s: %.*s", what,
+		 (int)(sizeof(msg) - sizeof(what) - 3), msg);
+	text_clean(err->msg);
 }
 
 void error_clear(struct error *err)

@@ -11,7 +11,7 @@
 /**
  * struct error - what went wrong, for a person and for a program
  * @code:	stable kebab-case word ("not-converging"), empty if there is no error
- * @msg:	one line, no newline at the end
+ * @msg:	one line of valid UTF-8 whatever went into it (text_clean()), no newline at the end
  */
 struct error {
 	char code[40];

@@ -8,12 +8,13 @@
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
+#include "util/text.h"
 
 static const struct {
 	const char *name;
 	int priority;
 } levels[] = {
-	{"debug", LOG_DEBUG},	  {"info", LOG_INFO}, {"notice", LOG_NOTICE},
+	{"debug", LOG_DEBUG},     {"info", LOG_INFO}, {"notice", LOG_NOTICE},
 	{"warning", LOG_WARNING}, {"error", LOG_ERR},
 };
 
@@ -43,7 +44,10 @@ static int prefix(char *buf, size_t cap, int priority)
 	gmtime_r(&ts.tv_sec, &tm);
 	return snprintf(buf, cap, "%02d:%02d:%02d.%03ld %s[%d] %s: ", tm.tm_hour, tm.tm_min,
 			tm.tm_sec, ts.tv_nsec / 1000000, program_invocation_short_name, getpid(),
-			priority <= LOG_ERR ? "error" : priority == LOG_WARNING ? "warning" : priority == LOG_DEBUG ? "debug" : "info");
+			priority <= LOG_ERR       ? "error"
+			: priority == LOG_WARNING ? "warning"
+			: priority == LOG_DEBUG   ? "debug"
+						  : "info");
 }
 
 void log_msg(int priority, const char *fmt, ...)
@@ -59,6 +63,7 @@ void log_msg(int priority, const char *fmt, ...)
 	errno = saved;
 	vsnprintf(line + n, sizeof(line) - 1 - (size_t)n, fmt, ap);
 	va_end(ap);
+	text_clean(line);
 	n = (int)strlen(line);
 	line[n++] = '\n';
 	if (write(STDERR_FILENO, line, (size_t)n) < 0)

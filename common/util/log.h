@@ -17,13 +17,13 @@
  */
 int log_setup(const char *level);
 
-/** log_msg() - write one line at a syslog(3) priority; keeps errno */
+/** log_msg() - write one line (text_clean()) at a syslog(3) priority; keeps errno */
 void log_msg(int priority, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
-#define log_debug(...)	log_msg(LOG_DEBUG, __VA_ARGS__)
-#define log_info(...)	log_msg(LOG_INFO, __VA_ARGS__)
-#define log_notice(...)	log_msg(LOG_NOTICE, __VA_ARGS__)
-#define log_warn(...)	log_msg(LOG_WARNING, __VA_ARGS__)
-#define log_error(...)	log_msg(LOG_ERR, __VA_ARGS__)
+#define log_debug(...)  log_msg(LOG_DEBUG, __VA_ARGS__)
+#define log_info(...)   log_msg(LOG_INFO, __VA_ARGS__)
+#define log_notice(...) log_msg(LOG_NOTICE, __VA_ARGS__)
+#define log_warn(...)   log_msg(LOG_WARNING, __VA_ARGS__)
+#define log_error(...)  log_msg(LOG_ERR, __VA_ARGS__)
 
 #endif

@@ -140,6 +140,25 @@ Test(pagemap, present_pages_joined)
 	close(map);
 }
 
+Test(pagemap, pages_of_different_kinds_are_one_run)
+{
+	const struct pagemap_query query = { .any_of = PAGEMAP_PRESENT | PAGEMAP_PFNZERO };
+	uint8_t *p = map_anon(6);
+	int map = pagemap_open(0);
+	struct runs r = {};
+	uint8_t sum = 0;
+
+	/* Written, only read (the kernel's zero page), written: regions of their own to the kernel. */
+	p[PAGE] = p[3 * PAGE] = 1;
+	sum = (uint8_t)(sum + *(volatile uint8_t *)(p + 2 * PAGE));
+	cr_assert_eq(sum, 0);
+	if (pagemap_scan(map, addr(p), addr(p) + 6 * PAGE, &query, collect, &r) == -ENOTTY)
+		cr_skip("this kernel has no PAGEMAP_SCAN");
+	cr_assert_eq(r.n, 1);
+	cr_assert(r.start[0] == addr(p) + PAGE && r.len[0] == 3 * PAGE);
+	close(map);
+}
+
 Test(pagemap, nobody_has_no_map)
 {
 	cr_assert_eq(pagemap_open(0x3fffffff), -ENOENT);

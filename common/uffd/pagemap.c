@@ -125,12 +125,36 @@ int pagemap_scan(int fd, uint64_t start, uint64_t end, const struct pagemap_quer
 	return 0;
 }
 
+/*
+ * The page map of a process that has ended is empty, and an empty one has nothing written: without
+ * this look the death of a guest would pass for the end of its writing.
+ */
+static int still_tracked(int fd, uint64_t start, uint64_t end)
+{
+	struct scan_run run;
+	struct scan_arg scan = {
+		.size = sizeof(scan),
+		.start = end - MIN(end - start, (uint64_t)4096),
+		.end = end,
+		.vec = (uint64_t)(uintptr_t)&run,
+		.vec_len = 1,
+		.category_mask = PAGEMAP_WPALLOWED,
+		.return_mask = PAGEMAP_WPALLOWED,
+	};
+	int n = ioctl(fd, SCAN_REQUEST, &scan);
+
+	if (n < 0)
+		return -errno;
+	return n ? 0 : -ESRCH;
+}
+
 int pagemap_written(int fd, uint64_t start, uint64_t end, bool protect, PAGEMAP_RUN_FN(fn),
 		    void *arg)
 {
 	const struct pagemap_query query = {.all_of = PAGEMAP_WRITTEN, .protect = protect};
+	int r = pagemap_scan(fd, start, end, &query, fn, arg);
 
-	return pagemap_scan(fd, start, end, &query, fn, arg);
+	return r == 0 && protect && end > start ? still_tracked(fd, start, end) : r;
 }
 
 int pagemap_present(int fd, uint64_t start, uint64_t end, PAGEMAP_RUN_FN(fn), void *arg)

@@ -50,9 +50,11 @@ int pagemap_open(pid_t pid);
  * pagemap_scan() - report runs of pages of [start, end) that match
  * @start, @end: addresses in the guest, multiples of its page size
  *
+ * A process that has ended has an empty page map: that is no error here (watch its pidfd).
+ *
  * Return: 0; -ENOTTY before kernel 6.7; -EPERM with @protect where the range is not tracked
- * asynchronously; -ESRCH if the process is gone; or another -errno. After an error of a protecting
- * scan take the whole of [start, end) for written: some of it may be protected and not reported.
+ * asynchronously; or another -errno. After an error of a protecting scan take the whole of
+ * [start, end) for written: some of it may be protected and not reported.
  */
 int pagemap_scan(int fd, uint64_t start, uint64_t end, const struct pagemap_query *query,
 		 PAGEMAP_RUN_FN(fn), void *arg);
@@ -64,7 +66,13 @@ int pagemap_scan(int fd, uint64_t start, uint64_t end, const struct pagemap_quer
  * Asks for nothing but the kernel's "written": with further categories some kernels lose pages that
  * were given back with MADV_DONTNEED. Pages never protected count as written.
  *
- * Return: as pagemap_scan()
+ * Seen are writes through the guest's own mapping, by its threads and by system calls. Not seen, on
+ * shared memory, are: write(2) and fallocate(2) on the file and madvise(MADV_REMOVE) (a protected page
+ * that is punched out stays "not written", even when it is then read again, as zeros), writes through
+ * other mappings, and DMA. tests/platform/file_events.c shows what tells of the first three.
+ *
+ * Return: as pagemap_scan(); with @protect -ESRCH if the guest is gone, or its end of the range is no
+ * longer mapped and tracked
  */
 int pagemap_written(int fd, uint64_t start, uint64_t end, bool protect, PAGEMAP_RUN_FN(fn),
 		    void *arg);

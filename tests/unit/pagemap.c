@@ -4,8 +4,10 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
 #include <unistd.h>
 #include "uffd/uffd.h"
 #include "util/cleanup.h"
@@ -119,6 +121,31 @@ Test(pagemap, protecting_needs_tracking)
 	cr_assert_eq(pagemap_written(map, addr(p), addr(p) + PAGE, true, collect, &r), -EBADF);
 }
 
+Test(pagemap, end_of_the_guest_is_not_the_end_of_its_writing)
+{
+	uint8_t *p = map_anon(4), byte = 0;
+	struct runs r = {};
+	int go[2], map;
+	pid_t child;
+
+	cr_assert_eq(pipe(go), 0);
+	child = fork();
+	if (child == 0) {
+		track(p, 4);
+		if (write(go[1], "x", 1) == 1)
+			pause();
+		_exit(1);
+	}
+	map = pagemap_open(child);
+	cr_assert_geq(map, 0);
+	cr_assert_eq(read(go[0], &byte, 1), 1);
+	cr_assert_eq(pagemap_written(map, addr(p), addr(p) + 4 * PAGE, true, collect, &r), 0);
+	cr_assert_eq(kill(child, SIGKILL), 0);
+	cr_assert_eq(waitpid(child, NULL, 0), child);
+	cr_assert_eq(pagemap_written(map, addr(p), addr(p) + 4 * PAGE, true, collect, &r), -ESRCH);
+	close(map);
+}
+
 Test(pagemap, present_pages_joined)
 {
 	uint8_t *p = map_anon(16);
@@ -142,7 +169,7 @@ Test(pagemap, present_pages_joined)
 
 Test(pagemap, pages_of_different_kinds_are_one_run)
 {
-	const struct pagemap_query query = { .any_of = PAGEMAP_PRESENT | PAGEMAP_PFNZERO };
+	const struct pagemap_query query = {.any_of = PAGEMAP_PRESENT | PAGEMAP_PFNZERO};
 	uint8_t *p = map_anon(6);
 	int map = pagemap_open(0);
 	struct runs r = {};

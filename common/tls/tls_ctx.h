@@ -55,6 +55,16 @@ struct tls_ctx *tls_ctx_ref(struct tls_ctx *ctx);
 /** tls_ctx_unref() - drop a reference; any thread; NULL is nothing */
 void tls_ctx_unref(struct tls_ctx *ctx);
 
+/**
+ * tls_ctx_check_dates() - is our own certificate valid now?
+ *
+ * One that is not is loaded all the same (clocks differ, and the time runs out while we run), but
+ * peers will refuse it: say so at the start and after each reload.
+ *
+ * Return: 0; -EKEYREJECTED not valid yet; -EKEYEXPIRED; @err says which file and when
+ */
+int tls_ctx_check_dates(const struct tls_ctx *ctx, struct error *err);
+
 /** tls_ctx_cpu_has_aes() - Return: whether this processor has AES instructions */
 bool tls_ctx_cpu_has_aes(void);
 

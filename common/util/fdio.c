@@ -152,9 +152,9 @@ static bool unix_is_live(const struct sockaddr_un *sa, int type)
 }
 
 /* Make @path free for bind(2), unless something is there that must not be replaced. */
-static int unix_clear_path(const struct sockaddr_un *sa, int type, struct error *err)
+static int unix_clear_path(const char *path, const struct sockaddr_un *sa, int type,
+			   struct error *err)
 {
-	const char *path = sa->sun_path;
 	struct stat st;
 
 	if (lstat(path, &st))
@@ -178,7 +178,7 @@ int fdio_unix_listen(const char *path, int type, mode_t mode, struct error *err)
 	if (ret < 0)
 		return error_set(err, ret, NULL, "%s: not a usable socket path: %s", path,
 				 strerror(-ret));
-	ret = unix_clear_path(&sa, type, err);
+	ret = unix_clear_path(path, &sa, type, err);
 	if (ret < 0)
 		return ret;
 	fd = socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -187,9 +187,9 @@ int fdio_unix_listen(const char *path, int type, mode_t mode, struct error *err)
 	/* Nobody can connect before listen(2), so the mode is in force from the start. */
 	if (bind(fd, (struct sockaddr *)&sa, sizeof(sa)))
 		return error_set(err, -errno, NULL, "%s: bind: %m", path);
-	if (chmod(path, mode) || listen(fd, SOMAXCONN)) {
+	if (chmod(sa.sun_path, mode) || listen(fd, SOMAXCONN)) {
 		ret = error_set(err, -errno, NULL, "%s: listen: %m", path);
-		unlink(path);
+		unlink(sa.sun_path);
 		return ret;
 	}
 	return steal_fd(&fd);

@@ -379,10 +379,14 @@ Test(jsonx, parse_errors_say_where)
 
 Test(jsonx, load)
 {
-	char path[] = "/tmp/decant-jsonx-XXXXXX";
+	const char *tmp = getenv("TMPDIR");
 	struct error err = {0};
 	json_t *json = NULL;
-	int fd = mkstemp(path);
+	char path[64];
+	int fd;
+
+	snprintf(path, sizeof(path), "%s/jsonx-XXXXXX", tmp ? tmp : "/tmp");
+	fd = mkstemp(path);
 
 	cr_assert(eq(long, write(fd, "{\"a\": 1}", 8), 8));
 	cr_assert(zero(int, jsonx_load(path, 8, &json, &err)), "%s", err.msg);

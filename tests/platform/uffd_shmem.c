@@ -99,6 +99,30 @@ static void agent_reads(void)
 	close(fd);
 }
 
+/* Reserved pages look like holes and are none: emptying a block means punching all of it. */
+static void reserved(void)
+{
+	int fd = new_memfd(LEN);
+	uint8_t *mem = map_file(fd, LEN), page[PAGE];
+	struct guest g;
+
+	memset(page, 0x44, sizeof(page));
+	must(fallocate(fd, 0, 0, LEN) == 0);
+	note("SEEK_DATA calls a page that fallocate(2) reserved %s",
+	     is_hole(fd, 0) ? "a hole" : "data");
+	g = guest_start(mem, LEN, fd, 0, UFFDIO_REGISTER_MODE_MISSING);
+	note("a guest that touches it %s",
+	     faults(&g, 0) ? "faults" : "does not fault: it reads zeros and nobody is asked");
+	note("COPY onto such a page: %s",
+	     strerrorname_np(-uffd_copy(g.uffd, mem + PAGE, page, PAGE, NULL)));
+	must(punch(fd, 0, LEN) == 0);
+	fact(blocks(fd) == 0, "punching frees reserved pages, too: the file then has no blocks");
+	fact(faults(&g, 2 * PAGE), "and they fault");
+	guest_end(&g);
+	munmap(mem, LEN);
+	close(fd);
+}
+
 static void *volatile sigbus_at;
 
 static void on_sigbus(int sig, siginfo_t *si, void *ctx)
@@ -140,6 +164,7 @@ int main(void)
 	holes_only();
 	guest_removes();
 	agent_reads();
+	reserved();
 	truncated();
 	return facts_end();
 }

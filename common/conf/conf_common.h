@@ -6,11 +6,14 @@
 #include <jansson.h>
 #include <stddef.h>
 #include "util/error.h"
+#include "util/jsonx.h"
 
 /** CONF_FILE_MAX - largest configuration file in bytes */
 #define CONF_FILE_MAX (1u << 20)
 /** CONF_LISTEN_MAX - most REST listeners */
 #define CONF_LISTEN_MAX 8
+/** CONF_SOCKET_MAX - longest path of a Unix socket */
+#define CONF_SOCKET_MAX 107
 
 /**
  * struct conf_tls - files of the data plane's identity
@@ -27,11 +30,29 @@ struct conf_tls {
 
 /**
  * struct conf_api - the REST interface
- * @listen:	@n addresses, "unix:PATH"
+ * @listen:	@n addresses, "unix:PATH"; NULL behind the last
  */
 struct conf_api {
-	char *listen[CONF_LISTEN_MAX];
+	char **listen;
 	size_t n;
 };
+
+/* The members of "tls" and of "api", for the tables of both agents. */
+#define CONF_TLS_FIELDS 4
+extern const struct jsonx_field conf_tls_fields[CONF_TLS_FIELDS];
+#define CONF_API_FIELDS 2
+extern const struct jsonx_field conf_api_fields[CONF_API_FIELDS];
+
+/** conf_unsupported() - a jsonx_take_fn that refuses by name whatever is not empty */
+int conf_unsupported(const json_t *value, const char *key, const struct jsonx_at *at, void *obj);
+
+/** conf_default() - set *@p to a copy of @value. Return: 0 or -ENOMEM */
+int conf_default(char **p, const char *value);
+
+/** conf_api_default() - listen at @addr and nowhere else. Return: 0 or -ENOMEM */
+int conf_api_default(struct conf_api *api, const char *addr);
+
+/** conf_count() - Return: strings before the NULL of @list, which may be NULL */
+size_t conf_count(char *const *list);
 
 #endif

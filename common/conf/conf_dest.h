@@ -5,27 +5,16 @@
 
 #include <stdint.h>
 #include "conf/conf_common.h"
-#include "conf/conf_guest.h"
+#include "conf/conf_launcher.h"
 
 /** CONF_DEFAULT_PORT - of the data plane */
 #define CONF_DEFAULT_PORT 7400
 /** CONF_ALLOW_MAX - most entries of the allow list */
 #define CONF_ALLOW_MAX 1024
-/** CONF_LAUNCHERS_MAX, CONF_ARGV_MAX - most launchers, most words of one */
+/** CONF_LAUNCHERS_MAX - most launchers */
 #define CONF_LAUNCHERS_MAX 256
-#define CONF_ARGV_MAX      256
-
-/**
- * struct conf_launcher - how an arriving guest is started
- * @name:	conf_guest_name_ok()
- * @driver:	of the guests it starts
- * @argv:	NULL-terminated; the first word is an absolute path; {name} and so on still in it
- */
-struct conf_launcher {
-	char name[CONF_NAME_MAX];
-	enum guest_driver driver;
-	char **argv;
-};
+/** CONF_INCOMING_DEFAULT - of limit_incoming */
+#define CONF_INCOMING_DEFAULT 16
 
 /**
  * struct conf_dest - all of it, defaults filled in; owns its memory
@@ -40,7 +29,7 @@ struct conf_launcher {
  * @state_dir:	default /var/lib/decant
  * @source_api:	where arrived guests are registered, default unix:/run/decant/source.sock; NULL:
  * nowhere
- * @limit_incoming: most incoming migrations at a time, default 16
+ * @limit_incoming: most incoming migrations at a time, default CONF_INCOMING_DEFAULT
  * @limit_memory_bytes: most memory of all incoming guests together, 0 for no limit (default)
  * @launchers:	@n_launchers of them
  */

@@ -74,7 +74,7 @@ json_t *conf_options_json(const struct mig_options *o);
  * conf_options_arg() - read one command line option
  * @name:	without the dashes ("downtime-limit-ms", "no-urgent")
  * @value:	its value, NULL if none was given
- * @json:	object that gains the member; bandwidth is given in bits (conf_options_rate())
+ * @json:	object that gains the member; bandwidth is given in bits (jsonx_rate())
  *
  * Return: 0, -ENOENT if there is no such option, -EINVAL or -ENOTSUP as conf_options_read(), with
  * @err filled
@@ -99,13 +99,6 @@ struct conf_option_help {
 
 /** conf_options_help() - Return: table with @ret_n lines, static */
 const struct conf_option_help *conf_options_help(size_t *ret_n);
-
-/**
- * conf_options_rate() - "800Mbit" (1000-based, per second; suffix kbit, Mbit, Gbit or none = bit)
- *
- * Return: 0 with bytes a second in @ret, -EINVAL or -ERANGE with @err filled
- */
-int conf_options_rate(const char *s, uint64_t *ret, struct error *err);
 
 /* Names as in JSON. */
 const char *conf_options_mode_name(enum mig_mode m);

@@ -57,19 +57,14 @@ void bytes_put_raw(struct bytes_writer *w, const void *p, size_t n)
 void bytes_put_str(struct bytes_writer *w, const char *s)
 {
 	size_t n = strlen(s);
-	uint8_t *at;
 
 	/* Both parts or none, so that a failed writer never ends in half a string. */
-	if (n > UINT16_MAX) {
+	if (n > UINT16_MAX || 2 + n > w->cap - w->len) {
 		w->failed = true;
 		return;
 	}
-	at = reserve(w, 2 + n);
-	if (!at)
-		return;
-	at[0] = (uint8_t)n;
-	at[1] = (uint8_t)(n >> 8);
-	memcpy(at + 2, s, n);
+	bytes_put_u16(w, (uint16_t)n);
+	bytes_put_raw(w, s, n);
 }
 
 void bytes_fail(struct bytes_reader *r, const char *what)

@@ -44,11 +44,11 @@ static inline pthread_mutex_t *cleanup_lock_(pthread_mutex_t *m)
 /** CLEANUP_FCLOSE - fclose() the stream, unless NULL, when it goes out of scope */
 #define CLEANUP_FCLOSE __attribute__((cleanup(cleanup_fclose_)))
 
-#define CLEANUP_CAT_(a, b) a##b
+#define CLEANUP_CAT_(a, b)  a##b
 #define CLEANUP_NAME_(a, b) CLEANUP_CAT_(a, b)
 /** LOCK_SCOPE() - hold a pthread mutex from here to the end of the scope */
-#define LOCK_SCOPE(m)                                                                              \
-	pthread_mutex_t *CLEANUP_NAME_(lock_, __LINE__)                                            \
+#define LOCK_SCOPE(m)                                   \
+	pthread_mutex_t *CLEANUP_NAME_(lock_, __LINE__) \
 		__attribute__((cleanup(cleanup_unlock_), unused)) = cleanup_lock_(m)
 
 /** steal_fd() - take a descriptor out of a variable and leave -1 there */
@@ -61,25 +61,25 @@ static inline int steal_fd(int *fd)
 }
 
 /** steal_ptr() - take a pointer out of a variable and leave NULL there */
-#define steal_ptr(p)                                                                               \
-	({                                                                                         \
-		__typeof__(*(p)) stolen_ = *(p);                                                   \
-		*(p) = NULL;                                                                       \
-		stolen_;                                                                           \
+#define steal_ptr(p)                             \
+	({                                       \
+		__typeof__(*(p)) stolen_ = *(p); \
+		*(p) = NULL;                     \
+		stolen_;                         \
 	})
 
 #define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
-#define MIN(a, b)                                                                                  \
-	({                                                                                         \
-		__typeof__(a) a_ = (a);                                                            \
-		__typeof__(b) b_ = (b);                                                            \
-		a_ < b_ ? a_ : b_;                                                                 \
+#define MIN(a, b)                       \
+	({                              \
+		__typeof__(a) a_ = (a); \
+		__typeof__(b) b_ = (b); \
+		a_ < b_ ? a_ : b_;      \
 	})
-#define MAX(a, b)                                                                                  \
-	({                                                                                         \
-		__typeof__(a) a_ = (a);                                                            \
-		__typeof__(b) b_ = (b);                                                            \
-		a_ > b_ ? a_ : b_;                                                                 \
+#define MAX(a, b)                       \
+	({                              \
+		__typeof__(a) a_ = (a); \
+		__typeof__(b) b_ = (b); \
+		a_ > b_ ? a_ : b_;      \
 	})
 
 #endif

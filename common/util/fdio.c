@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/time.h>
@@ -263,19 +262,8 @@ int fdio_mkdir_p(const char *path, mode_t mode)
 
 void fdio_random(void *buf, size_t n)
 {
-	uint8_t *p = buf;
-	ssize_t got;
-
-	while (n) {
-		got = getrandom(p, n, 0);
-		if (got < 0 && errno != EINTR)
-			abort(); /* a kernel without getrandom: keys from anything else would be
-				    worse */
-		if (got > 0) {
-			p += got;
-			n -= (size_t)got;
-		}
-	}
+	/* Not getrandom(2), whose failure every caller would have to handle: here libc does. */
+	arc4random_buf(buf, n);
 }
 
 int fdio_sync_dir_of(const char *path)

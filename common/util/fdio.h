@@ -47,7 +47,7 @@ int fdio_unix_connect(const char *path, int type, int nonblock);
  * Return: 0 or -errno
  */
 int fdio_mkdir_p(const char *path, mode_t mode);
-/** fdio_random() - fill with random bytes; never fails (getrandom) */
+/** fdio_random() - fill with random bytes; never fails */
 void fdio_random(void *buf, size_t n);
 /** fdio_sync_dir_of() - fsync the folder that holds @path. Return: 0 or -errno */
 int fdio_sync_dir_of(const char *path);

@@ -57,7 +57,7 @@ static json_t *parse_line(const char *line, size_t n, const char **ret_why)
 	if (n < HEAD_LEN)
 		return NULL;
 	head_of(head, line + HEAD_LEN, n - HEAD_LEN);
-	if (memcmp(head, line, HEAD_LEN))
+	if (memcmp(head, line, HEAD_LEN) != 0)
 		return NULL;
 	*ret_why = "not a JSON object";
 	record = json_loadb(line + HEAD_LEN, n - HEAD_LEN, JSON_ALLOW_NUL, NULL);

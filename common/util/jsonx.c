@@ -492,7 +492,7 @@ int jsonx_rate(const char *s, uint64_t *ret, struct error *err)
 	const char *rest = parse_decimal(s, &billionths);
 
 	for (size_t i = 0; rest && i < ARRAY_SIZE(units); i++) {
-		if (strcmp(rest, units[i].suffix))
+		if (strcmp(rest, units[i].suffix) != 0)
 			continue;
 		bytes = billionths * units[i].bits / 8 / 1000000000;
 		if (bytes > INT64_MAX || (billionths && !bytes))

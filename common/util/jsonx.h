@@ -96,7 +96,7 @@ struct jsonx_field {
 };
 
 /** JSONX_INTO() - the initialisers of a field that is kept in member @m of struct @s */
-#define JSONX_INTO(s, m) .offset = offsetof(s, m), .size = sizeof(((s *)0)->m)
+#define JSONX_INTO(s, m) .offset = offsetof(s, m), .size = sizeof(__typeof__(((s *)0)->m))
 
 /**
  * jsonx_read() - fill a struct from a JSON object

@@ -2,7 +2,7 @@
 /*
  * Includes the source, so that each variant is tested on a processor that would choose another.
  */
-#include "util/zero.c"
+#include "util/zero.c" /* NOLINT(bugprone-suspicious-include) */
 
 #include <criterion/criterion.h>
 #include <criterion/new/assert.h>

@@ -149,11 +149,9 @@ int msg_header_decode(const uint8_t in[static MSG_HEADER_LEN], enum msg_channel 
 }
 
 /* The payload of PAGES is no part of what is decoded, but the header's length counts it. */
-static const char *check_payload(const struct msg_header *h, const struct msg *m)
+static uint64_t payload_of(const struct msg *m)
 {
-	uint64_t payload = m->pages.kind == MSG_PAGES_RAW ? m->pages.length : 0;
-
-	return h->length - PAGES_FIXED_BODY == payload ? NULL : "length (the payload differs)";
+	return m->type == MSG_PAGES && m->pages.kind == MSG_PAGES_RAW ? m->pages.length : 0;
 }
 
 int msg_decode(const struct msg_header *h, const uint8_t *body, struct msg *ret, struct error *err)
@@ -173,8 +171,8 @@ int msg_decode(const struct msg_header *h, const uint8_t *body, struct msg *ret,
 		bad = r.what;
 	if (!bad)
 		bad = k->check(ret);
-	if (!bad && h->type == MSG_PAGES)
-		bad = check_payload(h, ret);
+	if (!bad && r.len + payload_of(ret) != h->length)
+		bad = "length (the payload differs)";
 	if (bad)
 		return error_set(err, -EBADMSG, "bad-message",
 				 "%s of %u bytes: cut short or not as specified: %s", k->name,
@@ -182,12 +180,30 @@ int msg_decode(const struct msg_header *h, const uint8_t *body, struct msg *ret,
 	return 0;
 }
 
+static void put_header(uint8_t *out, uint64_t length, unsigned int type)
+{
+	struct bytes_writer w = {.p = out, .cap = MSG_HEADER_LEN};
+
+	bytes_put_u32(&w, (uint32_t)length);
+	bytes_put_u16(&w, (uint16_t)type);
+	bytes_put_u16(&w, 0);
+}
+
+ssize_t msg_pages_encode(const struct msg_pages *p, uint8_t out[static MSG_PAGES_FIXED])
+{
+	struct bytes_writer w = {.p = out + MSG_HEADER_LEN, .cap = PAGES_FIXED_BODY};
+
+	if (msg_check_one_pages(p))
+		return -EINVAL;
+	msg_encode_pages_part(&w, p);
+	put_header(out, PAGES_FIXED_BODY + (p->kind == MSG_PAGES_RAW ? p->length : 0), MSG_PAGES);
+	return MSG_PAGES_FIXED;
+}
+
 ssize_t msg_encode(const struct msg *m, uint8_t *out, size_t cap)
 {
 	const struct kind *k = kind_of(m->type);
 	struct bytes_writer w = {.p = out, .cap = cap};
-	struct bytes_writer head = {.p = out, .cap = MSG_HEADER_LEN};
-	uint64_t length;
 
 	if (!k || k->check(m))
 		return -EINVAL;
@@ -195,12 +211,7 @@ ssize_t msg_encode(const struct msg *m, uint8_t *out, size_t cap)
 	k->encode(&w, m);
 	if (w.failed)
 		return -ENOSPC;
-	length = w.len - MSG_HEADER_LEN;
-	if (m->type == MSG_PAGES && m->pages.kind == MSG_PAGES_RAW)
-		length += m->pages.length;
-	bytes_put_u32(&head, (uint32_t)length);
-	bytes_put_u16(&head, (uint16_t)m->type);
-	bytes_put_u16(&head, 0);
+	put_header(out, w.len - MSG_HEADER_LEN + payload_of(m), m->type);
 	return (ssize_t)w.len;
 }
 

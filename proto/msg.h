@@ -316,6 +316,14 @@ void msg_error_fill(struct msg *ret, enum msg_type type, const struct error *err
  */
 int msg_check_blocks(const struct msg_block *blocks, size_t n, struct error *err);
 
+/**
+ * msg_pages_encode() - msg_encode() for PAGES without the union around it, which is large
+ * @out:	header and fixed part
+ *
+ * Return: MSG_PAGES_FIXED, or -EINVAL if a field is out of its bounds
+ */
+ssize_t msg_pages_encode(const struct msg_pages *p, uint8_t out[static MSG_PAGES_FIXED]);
+
 /** msg_type_name() - Return: "HELLO" …, "?" for an unknown type */
 const char *msg_type_name(unsigned int type);
 /** msg_channel_name() - Return: "control", "urgent", "bulk", "query" */

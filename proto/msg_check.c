@@ -170,8 +170,11 @@ const char *msg_check_request(const struct msg *m)
 
 const char *msg_check_pages(const struct msg *m)
 {
-	const struct msg_pages *p = &m->pages;
+	return msg_check_one_pages(&m->pages);
+}
 
+const char *msg_check_one_pages(const struct msg_pages *p)
+{
 	if (p->block >= MSG_BLOCKS_MAX)
 		return "block";
 	if (p->kind > MSG_PAGES_RAW)

@@ -39,6 +39,8 @@ msg_check_fn msg_check_barrier;
 msg_check_fn msg_check_answer;
 /** msg_check_one_block() - as msg_check_block(), without the union around it, which is large */
 const char *msg_check_one_block(const struct msg_block *b);
+/** msg_check_one_pages() - the same for PAGES */
+const char *msg_check_one_pages(const struct msg_pages *p);
 /** msg_check_none() - for messages whose fields cannot be out of bounds */
 msg_check_fn msg_check_none;
 

@@ -310,17 +310,22 @@ void msg_decode_request(struct bytes_reader *r, struct msg *m)
 	m->request.length = bytes_get_u64(r, "length");
 }
 
+void msg_encode_pages_part(struct bytes_writer *w, const struct msg_pages *p)
+{
+	bytes_put_u32(w, p->block);
+	bytes_put_u8(w, p->kind);
+	put_reserved(w, 3);
+	bytes_put_u64(w, p->offset);
+	bytes_put_u64(w, p->length);
+	bytes_put_u32(w, p->pass);
+	put_reserved(w, 4);
+	bytes_put_u64(w, p->digest);
+	put_reserved(w, 16);
+}
+
 void msg_encode_pages(struct bytes_writer *w, const struct msg *m)
 {
-	bytes_put_u32(w, m->pages.block);
-	bytes_put_u8(w, m->pages.kind);
-	put_reserved(w, 3);
-	bytes_put_u64(w, m->pages.offset);
-	bytes_put_u64(w, m->pages.length);
-	bytes_put_u32(w, m->pages.pass);
-	put_reserved(w, 4);
-	bytes_put_u64(w, m->pages.digest);
-	put_reserved(w, 16);
+	msg_encode_pages_part(w, &m->pages);
 }
 
 void msg_decode_pages(struct bytes_reader *r, struct msg *m)

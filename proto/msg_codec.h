@@ -20,6 +20,9 @@ msg_encode_fn msg_encode_empty, msg_encode_hello, msg_encode_hello_ack, msg_enco
 	msg_encode_complete, msg_encode_receipt, msg_encode_request, msg_encode_pages,
 	msg_encode_nack, msg_encode_barrier, msg_encode_answer;
 
+/** msg_encode_pages_part() - msg_encode_pages() without the union */
+void msg_encode_pages_part(struct bytes_writer *w, const struct msg_pages *p);
+
 msg_decode_fn msg_decode_empty, msg_decode_hello, msg_decode_hello_ack, msg_decode_error,
 	msg_decode_number, msg_decode_setup, msg_decode_block, msg_decode_switch,
 	msg_decode_discard, msg_decode_listen, msg_decode_state, msg_decode_state_end,

@@ -3,7 +3,6 @@
 #ifndef DECANT_CONF_LAUNCHER_H
 #define DECANT_CONF_LAUNCHER_H
 
-#include <stdint.h>
 #include "conf/conf_guest.h"
 
 /** CONF_ARGV_MAX - most words of a launcher */
@@ -22,40 +21,15 @@ struct conf_launcher {
 };
 
 /**
- * struct conf_launch - what is filled into the placeholders
- * @name, @uuid, @memory_bytes: {name}, {uuid}, {memory_bytes}
- * @run_dir, @qmp, @attach: {run_dir}, {qmp}, {attach}; NULL: a launcher that wants it is refused
- * @vars:	object of strings for {var:KEY}
- */
-struct conf_launch {
-	const char *name;
-	const char *uuid;
-	uint64_t memory_bytes;
-	const char *run_dir;
-	const char *qmp;
-	const char *attach;
-	const json_t *vars;
-};
-
-/**
  * conf_launcher_read() - check and take over {"driver":…, "argv":[…]}
  * @name:	of the launcher
  *
- * An unknown placeholder is an error: it would reach the program as it stands. Return: 0, or
- * -errno with @at's error filled
+ * Whatever stands in braces must be a placeholder that is known: {name}, {uuid}, {memory_bytes},
+ * {run_dir}, {qmp}, {attach}, {var:KEY}. A mistake shall show when the agent starts, not when the
+ * first guest arrives. Return: 0, or -errno with @at's error filled
  */
 int conf_launcher_read(const json_t *json, const char *name, const struct jsonx_at *at,
 		       struct conf_launcher *ret);
-
-/**
- * conf_launcher_argv() - the words to execute
- * @ret:	new NULL-terminated array for jsonx_strings_free()
- *
- * Values come from a peer: each must be conf_guest_var_ok(). Return: 0, -ENOENT for a {var:KEY}
- * that the guest does not have, -EINVAL, -ENOMEM with @err filled (code "bad-launcher")
- */
-int conf_launcher_argv(const struct conf_launcher *l, const struct conf_launch *with, char ***ret,
-		       struct error *err);
 
 /** conf_launcher_clear() - free what is inside; a zeroed struct is fine */
 void conf_launcher_clear(struct conf_launcher *l);

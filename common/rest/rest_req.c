@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-#include "util/cleanup.h"
+#include "util/text.h"
 
 #define LIST_LIMIT_DEFAULT 100
 #define LIST_LIMIT_MAX     1000
@@ -292,18 +292,11 @@ void rest_reply(struct rest_req *req, int status, json_t *json)
 /* Text from a client may be no UTF-8; a problem document is made all the same. */
 static json_t *text_json(const char *s)
 {
-	json_t *j = json_string(s);
-	char *ascii;
+	struct error copy;
 
-	if (j)
-		return j;
-	ascii = strdup(s);
-	for (char *p = ascii; p && *p; p++)
-		if (!isascii(*p))
-			*p = '?';
-	j = ascii ? json_string(ascii) : NULL;
-	free(ascii);
-	return j;
+	snprintf(copy.msg, sizeof(copy.msg), "%s", s);
+	text_clean(copy.msg);
+	return json_string(copy.msg);
 }
 
 json_t *rest_problem_json(int status, const struct error *err)

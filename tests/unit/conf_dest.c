@@ -154,6 +154,8 @@ Test(conf_dest, every_key_wrong_once)
 		 "launchers.vm.argv: [1] unknown placeholder {memory}"},
 		{LAUNCHER("{\"driver\": \"qemu\", \"argv\": [\"/a\", \"{var:}\"]}"), -EINVAL,
 		 "unknown placeholder {var:}"},
+		{LAUNCHER("{\"driver\": \"qemu\", \"argv\": [\"/a\", \"{name}{uuid\"]}"), -EINVAL,
+		 "[1] '{' without '}'"},
 		{LAUNCHER("{\"driver\": \"qemu\", \"argv\": [\"/a\"], \"env\": {}}"), -EINVAL,
 		 "launchers.vm.env: unknown key"},
 		{"\"hooks\": [{}]", -ENOTSUP, "hooks: not supported yet"},
@@ -161,55 +163,4 @@ Test(conf_dest, every_key_wrong_once)
 	};
 
 	CONF_EXPECT_WRONG(rows, GOOD, struct conf_dest, conf_dest_read);
-}
-
-static int fill(const char *argv, const struct conf_launch *with, char ***ret, struct error *err)
-{
-	char text[500];
-	struct conf_dest c;
-	int r;
-
-	snprintf(text, sizeof(text), LAUNCHER("{\"driver\": \"qemu\", \"argv\": %s}"), argv);
-	c = read_with(text);
-	r = conf_launcher_argv(&c.launchers[0], with, ret, err);
-	conf_dest_clear(&c);
-	return r;
-}
-
-Test(conf_launcher, placeholders_are_filled)
-{
-	json_t *vars = json_pack("{s:s, s:s}", "disk", "/img/a", "bad", "$x");
-	struct conf_launch with = {.name = "g",
-				   .uuid = "u",
-				   .memory_bytes = UINT64_MAX,
-				   .run_dir = "/r",
-				   .attach = "/at",
-				   .vars = vars};
-	struct error err = {0};
-	char **argv;
-
-	cr_assert(eq(int,
-		     fill("[\"/q\", \"{name}-{uuid}\", \"-m{memory_bytes}\", "
-			  "\"{\\\"a\\\":\\\"{run_dir}\\\"}\", "
-			  "\"{var:disk},x={attach}\", \"{}{ name}{\"]",
-			  &with, &argv, &err),
-		     0),
-		  "%s", err.msg);
-	cr_expect(eq(str, argv[0], "/q"));
-	cr_expect(eq(str, argv[1], "g-u"));
-	cr_expect(eq(str, argv[2], "-m18446744073709551615"));
-	cr_expect(eq(str, argv[3], "{\"a\":\"/r\"}"));
-	cr_expect(eq(str, argv[4], "/img/a,x=/at"));
-	cr_expect(eq(str, argv[5], "{}{ name}{"));
-	cr_expect(eq(ptr, argv[6], NULL));
-	jsonx_strings_free(argv);
-
-	cr_expect(eq(int, fill("[\"/q\", \"{var:none}\"]", &with, &argv, &err), -ENOENT));
-	cr_expect(eq(str, err.msg, "launcher vm: the guest has no value for {var:none}"));
-	error_clear(&err);
-	cr_expect(eq(int, fill("[\"/q\", \"{qmp}\"]", &with, &argv, &err), -ENOENT));
-	error_clear(&err);
-	cr_expect(eq(int, fill("[\"/q\", \"{var:bad}\"]", &with, &argv, &err), -EINVAL));
-	cr_expect(has(err.msg, "not allowed"), "%s", err.msg);
-	json_decref(vars);
 }

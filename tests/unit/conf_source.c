@@ -176,10 +176,12 @@ static void write_file(const char *dir, const char *name, const char *text)
 
 Test(conf_source, guests_come_from_the_files_of_a_folder)
 {
-	char dir[] = "/tmp/decant-conf-XXXXXX", conf[100], text[300], cmd[100];
+	const char *tmp = getenv("TMPDIR");
+	char dir[80], conf[100], text[300], cmd[100];
 	struct conf_source c;
 	struct error err = {0};
 
+	snprintf(dir, sizeof(dir), "%s/conf-XXXXXX", tmp ? tmp : "/tmp");
 	cr_assert(ne(ptr, mkdtemp(dir), NULL));
 	write_file(dir, "b.json", "{\"name\": \"two\", \"driver\": \"native\"}");
 	write_file(dir, "a.json", "{\"name\": \"one\", \"driver\": \"native\"}");

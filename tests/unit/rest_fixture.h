@@ -26,9 +26,9 @@ static inline int starts(const char *text, const char *word)
 }
 
 struct fixture {
-	char dir[64];
-	char path[96];
-	char api[112];
+	char dir[80];
+	char path[92];
+	char api[100];
 	struct loop *loop;
 	struct rest_server *server;
 	pthread_t thread;
@@ -65,7 +65,9 @@ static inline void fixture_drop(void *arg)
 
 static inline void fixture_start(struct fixture *f, const struct rest_route *routes, size_t n)
 {
-	strcpy(f->dir, "/tmp/decant-rest-XXXXXX");
+	const char *tmp = getenv("TMPDIR");
+
+	snprintf(f->dir, sizeof(f->dir), "%s/rest-XXXXXX", tmp ? tmp : "/tmp");
 	cr_assert(ne(ptr, mkdtemp(f->dir), NULL));
 	snprintf(f->path, sizeof(f->path), "%s/api.sock", f->dir);
 	snprintf(f->api, sizeof(f->api), "unix:%s", f->path);

@@ -192,9 +192,20 @@ struct msg_complete {
 	uint64_t pages[MSG_BLOCKS_MAX];
 };
 
+/**
+ * struct msg_receipt - what only the destination knows of post-copy goes with it
+ * @faults, @requests: faults of the guest, pages it asked for because of them
+ * @p50_us, @p90_us, @p99_us, @max_us: from reading a fault to its answer
+ */
 struct msg_receipt {
 	bool digest_ok;
 	uint32_t n;
+	uint64_t faults;
+	uint64_t requests;
+	uint32_t p50_us;
+	uint32_t p90_us;
+	uint32_t p99_us;
+	uint32_t max_us;
 	uint64_t pages[MSG_BLOCKS_MAX];
 };
 

@@ -283,6 +283,12 @@ void msg_encode_receipt(struct bytes_writer *w, const struct msg *m)
 	bytes_put_u8(w, m->receipt.digest_ok);
 	put_reserved(w, 3);
 	bytes_put_u32(w, m->receipt.n);
+	bytes_put_u64(w, m->receipt.faults);
+	bytes_put_u64(w, m->receipt.requests);
+	bytes_put_u32(w, m->receipt.p50_us);
+	bytes_put_u32(w, m->receipt.p90_us);
+	bytes_put_u32(w, m->receipt.p99_us);
+	bytes_put_u32(w, m->receipt.max_us);
 	put_counts(w, m->receipt.pages, m->receipt.n);
 }
 
@@ -291,6 +297,12 @@ void msg_decode_receipt(struct bytes_reader *r, struct msg *m)
 	m->receipt.digest_ok = get_bool(r, "digest_ok");
 	get_reserved(r, 3);
 	m->receipt.n = bounded(r, bytes_get_u32(r, "blocks"), MSG_BLOCKS_MAX, "blocks");
+	m->receipt.faults = bytes_get_u64(r, "faults");
+	m->receipt.requests = bytes_get_u64(r, "requests");
+	m->receipt.p50_us = bytes_get_u32(r, "p50");
+	m->receipt.p90_us = bytes_get_u32(r, "p90");
+	m->receipt.p99_us = bytes_get_u32(r, "p99");
+	m->receipt.max_us = bytes_get_u32(r, "max");
 	get_counts(r, m->receipt.pages, m->receipt.n);
 }
 

@@ -52,6 +52,8 @@ src       = $(wildcard $(1)/*.c $(1)/*/*.c $(1)/*/*/*.c)
 obj       = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 GUESTLIB_SRC := $(wildcard common/guest/lib/*.c)
 COMMON_SRC   := $(filter-out $(GUESTLIB_SRC),$(call src,common))
+# What the library for guests has in common with the agents: the coder of its protocol.
+GUESTLIB_SHARED := common/guest/gwire.c common/util/bytes.c
 PROTO_SRC    := $(call src,proto)
 SOURCE_SRC   := $(filter-out src-source/main.c,$(call src,src-source))
 DEST_SRC     := $(filter-out src-dest/main.c,$(call src,src-dest))
@@ -81,9 +83,14 @@ $(BUILD)/libsource.a: $(call obj,$(SOURCE_SRC))
 	$(archive)
 $(BUILD)/libdest.a: $(call obj,$(DEST_SRC))
 	$(archive)
-$(BUILD)/libdecant-guest.a: $(call obj,$(GUESTLIB_SRC))
+# One object whose only global symbols are those of decant-guest.h: nothing else of ours may meet
+# the names of the program that it is linked into.
+$(BUILD)/obj/libdecant-guest.o: $(call obj,$(GUESTLIB_SRC) $(GUESTLIB_SHARED))
+	$(call say,LD,$@)
+	$(Q)mkdir -p $(@D) && $(CC) -r -nostdlib -o $@ $^ && objcopy --localize-hidden $@
+$(BUILD)/libdecant-guest.a: $(BUILD)/obj/libdecant-guest.o
 	$(archive)
-$(BUILD)/libdecant-guest.so: $(call obj,$(GUESTLIB_SRC))
+$(BUILD)/libdecant-guest.so: $(call obj,$(GUESTLIB_SRC) $(GUESTLIB_SHARED))
 	$(call say,LD,$@)
 	$(Q)$(CC) -shared -Wl,-soname,libdecant-guest.so -o $@ $^ $(LDFLAGS_)
 

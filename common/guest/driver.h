@@ -199,6 +199,7 @@ int guest_pause(struct guest *g, uint32_t bound_ms, guest_done_fn *done, void *a
 /**
  * guest_resume() - lift guest_pause(), or let a loaded guest go
  *
+ * A save that is under way is given up; it is done with -ECANCELED.
  * A guest that was paused by its own wish stays so. Harmless for one that is not paused.
  */
 int guest_resume(struct guest *g, guest_done_fn *done, void *arg);
@@ -268,6 +269,9 @@ int guest_quit(struct guest *g, guest_done_fn *done, void *arg);
  */
 void guest_free(struct guest *g);
 
+/** guest_name_ok() - Return: whether it can name a guest or a block: 1 to 63 of [A-Za-z0-9._-], not
+ * beginning with . or - */
+bool guest_name_ok(const char *name);
 /** guest_run_state_name() - Return: "running", "paused", "paused-for-migration", "incoming" */
 const char *guest_run_state_name(enum guest_run_state s);
 /** guest_block_kind_name() - Return: "memfd", "anonymous" or "hugetlb" */

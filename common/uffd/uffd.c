@@ -66,6 +66,17 @@ static int open_device(void)
 	return fd < 0 ? -errno : fd;
 }
 
+int uffd_try(enum uffd_how how)
+{
+	CLEANUP_CLOSE int fd = -1;
+
+	if (how == UFFD_HOW_DEVICE)
+		fd = open_device();
+	else
+		fd = open_syscall(how == UFFD_HOW_USER_MODE ? UFFD_USER_MODE_ONLY : 0);
+	return MIN(fd, 0);
+}
+
 int uffd_open(bool user_mode_only, enum uffd_how *ret_how)
 {
 	enum uffd_how how = user_mode_only ? UFFD_HOW_USER_MODE : UFFD_HOW_SYSCALL;

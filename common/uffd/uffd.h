@@ -90,6 +90,9 @@ const char *uffd_how_name(enum uffd_how how);
  */
 int uffd_open(bool user_mode_only, enum uffd_how *ret_how);
 
+/** uffd_try() - does this door open for the calling process? Return: 0, or -errno that says why not */
+int uffd_try(enum uffd_how how);
+
 /**
  * uffd_api() - the handshake, once for each descriptor
  * @fd:		fresh userfaultfd

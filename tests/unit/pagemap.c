@@ -14,8 +14,6 @@
 
 enum { PAGE = 4096, RUNS = 4096 };
 
-TestSuite(pagemap, .timeout = 60);
-
 /** struct runs - what was reported */
 struct runs {
 	uint64_t start[RUNS];

@@ -13,11 +13,14 @@
 #include <unistd.h>
 #include "util/cleanup.h"
 
-static char dir[] = "/tmp/decant-pages-XXXXXX";
-static char path[64];
+static char dir[256];
+static char path[300];
 
 static void make_dir(void)
 {
+	const char *tmp = getenv("TMPDIR");
+
+	snprintf(dir, sizeof(dir), "%s/decant-pages-XXXXXX", tmp && *tmp ? tmp : "/tmp");
 	cr_assert(mkdtemp(dir));
 	snprintf(path, sizeof(path), "%s/block", dir);
 }
@@ -28,7 +31,7 @@ static void remove_dir(void)
 	rmdir(dir);
 }
 
-TestSuite(pages, .init = make_dir, .fini = remove_dir, .timeout = 60);
+TestSuite(pages, .init = make_dir, .fini = remove_dir);
 
 static struct pages_what block(uint64_t npages)
 {

@@ -16,8 +16,6 @@
 
 enum { PAGE = 4096 };
 
-TestSuite(uffd, .timeout = 60);
-
 static uint8_t *map_pages(size_t n)
 {
 	uint8_t *p =

@@ -67,14 +67,14 @@ struct decant_reader;
  *agent will wait from now (-1: as long as it takes, the pause is the program's own). Too late costs
  *the migration, not the program: @resume is called at once when it returns. Return a negative errno
  *if it cannot be paused; it then must be running
- * @resume:	let the threads go on. Called once for each @pause that returned 0, never otherwise.
- *		After an arrival decant_guest_start()'s return takes its place, see there
+ * @resume:	let the threads go on. Called once for each @pause that returned 0, and once after @load, when
+ *		the guest may run here; never otherwise
  * @save:	write what is not in blocks with decant_write(). Called between @pause and @resume;
  *		changes nothing, because the program may be resumed instead. Return 0, or a negative
  *errno, which costs the migration
- * @load:	read it back with decant_read(), all of it. Called once, before decant_guest_start()
- *returns. Memory of blocks is in place or will be fetched when touched. Return 0, or a negative
- *errno
+ * @load:	read it back with decant_read(), all of it. Called once, before decant_guest_start() returns.
+ *		Memory of blocks is in place or will be fetched when touched. The program is paused from here on,
+ *		until @resume. Return 0, or a negative errno
  * @quit:	the program has been moved away, or the operator wants it to end: end soon. May be
  *		called while paused: threads may then stay where they are
  * @message:	one line for the program's log (attached, refused and why...); called on the service
@@ -167,15 +167,15 @@ DECANT_API bool decant_guest_incoming(const struct decant_guest *g);
  * A fresh guest: starts the threads and returns at once. Whether an agent is there does not matter;
  * the library attaches when it can and again whenever the agent has been away.
  *
- * An incoming guest: waits until the guest it becomes has been loaded and may run, however long
- * that takes. From the moment it returns (strictly: shortly before) callbacks may come again; a
- * @pause that comes before the program has started its threads finds nothing to halt, and then its
- * threads must not start before @resume.
+ * An incoming guest: waits until the guest it becomes has been loaded and let go, however long that
+ * takes. Whether its threads may run is said by the callbacks alone, as ever: it is paused from @load on
+ * until @resume, which has been called before this returns unless the guest arrived paused. A next
+ * @pause may come at any moment, also before this has returned: threads that are only started then must find out.
  *
  * Return: DECANT_STARTED; DECANT_ARRIVED; DECANT_ARRIVED_PAUSED: it was paused on the other host by
- * its own wish, as by decant_guest_set_paused(): let no thread run before @resume is called, which
- * decant_guest_set_paused(g, false) brings about; -EACCES: the agent refused it; -ECANCELED: it was
- * told to quit; -EIO: it could not be loaded; -EALREADY; -EAGAIN or another -errno: no threads
+ * its own wish, as by decant_guest_set_paused(), and still is; -EACCES: the agent refused it;
+ * -ECANCELED: it was told to quit; -EIO: it could not be loaded; -EALREADY; -EAGAIN or another -errno:
+ * no threads
  */
 DECANT_API int decant_guest_start(struct decant_guest *g);
 

@@ -275,7 +275,7 @@ Test(guest_native, arrives_running)
 	cr_assert_eq(p.g->run_state, GUEST_RUNNING);
 	cr_assert_eq(pair_do(&p, guest_pause, p.g, 1000), 0);
 	cr_assert_eq(pair_save(&p), 0);
-	cr_assert_eq(s->resumes, 0);
+	cr_assert_eq(s->resumes, 1);
 	free(c);
 }
 

@@ -382,8 +382,6 @@ static inline void pair_program(const char *path, void *arg)
 		s->paused = wish;
 	}
 	ret = decant_guest_start(g);
-	if (ret == DECANT_ARRIVED)
-		s->paused = false;
 	__atomic_store_n(&s->start, ret, __ATOMIC_SEQ_CST);
 	while (!*(volatile bool *)&s->free_it && ret >= 0) {
 		usleep(2000);

@@ -165,7 +165,7 @@ static int do_load(struct decant_guest *g, const struct lib_job *job, uint64_t *
 
 static void do_resume(struct decant_guest *g)
 {
-	/* agree() has done it already, unless the guest has only now been let go. */
+	/* agree() has called the program already; a guest that has arrived may go on now. */
 	pthread_mutex_lock(&g->lock);
 	if (g->arrival == LIB_ARRIVED && !g->released)
 		lib_release(g, g->paused ? DECANT_ARRIVED_PAUSED : DECANT_ARRIVED);

@@ -86,10 +86,8 @@ static int let_go(struct decant_guest *g, uint32_t id, bool *ret_arrived)
 	}
 	g->hold = false;
 	*ret_arrived = g->arrival == LIB_LOADED;
-	if (*ret_arrived) {
+	if (*ret_arrived)
 		g->arrival = LIB_ARRIVED;
-		g->paused = g->own;
-	}
 	return 0;
 }
 

@@ -30,6 +30,7 @@ enum cli_exit {
  * @prog:	the program, see struct cli_program
  * @command:	the command's row, NULL until it is known
  * @api:	of --api or the default
+ * @api_given:	--api was there
  * @json:	--json was given
  * @wait:	--wait was given
  * @args, @n_args: words that are no options
@@ -40,11 +41,13 @@ struct cli {
 	const struct cli_program *prog;
 	const struct cli_command *command;
 	const char *api;
+	bool api_given;
 	bool json;
 	bool wait;
 	const char *args[CLI_ARGS_MAX];
 	size_t n_args;
 	json_t *opts;
+	json_t *tuning;
 };
 
 /**
@@ -81,7 +84,6 @@ struct cli_command {
 	const struct cli_option *options;
 	bool tuning;
 	bool wait;
-	bool offline;
 	int (*run)(struct cli *c);
 };
 
@@ -97,8 +99,16 @@ struct cli_program {
 	const struct cli_command *commands;
 };
 
-/** cli_main() - take the command line apart and run its command. Return: enum cli_exit */
+/**
+ * cli_main() - take the command line apart and run its command
+ *
+ * SIGPIPE is ignored from here on. Return: enum cli_exit
+ */
 int cli_main(const struct cli_program *p, int argc, char **argv);
+
+/* What the row of `serve` is made of in a table of commands; main() sees to it by itself. */
+extern const struct cli_option cli_serve_options[];
+int cli_serve_misplaced(struct cli *c);
 
 /**
  * cli_serve_args() - the command line of `serve --config FILE`
@@ -125,10 +135,29 @@ int cli_error_of(int code, const char *what, const struct error *err);
  * @ret:	filled when CLI_OK is returned; for json_decref()
  *
  * Return: CLI_OK, or the exit code after an error line: CLI_UNREACHABLE, CLI_REFUSED (the agent
- * said no), CLI_FAILED (it failed: status 5xx)
+ * said no, or cannot do that), CLI_FAILED (it failed: another status 5xx)
  */
 int cli_call(struct cli *c, const char *method, const char *path, const json_t *body,
 	     const char *what, json_t **ret);
+
+/**
+ * cli_path() - "PREFIX/NAME" and @suffix (or NULL), NAME percent-encoded
+ *
+ * Return: new string for free(), NULL when out of memory
+ */
+char *cli_path(const char *prefix, const char *name, const char *suffix);
+
+/**
+ * cli_poll() - look at an object again, while its agent may be restarting
+ * @since_us:	0 at first; kept between calls: since when the agent has been unreachable
+ * @ret:	the object, or NULL if the agent cannot be reached but that is not long yet
+ *
+ * Return: as cli_call(); CLI_UNREACHABLE after CLI_PATIENCE_S seconds without an answer
+ */
+int cli_poll(struct cli *c, const char *path, const char *what, uint64_t *since_us, json_t **ret);
+
+/** CLI_PATIENCE_S - how long --wait stands an agent that is away, or a job in doubt */
+#define CLI_PATIENCE_S 60
 
 /** cli_list() - all items of a list, page by page. Return: as cli_call(), @ret is an array */
 int cli_list(struct cli *c, const char *path, const char *what, json_t **ret);
@@ -144,8 +173,11 @@ int cli_find(struct cli *c, const char *list_path, const char *noun, const char 
 
 /* --- output --- */
 
-/** cli_print_json() - one document and a newline on stdout. Return: CLI_OK, CLI_FAILED if stdout is
- * broken */
+/**
+ * cli_print_json() - one document and a newline on stdout
+ *
+ * Return: CLI_OK, CLI_FAILED if stdout is broken
+ */
 int cli_print_json(const json_t *json);
 
 /** CLI_TEXT_MAX - bytes of one formatted quantity */
@@ -158,8 +190,12 @@ char *cli_rate(char buf[static CLI_TEXT_MAX], double bytes_per_s);
 char *cli_duration(char buf[static CLI_TEXT_MAX], double us);
 
 struct cli_table;
-/** cli_table_new() - columns are as wide as their widest cell. @right has bit i set if column i is
- * aligned to the right */
+/**
+ * cli_table_new() - a table whose columns are as wide as their widest cells
+ * @right:	bit i: column i is aligned to the right
+ *
+ * Return: NULL when out of memory, which the functions below take as well
+ */
 struct cli_table *cli_table_new(size_t columns, unsigned int right);
 /** cli_table_row() - add a row of as many strings as there are columns; NULL is "-" */
 void cli_table_row(struct cli_table *t, const char *const *cells);
@@ -190,6 +226,13 @@ void cli_progress_show(struct cli_progress *p, bool event, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
 /** cli_progress_end() - finish an unfinished line */
 void cli_progress_end(struct cli_progress *p);
+
+/**
+ * cli_print_object() - every member, a line each, in words: "memory.sent_bytes  1.50 GiB"
+ *
+ * The unit is taken from the name's end (_bytes, _us, _s, bytes_per_s). Return: as above
+ */
+int cli_print_object(const json_t *o);
 
 /* --- reading JSON leniently: an agent may be newer than this program --- */
 

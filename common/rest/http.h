@@ -86,7 +86,7 @@ int http_parse_response(struct http_head *h, char *text, size_t len, struct erro
 /** http_head_clear() - free what is inside; a zeroed struct is fine */
 void http_head_clear(struct http_head *h);
 
-/** http_head_get() - Return: value of the first field of that name (any case), NULL if there is none */
+/** http_head_get() - Return: value of the first field of that name (any case), NULL if none */
 const char *http_head_get(const struct http_head *h, const char *name);
 
 /** http_reason() - Return: the phrase of a status ("Not Found"), "Unknown" for others */

@@ -1,0 +1,267 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* decant migrate, cancel, switchover; waiting for the end of a migration. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include "cli_priv.h"
+#include "conf/conf_dest.h"
+#include "util/cleanup.h"
+#include "util/clock.h"
+
+/* How often a migration is looked at. */
+#define POLL_US 200000
+
+/* Return: CLI_OK or CLI_USAGE; @buf is "host:port" */
+static int address(const char *to, char *buf, size_t cap)
+{
+	const char *port = NULL, *colon = strchr(to, ':');
+	unsigned long v;
+	char *end;
+	int n;
+
+	if (*to == '[' && (port = strstr(to, "]:")))
+		port += 2;
+	else if (*to != '[' && colon && !strchr(colon + 1, ':'))
+		port = colon + 1;
+	v = port ? strtoul(port, &end, 10) : CONF_DEFAULT_PORT;
+	if (!*to || colon == to || !v || v > 65535 ||
+	    (port && (*end || *port < '0' || *port > '9')))
+		return cli_error(CLI_USAGE, "migrate", "--to: \"%s\" is not HOST[:PORT]", to);
+	if (port)
+		n = snprintf(buf, cap, "%s", to);
+	else if (*to != '[' && colon)
+		n = snprintf(buf, cap, "[%s]:%d", to, CONF_DEFAULT_PORT);
+	else
+		n = snprintf(buf, cap, "%s:%d", to, CONF_DEFAULT_PORT);
+	if ((size_t)n >= cap)
+		return cli_error(CLI_USAGE, "migrate", "--to: is too long");
+	return CLI_OK;
+}
+
+/* The mode stands beside the options, not among them. */
+static json_t *request(struct cli *c, const char *to)
+{
+	json_t *mode = json_incref(json_object_get(c->tuning, "mode"));
+
+	json_object_del(c->tuning, "mode");
+	return json_pack("{s:s, s:s, s:o*, s:O*}", "guest", c->args[0], "to", to, "mode", mode,
+			 "options", json_object_size(c->tuning) ? c->tuning : NULL);
+}
+
+static void print_summary(const json_t *m)
+{
+	char line[240], text[CLI_TEXT_MAX];
+	double faults = cli_num(m, "postcopy.faults", -1);
+	double p99 = cli_num(m, "postcopy.latency_us.p99", -1);
+
+	printf("%s runs on %s", cli_str(m, "guest") ?: "guest",
+	       cli_str(m, "to") ?: "the other host");
+	printf(": %s sent", cli_size(text, cli_num(m, "memory.sent_bytes", 0)));
+	if (cli_num(m, "rate_bytes_per_s", 0) > 0)
+		printf(" at %s", cli_rate(text, cli_num(m, "rate_bytes_per_s", 0)));
+	snprintf(line, sizeof(line), ", stopped for %s",
+		 cli_duration(text, cli_num(m, "downtime_us", 0)));
+	fputs(line, stdout);
+	if (faults >= 0)
+		printf(", %.0f faults", faults);
+	if (faults > 0 && p99 >= 0)
+		printf(" (p99 %s)", cli_duration(text, p99));
+	puts("");
+}
+
+int cli_migrate(struct cli *c)
+{
+	const char *to = json_string_value(json_object_get(c->opts, "--to"));
+	json_t *body, *m = NULL;
+	char addr[300], what[100];
+	int r;
+
+	if (!to)
+		return cli_error(CLI_USAGE, "migrate", "--to HOST[:PORT] is missing");
+	r = address(to, addr, sizeof(addr));
+	if (r)
+		return r;
+	snprintf(what, sizeof(what), "migrate %s", c->args[0]);
+	body = request(c, addr);
+	if (!body)
+		return cli_error(CLI_USAGE, what, "the name is no text");
+	r = cli_call(c, "POST", "/v1/migrations", body, what, &m);
+	json_decref(body);
+	if (r)
+		return r;
+	if (c->wait)
+		r = cli_wait(c, what, &m);
+	if (c->json && r != CLI_UNREACHABLE && m)
+		cli_print_json(m);
+	else if (!c->json && !c->wait)
+		printf("%s: %s to %s, %s\n", cli_str(m, "id") ?: "?", c->args[0], addr,
+		       cli_str(m, "phase") ?: "started");
+	else if (!c->json && !r)
+		print_summary(m);
+	json_decref(m);
+	return r;
+}
+
+bool cli_migration_ended(const char *phase)
+{
+	return !strcmp(phase, "completed") || !strcmp(phase, "cancelled") ||
+	       !strcmp(phase, "failed");
+}
+
+static void draw_bar(char bar[static 28], double share)
+{
+	int full = (int)(share * 24);
+
+	bar[0] = '[';
+	for (int i = 0; i < 24; i++)
+		bar[1 + i] = i < full ? '#' : '.';
+	strcpy(bar + 25, "] ");
+}
+
+char *cli_migration_line(char *buf, size_t cap, const json_t *m, bool bar)
+{
+	double total = cli_num(m, "memory.total_bytes", 0);
+	double left = cli_num(m, "memory.remaining_bytes", 0);
+	double share = total > 0 && left <= total ? (total - left) / total : 0;
+	double rate = cli_num(m, "rate_bytes_per_s", 0), passes = cli_num(m, "memory.passes", 0);
+	char drawn[28] = "", a[CLI_TEXT_MAX], b[CLI_TEXT_MAX];
+	size_t n;
+
+	if (bar)
+		draw_bar(drawn, share);
+	n = (size_t)snprintf(buf, cap, "%s: %s %s%.0f%% of %s, %s left",
+			     cli_str(m, "guest") ?: "guest", cli_str(m, "phase") ?: "?", drawn,
+			     share * 100, cli_size(a, total), cli_size(b, left));
+	if (n < cap && passes > 0)
+		n += (size_t)snprintf(buf + n, cap - n, ", pass %.0f", passes);
+	if (n < cap && rate > 0)
+		n += (size_t)snprintf(buf + n, cap - n, ", %s", cli_rate(a, rate));
+	if (n < cap && cli_num(m, "eta_s", -1) >= 0)
+		snprintf(buf + n, cap - n, ", %s to go",
+			 cli_duration(a, cli_num(m, "eta_s", 0) * 1e6));
+	return buf;
+}
+
+/**
+ * struct waiting - what is remembered between two looks at a migration
+ * @phase:	as it was shown last
+ * @away_us:	see cli_poll()
+ * @doubt_us:	since when it has been in doubt, 0 if it is not
+ */
+struct waiting {
+	struct cli_progress progress;
+	char phase[32];
+	uint64_t away_us;
+	uint64_t doubt_us;
+};
+
+static void show(struct waiting *w, const json_t *m)
+{
+	const char *phase = cli_str(m, "phase") ?: "?";
+	char line[240];
+
+	if (strcmp(phase, w->phase)) {
+		const char *detail = cli_str(m, "state_detail");
+
+		snprintf(w->phase, sizeof(w->phase), "%s", phase);
+		if (detail && !strcmp(detail, phase))
+			detail = NULL;
+		cli_progress_show(&w->progress, true, "%s: %s%s%s%s",
+				  cli_str(m, "guest") ?: "guest", phase, detail ? " (" : "",
+				  detail ? detail : "", detail ? ")" : "");
+	}
+	if (!cli_migration_ended(phase))
+		cli_progress_show(&w->progress, false, "%s",
+				  cli_migration_line(line, sizeof(line), m, w->progress.tty));
+}
+
+/* Return: has it been in doubt for longer than we stay? */
+static bool doubted(struct waiting *w)
+{
+	if (strcmp(w->phase, "in-doubt"))
+		w->doubt_us = 0;
+	else if (!w->doubt_us)
+		w->doubt_us = clock_us();
+	return w->doubt_us && clock_us() - w->doubt_us >= CLI_PATIENCE_S * UINT64_C(1000000);
+}
+
+static int outcome(const char *what, const json_t *m)
+{
+	const char *phase = cli_str(m, "phase") ?: "?";
+	const char *code = cli_str(m, "error.code"), *message = cli_str(m, "error.message");
+
+	if (!strcmp(phase, "completed"))
+		return CLI_OK;
+	if (!strcmp(phase, "in-doubt"))
+		return cli_error(CLI_FAILED, what,
+				 "in doubt for %d s: the destination does not say whether it runs "
+				 "the guest; it is asked again and again, see decant status %s",
+				 CLI_PATIENCE_S, cli_str(m, "id") ?: "");
+	return cli_error(CLI_FAILED, what, "%s%s%s%s%s%s", phase, message ? ": " : "",
+			 message ? message : "", code ? " (" : "", code ? code : "",
+			 code ? ")" : "");
+}
+
+int cli_wait(struct cli *c, const char *what, json_t **m)
+{
+	CLEANUP_FREE char *path = cli_path("/v1/migrations", cli_str(*m, "id") ?: "", NULL);
+	struct waiting w = {0};
+	int r = path ? CLI_OK : cli_error(CLI_FAILED, what, "out of memory");
+	json_t *newer;
+
+	cli_progress_init(&w.progress);
+	while (!r) {
+		show(&w, *m);
+		if (cli_migration_ended(w.phase) || doubted(&w))
+			break;
+		usleep(POLL_US);
+		r = cli_poll(c, path, what, &w.away_us, &newer);
+		if (w.away_us)
+			cli_progress_show(&w.progress, false,
+					  "the agent is away; waiting up to %d s for it",
+					  CLI_PATIENCE_S);
+		if (newer) {
+			json_decref(*m);
+			*m = newer;
+		}
+	}
+	cli_progress_end(&w.progress);
+	return r ? r : outcome(what, *m);
+}
+
+/* POST …/{id}/@verb. The id may be abbreviated. */
+static int order(struct cli *c, const char *verb)
+{
+	json_t *m = NULL, *after = NULL;
+	char suffix[40], what[100];
+	char *path;
+	int r = cli_find(c, "/v1/migrations", "migration", c->args[0], &m);
+
+	if (r)
+		return r;
+	snprintf(suffix, sizeof(suffix), "/%s", verb);
+	snprintf(what, sizeof(what), "%s %s", verb, c->args[0]);
+	path = cli_path("/v1/migrations", cli_str(m, "id") ?: "", suffix);
+	json_decref(m);
+	r = path ? cli_call(c, "POST", path, NULL, what, &after)
+		 : cli_error(CLI_FAILED, what, "out of memory");
+	free(path);
+	if (!r && c->json)
+		r = cli_print_json(after);
+	else if (!r)
+		printf("%s: %s\n", cli_str(after, "id") ?: c->args[0],
+		       cli_str(after, "phase") ?: "accepted");
+	json_decref(after);
+	return r;
+}
+
+int cli_cancel(struct cli *c)
+{
+	return order(c, "cancel");
+}
+
+int cli_switchover(struct cli *c)
+{
+	return order(c, "switchover");
+}

@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Between the files of the command line. */
+#ifndef DECANT_CLI_PRIV_H
+#define DECANT_CLI_PRIV_H
+
+#include "cli/cli.h"
+
+/* Commands: struct cli_command's run. */
+int cli_guests(struct cli *c);
+int cli_add(struct cli *c);
+int cli_remove(struct cli *c);
+int cli_migrate(struct cli *c);
+int cli_status(struct cli *c);
+int cli_watch(struct cli *c);
+int cli_cancel(struct cli *c);
+int cli_switchover(struct cli *c);
+
+/**
+ * cli_wait() - stay with a migration until it has ended, showing its progress
+ * @what:	for error lines
+ * @m:		the migration as it is known; replaced by newer ones
+ *
+ * Ends early when it is in doubt, or the agent away, for longer than CLI_PATIENCE_S. Return: the
+ * exit code, after an error line unless it is CLI_OK
+ */
+int cli_wait(struct cli *c, const char *what, json_t **m);
+
+/** cli_migration_ended() - Return: is this the phase of a job that will not change any more? */
+bool cli_migration_ended(const char *phase);
+
+/** cli_migration_line() - "precopy 62% 1.24 of 2.00 GiB, 5.21 Gbit/s, pass 2, 3.0 s to go". Return: @buf */
+char *cli_migration_line(char *buf, size_t cap, const json_t *m, bool bar);
+
+#endif

@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The table of `decant`'s commands, and those about guests. */
+#include "cli_source.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include "cli/cli_check.h"
+#include "cli_priv.h"
+#include "conf/conf_common.h"
+#include "util/cleanup.h"
+#include "util/jsonx.h"
+
+static const struct cli_option migrate_options[] = {
+	{"--to", "HOST[:PORT]", "the destination's agent (port 7400)"},
+	{NULL},
+};
+
+static const struct cli_command commands[] = {
+	{"serve", "--config FILE", "run the agent", .options = cli_serve_options,
+	 .run = cli_serve_misplaced},
+	{"guests", "", "list the guests of this host", .run = cli_guests},
+	{"add", "FILE", "make a guest known (JSON; - is stdin)", 1, 1, .run = cli_add},
+	{"remove", "GUEST", "forget a guest; it runs on", 1, 1, .run = cli_remove},
+	{"migrate", "GUEST --to HOST[:PORT] [--wait]", "move a guest to another host", 1, 1,
+	 .options = migrate_options, .tuning = true, .wait = true, .run = cli_migrate},
+	{"status", "[ID]", "show all migrations, or one in full", 0, 1, .run = cli_status},
+	{"watch", "[ID]", "follow a migration, or all that run", 0, 1, .run = cli_watch},
+	{"cancel", "ID", "stop a migration; the guest stays here", 1, 1, .run = cli_cancel},
+	{"switchover", "ID", "stop sending and change hosts now", 1, 1, .run = cli_switchover},
+	{"check", "", "what this host can and can't do", .run = cli_check},
+	{"evacuate", "--to HOST[:PORT]", "move all guests away", .run = NULL},
+	{"snapshot", "GUEST --to HOST[:PORT]", "store an image while the guest runs on",
+	 .run = NULL},
+	{"recover", "ID", "go on with a paused migration", .run = NULL},
+	{"resolve", "ID --keep source|destination", "decide where a guest in doubt runs",
+	 .run = NULL},
+	{"cordon", "", "accept no guests on this host", .run = NULL},
+	{"uncordon", "", "accept guests again", .run = NULL},
+	{NULL},
+};
+
+int cli_source_main(int argc, char **argv)
+{
+	static const struct cli_program program = {
+		.name = "decant",
+		.default_api = "unix:/run/decant/source.sock",
+		.commands = commands,
+	};
+
+	return cli_main(&program, argc, argv);
+}
+
+static void guest_row(struct cli_table *t, const json_t *g)
+{
+	double bytes = cli_num(g, "memory_bytes", -1);
+	char size[CLI_TEXT_MAX] = "";
+	const char *row[] = {cli_str(g, "name"),     cli_str(g, "driver"),
+			     cli_str(g, "state"),    bytes < 0 ? NULL : cli_size(size, bytes),
+			     cli_str(g, "launcher"), cli_str(g, "migration")};
+
+	cli_table_row(t, row);
+}
+
+int cli_guests(struct cli *c)
+{
+	static const char *const head[] = {"NAME",   "DRIVER",   "STATE",
+					   "MEMORY", "LAUNCHER", "MIGRATION"};
+	struct cli_table *t;
+	json_t *items, *g;
+	size_t i;
+	int r = cli_list(c, "/v1/guests", "guests", &items);
+
+	if (r)
+		return r;
+	if (c->json) {
+		json_t *all = json_pack("{s:O, s:n}", "items", items, "next");
+
+		r = cli_print_json(all);
+		json_decref(all);
+	} else {
+		t = cli_table_new(ARRAY_SIZE(head), 1u << 3);
+		cli_table_row(t, head);
+		json_array_foreach(items, i, g) guest_row(t, g);
+		r = cli_table_print(t);
+	}
+	json_decref(items);
+	return r;
+}
+
+/* "-" is standard input. Return: CLI_OK or CLI_USAGE */
+static int read_description(const char *file, json_t **ret)
+{
+	struct error err = {0};
+	json_error_t je;
+
+	if (strcmp(file, "-")) {
+		if (jsonx_load(file, CONF_FILE_MAX, ret, &err) < 0)
+			return cli_error_of(CLI_USAGE, "add", &err);
+		return CLI_OK;
+	}
+	*ret = json_loadf(stdin, JSON_REJECT_DUPLICATES, &je);
+	if (*ret)
+		return CLI_OK;
+	return cli_error(CLI_USAGE, "add", "stdin: line %d column %d: %s", je.line, je.column,
+			 je.text);
+}
+
+int cli_add(struct cli *c)
+{
+	json_t *body, *g = NULL;
+	int r = read_description(c->args[0], &body);
+
+	if (r)
+		return r;
+	r = cli_call(c, "POST", "/v1/guests", body, "add", &g);
+	json_decref(body);
+	if (!r && c->json)
+		r = cli_print_json(g);
+	else if (!r)
+		printf("%s: %s\n", cli_str(g, "name") ?: "guest", cli_str(g, "state") ?: "added");
+	json_decref(g);
+	return r;
+}
+
+int cli_remove(struct cli *c)
+{
+	CLEANUP_FREE char *path = cli_path("/v1/guests", c->args[0], NULL);
+	json_t *g = NULL, *none = NULL;
+	int r;
+
+	if (!path)
+		return cli_error(CLI_FAILED, "remove", "out of memory");
+	/* The object that the command is about can only be had before it is gone. */
+	r = cli_call(c, "GET", path, NULL, "remove", &g);
+	if (!r)
+		r = cli_call(c, "DELETE", path, NULL, "remove", &none);
+	if (!r && c->json)
+		r = cli_print_json(g);
+	else if (!r)
+		printf("%s: removed\n", c->args[0]);
+	json_decref(g);
+	json_decref(none);
+	return r;
+}

@@ -1,0 +1,193 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* decant status and watch. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include "cli_priv.h"
+#include "util/cleanup.h"
+#include "util/clock.h"
+
+/* How often the list of migrations is looked at. */
+#define POLL_US 1000000
+
+/* Return: how many characters tell the ids apart, so that what is shown can be typed */
+static size_t id_length(const json_t *items)
+{
+	size_t len = 8, i = 0;
+
+	while (len < 64 && i < json_array_size(items)) {
+		const char *a = cli_str(json_array_get(items, i), "id") ?: "";
+		size_t j = 0;
+
+		while (j < i && strncmp(a, cli_str(json_array_get(items, j), "id") ?: "", len) != 0)
+			j++;
+		if (j < i) {
+			len += 4;
+			i = 0;
+		} else {
+			i++;
+		}
+	}
+	return len;
+}
+
+static void row(struct cli_table *t, const json_t *m, size_t id_len)
+{
+	const char *phase = cli_str(m, "phase") ?: "?";
+	double total = cli_num(m, "memory.total_bytes", 0);
+	double left = cli_num(m, "memory.remaining_bytes", 0);
+	double rate = cli_num(m, "rate_bytes_per_s", 0), down = cli_num(m, "downtime_us", -1);
+	char id[65] = "", done[CLI_TEXT_MAX] = "", speed[CLI_TEXT_MAX] = "",
+	     stop[CLI_TEXT_MAX] = "";
+	const char *cells[] = {id,
+			       cli_str(m, "guest"),
+			       cli_str(m, "to"),
+			       cli_str(m, "mode"),
+			       phase,
+			       cli_str(m, "owner"),
+			       done,
+			       speed,
+			       stop,
+			       cli_str(m, "error.code")};
+
+	snprintf(id, sizeof(id), "%.*s", (int)id_len, cli_str(m, "id") ?: "?");
+	if (total > 0 && left <= total)
+		snprintf(done, sizeof(done), "%.0f%%", (total - left) / total * 100);
+	if (rate > 0)
+		cli_rate(speed, rate);
+	if (down >= 0)
+		cli_duration(stop, down);
+	cli_table_row(t, cells);
+}
+
+static int print_table(const json_t *items)
+{
+	static const char *const head[] = {"ID",    "GUEST", "TO",   "MODE",     "PHASE",
+					   "OWNER", "DONE",  "RATE", "DOWNTIME", "ERROR"};
+	struct cli_table *t = cli_table_new(ARRAY_SIZE(head), 7u << 6);
+	size_t i, id_len = id_length(items);
+	json_t *m;
+
+	cli_table_row(t, head);
+	json_array_foreach(items, i, m) row(t, m, id_len);
+	return cli_table_print(t);
+}
+
+static int print_list(struct cli *c, json_t *items)
+{
+	json_t *all;
+	int r;
+
+	if (!c->json)
+		return print_table(items);
+	all = json_pack("{s:O, s:n}", "items", items, "next");
+	r = cli_print_json(all);
+	json_decref(all);
+	return r;
+}
+
+int cli_status(struct cli *c)
+{
+	json_t *found;
+	int r;
+
+	if (c->n_args) {
+		r = cli_find(c, "/v1/migrations", "migration", c->args[0], &found);
+		if (!r)
+			r = c->json ? cli_print_json(found) : cli_print_object(found);
+	} else {
+		r = cli_list(c, "/v1/migrations", "status", &found);
+		if (!r)
+			r = print_list(c, found);
+	}
+	if (r != CLI_OK)
+		return r;
+	json_decref(found);
+	return r;
+}
+
+static int watch_one(struct cli *c)
+{
+	char what[100];
+	json_t *m;
+	int r = cli_find(c, "/v1/migrations", "migration", c->args[0], &m);
+
+	if (r)
+		return r;
+	snprintf(what, sizeof(what), "watch %s", c->args[0]);
+	r = cli_wait(c, what, &m);
+	if (c->json && r != CLI_UNREACHABLE)
+		cli_print_json(m);
+	json_decref(m);
+	return r;
+}
+
+/**
+ * struct watched - the migrations that `watch` has seen running
+ * @seen:	object id -> the migration as it was last
+ * @running:	how many of the last list run
+ */
+struct watched {
+	struct cli_progress progress;
+	json_t *seen;
+	size_t running;
+};
+
+static void look(struct watched *w, const json_t *m)
+{
+	const char *id = cli_str(m, "id"), *phase = cli_str(m, "phase");
+	const json_t *before = json_object_get(w->seen, id ?: "");
+	const char *was = cli_str(before, "phase");
+	char line[240];
+
+	if (!id || !phase || (!before && cli_migration_ended(phase)))
+		return;
+	w->running += !cli_migration_ended(phase);
+	if (!was || strcmp(was, phase)) {
+		const char *why = cli_str(m, "error.message");
+
+		cli_progress_show(&w->progress, true, "%.8s %s: %s%s%s", id,
+				  cli_str(m, "guest") ?: "guest", phase, why ? ": " : "",
+				  why ?: "");
+	} else if (!cli_migration_ended(phase)) {
+		cli_progress_show(&w->progress, false, "%.8s %s", id,
+				  cli_migration_line(line, sizeof(line), m, false));
+	}
+	json_object_set(w->seen, id, (json_t *)m);
+}
+
+static int watch_all(struct cli *c)
+{
+	struct watched w = {.seen = json_object()};
+	json_t *items, *m, *values = json_array();
+	const char *id;
+	size_t i;
+	int r;
+
+	cli_progress_init(&w.progress);
+	do {
+		if (w.running)
+			usleep(POLL_US);
+		w.running = 0;
+		r = cli_list(c, "/v1/migrations", "watch", &items);
+		if (r)
+			break;
+		json_array_foreach(items, i, m) look(&w, m);
+		json_decref(items);
+	} while (w.running);
+	cli_progress_end(&w.progress);
+	json_object_foreach(w.seen, id, m) json_array_append(values, m);
+	if (!r && (c->json || json_array_size(values)))
+		r = print_list(c, values);
+	else if (!r)
+		puts("no migration runs");
+	json_decref(values);
+	json_decref(w.seen);
+	return r;
+}
+
+int cli_watch(struct cli *c)
+{
+	return c->n_args ? watch_one(c) : watch_all(c);
+}

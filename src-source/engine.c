@@ -1,0 +1,228 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "engine.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "scan.h"
+#include "sender.h"
+#include "urgent.h"
+#include "util/cleanup.h"
+#include "util/clock.h"
+#include "util/loop.h"
+
+static int block_open(struct engine_block *b, const struct guest *g, uint16_t index,
+		      struct error *err)
+{
+	int r = gmem_open(&b->mem, g, index, err);
+
+	if (r < 0)
+		return r;
+	b->npages = b->mem.block.length / b->mem.block.page_size;
+	if (bitmap_init(&b->pending, b->npages) < 0 || bitmap_init(&b->sent, b->npages) < 0 ||
+	    bitmap_init(&b->dirty, b->npages) < 0)
+		return error_set(err, -ENOMEM, NULL, "no memory for the bitmaps of block %s",
+				 b->mem.block.name);
+	return 0;
+}
+
+static void block_close(struct engine_block *b)
+{
+	gmem_close(&b->mem);
+	bitmap_free(&b->pending);
+	bitmap_free(&b->sent);
+	bitmap_free(&b->dirty);
+}
+
+int engine_new(struct loop *loop, const struct guest *g, const struct mig_options *options,
+	       engine_event_fn *on_event, void *arg, struct engine **ret, struct error *err)
+{
+	struct engine *e = calloc(1, sizeof(*e));
+	int r = 0;
+
+	if (!e)
+		return error_set(err, -ENOMEM, NULL, "out of memory");
+	e->loop = loop;
+	e->on_event = on_event;
+	e->arg = arg;
+	e->options = *options;
+	pthread_mutex_init(&e->bucket_lock, NULL);
+	pthread_mutex_init(&e->post_lock, NULL);
+	atomic_store(&e->pass, 1);
+	bucket_init(&e->bucket, options->bandwidth, clock_us());
+	e->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	e->blocks = calloc(g->nblocks ? g->nblocks : 1, sizeof(*e->blocks));
+	if (e->stop_fd < 0 || !e->blocks)
+		r = error_set(err, -ENOMEM, NULL, "no memory or descriptors for a migration");
+	for (uint16_t i = 0; !r && i < g->nblocks; i++) {
+		e->nblocks = i + 1u;
+		r = block_open(&e->blocks[i], g, i, err);
+	}
+	if (r < 0) {
+		engine_free(e);
+		return r;
+	}
+	*ret = e;
+	return 0;
+}
+
+bool engine_stopping(const struct engine *e)
+{
+	struct pollfd p = {.fd = e->stop_fd, .events = POLLIN};
+
+	return poll(&p, 1, 0) > 0;
+}
+
+/* One event on its way to the loop; unlinked by whoever comes first, delivery or engine_stop(). */
+struct engine_post {
+	struct engine *e;
+	struct engine_post *next;
+	enum engine_event ev;
+	struct error err;
+};
+
+static void deliver(void *arg)
+{
+	struct engine_post *p = arg;
+	struct engine *e = p->e;
+
+	if (e) {
+		pthread_mutex_lock(&e->post_lock);
+		for (struct engine_post **q = &e->posts; *q; q = &(*q)->next) {
+			if (*q == p) {
+				*q = p->next;
+				break;
+			}
+		}
+		pthread_mutex_unlock(&e->post_lock);
+		e->on_event(e->arg, p->ev, &p->err);
+	}
+	free(p);
+}
+
+void engine_post(struct engine *e, enum engine_event ev, const struct error *err)
+{
+	struct engine_post *p = calloc(1, sizeof(*p));
+
+	if (!p)
+		return; /* the job then ends by its time limits */
+	p->e = e;
+	p->ev = ev;
+	if (err)
+		p->err = *err;
+	LOCK_SCOPE(&e->post_lock);
+	p->next = e->posts;
+	e->posts = p;
+	if (loop_post(e->loop, deliver, p) < 0) {
+		e->posts = p->next;
+		free(p);
+	}
+}
+
+void engine_fail(struct engine *e, enum engine_event ev, const struct error *err)
+{
+	if (engine_stopping(e) || atomic_exchange(&e->failed, true))
+		return;
+	engine_post(e, ev, err);
+}
+
+void engine_stop(struct engine *e)
+{
+	eventfd_write(e->stop_fd, 1);
+	/* They kick each other: none is freed before all have ended. */
+	scan_join(e->scan);
+	for (uint32_t i = 0; i < e->nsenders; i++)
+		sender_join(e->senders[i]);
+	urgent_join(e->urgent);
+	/* What the threads posted last still lies in the loop's queue: make it come to nothing. */
+	LOCK_SCOPE(&e->post_lock);
+	for (struct engine_post *p = e->posts; p; p = p->next)
+		p->e = NULL;
+	e->posts = NULL;
+}
+
+void engine_free(struct engine *e)
+{
+	if (!e)
+		return;
+	if (e->stop_fd >= 0) {
+		engine_stop(e);
+		close(e->stop_fd);
+	}
+	scan_free(e->scan);
+	for (uint32_t i = 0; i < e->nsenders; i++)
+		sender_free(e->senders[i]);
+	urgent_free(e->urgent);
+	for (uint32_t i = 0; i < e->nblocks; i++)
+		block_close(&e->blocks[i]);
+	free(e->blocks);
+	pthread_mutex_destroy(&e->bucket_lock);
+	pthread_mutex_destroy(&e->post_lock);
+	free(e);
+}
+
+void engine_set_bandwidth(struct engine *e, uint64_t rate)
+{
+	LOCK_SCOPE(&e->bucket_lock);
+	bucket_init(&e->bucket, rate, clock_us());
+}
+
+static uint64_t throttle_us(struct engine *e, uint64_t bytes)
+{
+	LOCK_SCOPE(&e->bucket_lock);
+	return bucket_take(&e->bucket, bytes, clock_us());
+}
+
+int engine_throttle(struct engine *e, uint64_t bytes)
+{
+	struct pollfd p = {.fd = e->stop_fd, .events = POLLIN};
+	uint64_t us = throttle_us(e, bytes);
+	struct timespec ts = {.tv_sec = (time_t)(us / 1000000),
+			      .tv_nsec = (long)(us % 1000000) * 1000};
+
+	if (us == 0)
+		return 0;
+	return ppoll(&p, 1, &ts, NULL) > 0 ? -ECANCELED : 0;
+}
+
+uint64_t engine_pending_bytes(const struct engine *e)
+{
+	uint64_t sum = 0;
+
+	for (uint32_t i = 0; i < e->nblocks; i++)
+		sum += bitmap_count(&e->blocks[i].pending) * e->blocks[i].mem.block.page_size;
+	return sum;
+}
+
+int engine_nack(struct engine *e, const struct msg_nack *n, struct error *err)
+{
+	struct engine_block *b;
+	uint64_t page;
+
+	if (n->block >= e->nblocks)
+		return error_set(err, -EBADMSG, "bad-message", "NACK names block %u of %u",
+				 n->block, e->nblocks);
+	b = &e->blocks[n->block];
+	page = b->mem.block.page_size;
+	if (!n->length || n->offset % page || n->length % page || n->length > b->mem.block.length ||
+	    n->offset > b->mem.block.length - n->length)
+		return error_set(err, -EBADMSG, "bad-message", "NACK outside of block %s",
+				 b->mem.block.name);
+	atomic_fetch_add(&e->stats.nacks, 1);
+	bitmap_set_range(&b->pending, n->offset / page, n->length / page);
+	scan_kick(e->scan);
+	return 0;
+}
+
+uint64_t engine_wire_bytes(const struct engine *e)
+{
+	uint64_t sum = e->urgent ? urgent_wire_bytes(e->urgent) : 0;
+
+	for (uint32_t i = 0; i < e->nsenders; i++)
+		sum += sender_wire_bytes(e->senders[i]);
+	return sum;
+}

@@ -1,0 +1,190 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The page engine of one migration: what is to be sent, what was sent, and the threads that do it.
+ * The snapshot thread (scan.c) feeds the bulk senders (sender.c); the urgent thread (urgent.c)
+ * serves the pages that the destination asks for. They share only what stands here: atomic bitmaps
+ * and counters.
+ *
+ * Made and freed by the loop's thread; it outlives its threads.
+ */
+#ifndef DECANT_ENGINE_H
+#define DECANT_ENGINE_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "conf/conf_options.h"
+#include "guest/gmem.h"
+#include "msg.h"
+#include "tls/tls_chan.h"
+#include "util/bitmap.h"
+#include "util/bucket.h"
+#include "util/error.h"
+#include "util/hist.h"
+
+/** ENGINE_RUN_MAX - most bytes of one run of data on the wire */
+#define ENGINE_RUN_MAX MSG_PAGES_RAW_MAX
+
+/**
+ * struct engine_block - one block that is being moved
+ * @mem:	the guest's memory; read only
+ * @npages:	in units of @mem.block.page_size
+ * @pending:	to be sent in this pass and claimed by nobody yet: clearing a bit claims the page
+ * @sent:	sent at least once in this session, so the destination may hold a copy
+ * @dirty:	kind `faults` only: written since it was protected last
+ */
+struct engine_block {
+	struct gmem mem;
+	uint64_t npages;
+	struct bitmap pending;
+	struct bitmap sent;
+	struct bitmap dirty;
+};
+
+/**
+ * struct engine_stats - read by anybody at any time
+ * @sent_bytes:	guest memory sent as data, repeats included
+ * @zero_pages:	pages sent as zero runs, repeats included
+ * @runs, @digest_sum: of all PAGES frames of the session, for COMPLETE
+ * @requests:	pages that the destination asked for
+ * @nacks:	runs it refused because of their digest
+ * @passes:	passes of precopy done
+ * @remaining:	bytes known to be unsent or dirty, as of the last look
+ * @dirty_rate:	pages per second found dirty by the last scan
+ * @rate:	bytes per second of guest memory in the last pass
+ * @stall:	kind `faults`: how long writers waited for the snapshot thread
+ */
+struct engine_stats {
+	_Atomic uint64_t sent_bytes;
+	_Atomic uint64_t zero_pages;
+	_Atomic uint64_t runs;
+	_Atomic uint64_t digest_sum;
+	_Atomic uint64_t requests;
+	_Atomic uint64_t nacks;
+	_Atomic uint32_t passes;
+	_Atomic uint64_t remaining;
+	_Atomic uint64_t dirty_rate;
+	_Atomic uint64_t rate;
+	struct hist stall;
+};
+
+/**
+ * enum engine_event - what the threads tell the loop
+ * @ENGINE_TRACKING:	write tracking is on; precopy may begin
+ * @ENGINE_CONVERGED:	policy says: pause the guest
+ * @ENGINE_FINAL:	the last scan is done, what had to be sent before the switch is placed
+ * @ENGINE_SENT:	post-copy: every page was sent and every barrier answered
+ * @ENGINE_LOST:	a channel broke; with its reason
+ * @ENGINE_FAILED:	anything else went wrong; with its reason
+ */
+enum engine_event {
+	ENGINE_TRACKING,
+	ENGINE_CONVERGED,
+	ENGINE_FINAL,
+	ENGINE_SENT,
+	ENGINE_LOST,
+	ENGINE_FAILED,
+};
+
+/** engine_event_fn - called on the loop's thread, never after engine_free() */
+typedef void engine_event_fn(void *arg, enum engine_event ev, const struct error *err);
+
+struct scan;
+struct sender;
+struct urgent;
+struct engine_post;
+
+/**
+ * struct engine - see above
+ * @loop, @on_event, @arg: where events go
+ * @options:	of the migration
+ * @blocks, @nblocks: fixed
+ * @stop_fd:	eventfd, readable once the threads have to end
+ * @stats:	counters
+ * @pass:	number in PAGES frames
+ * @postcopy:	the destination listens: pages that it asks for are served
+ * @urgent_busy: a request is being served: what it claimed may not be counted in @stats yet
+ * @waiting_urgent: the snapshot thread wants to know when it is not
+ * @hint:	(block << 48 | page) + 1 of the last page asked for, 0 if none; the scan goes on there
+ * @bucket_lock, @bucket: bandwidth limit of the bulk channels together
+ * @scan, @senders, @nsenders, @urgent: the threads
+ * @failed:	the first failure was posted; later ones are its echoes
+ * @post_lock, @posts: events under way to the loop
+ */
+struct engine {
+	struct loop *loop;
+	engine_event_fn *on_event;
+	void *arg;
+	struct mig_options options;
+	struct engine_block *blocks;
+	uint32_t nblocks;
+	int stop_fd;
+	struct engine_stats stats;
+	_Atomic uint32_t pass;
+	_Atomic bool postcopy;
+	_Atomic bool urgent_busy;
+	_Atomic bool waiting_urgent;
+	_Atomic uint64_t hint;
+	pthread_mutex_t bucket_lock;
+	struct bucket bucket;
+	struct scan *scan;
+	struct sender *senders[MSG_CHANNELS_MAX];
+	uint32_t nsenders;
+	struct urgent *urgent;
+	_Atomic bool failed;
+	pthread_mutex_t post_lock;
+	struct engine_post *posts;
+};
+
+/**
+ * engine_new() - take hold of the guest's memory
+ * @g:		only looked at now
+ *
+ * Return: 0, or -errno with @err filled
+ */
+int engine_new(struct loop *loop, const struct guest *g, const struct mig_options *options,
+	       engine_event_fn *on_event, void *arg, struct engine **ret, struct error *err);
+/** engine_stop() - end the threads and wait for them; no event comes after it, tracking is off. Counters can still be read. Safe to call twice */
+void engine_stop(struct engine *e);
+/** engine_free() - engine_stop() and release everything; NULL is fine */
+void engine_free(struct engine *e);
+
+/** engine_set_bandwidth() - bytes per second of all bulk channels, 0 for no limit; any thread */
+void engine_set_bandwidth(struct engine *e, uint64_t rate);
+/** engine_throttle() - account for @bytes and wait for the bandwidth limit. Return: 0 or -ECANCELED */
+int engine_throttle(struct engine *e, uint64_t bytes);
+
+/** engine_post() - any thread: have the loop call on_event */
+void engine_post(struct engine *e, enum engine_event ev, const struct error *err);
+/** engine_fail() - post ENGINE_LOST or ENGINE_FAILED, the first time only, and not once stopping */
+void engine_fail(struct engine *e, enum engine_event ev, const struct error *err);
+/** engine_stopping() - Return: whether threads have been told to end */
+bool engine_stopping(const struct engine *e);
+
+/** engine_pending_bytes() - Return: bytes of all pages not claimed yet */
+uint64_t engine_pending_bytes(const struct engine *e);
+/** engine_nack() - the destination refused a run: send it again. Return: 0 or -EBADMSG with @err filled */
+int engine_nack(struct engine *e, const struct msg_nack *n, struct error *err);
+/** engine_wire_bytes() - Return: bytes on bulk and urgent channels, TLS included */
+uint64_t engine_wire_bytes(const struct engine *e);
+
+/**
+ * engine_send_run() - read guest pages and write them to a channel as PAGES frames
+ * @buf:	MSG_PAGES_FIXED + ENGINE_RUN_MAX bytes of the calling thread
+ * @length:	at most ENGINE_RUN_MAX
+ *
+ * Zero pages go as zero runs. The pages must be claimed by the caller. Return: 0; -errno with @err filled
+ */
+int engine_send_run(struct engine *e, struct tls_chan *chan, uint8_t *buf, uint32_t pass,
+		    uint32_t block, uint64_t offset, uint64_t length, struct error *err);
+/** engine_send_hole() - one zero run of any length. Return: as engine_send_run() */
+int engine_send_hole(struct engine *e, struct tls_chan *chan, uint32_t pass, uint32_t block,
+		     uint64_t offset, uint64_t length, struct error *err);
+
+/** ENGINE_IO_TIMEOUT_US - a peer that takes nothing for so long is lost */
+#define ENGINE_IO_TIMEOUT_US 30000000ull
+
+#endif

@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* From guest memory to PAGES frames. */
+#include <errno.h>
+#include <string.h>
+#include <xxhash.h>
+
+#include "engine.h"
+#include "util/zero.h"
+
+static int write_frame(struct engine *e, struct tls_chan *chan, const struct msg_pages *pages,
+		       uint8_t *frame, uint64_t payload, struct error *err)
+{
+	struct msg m = {.type = MSG_PAGES, .pages = *pages};
+	ssize_t n = msg_encode(&m, frame, MSG_PAGES_FIXED);
+
+	if (n < 0)
+		return error_set(err, (int)n, NULL, "cannot encode PAGES");
+	atomic_fetch_add_explicit(&e->stats.runs, 1, memory_order_relaxed);
+	atomic_fetch_add_explicit(&e->stats.digest_sum, pages->digest, memory_order_relaxed);
+	return tls_write_full(chan, frame, (size_t)n + payload, e->stop_fd, ENGINE_IO_TIMEOUT_US,
+			      err);
+}
+
+int engine_send_hole(struct engine *e, struct tls_chan *chan, uint32_t pass, uint32_t block,
+		     uint64_t offset, uint64_t length, struct error *err)
+{
+	struct msg_pages p = {.block = block,
+			      .kind = MSG_PAGES_ZERO,
+			      .offset = offset,
+			      .length = length,
+			      .pass = pass};
+	uint8_t frame[MSG_PAGES_FIXED];
+
+	atomic_fetch_add_explicit(&e->stats.zero_pages,
+				  length / e->blocks[block].mem.block.page_size,
+				  memory_order_relaxed);
+	return write_frame(e, chan, &p, frame, 0, err);
+}
+
+static int send_data(struct engine *e, struct tls_chan *chan, uint8_t *frame, uint32_t pass,
+		     uint32_t block, uint64_t offset, uint64_t length, struct error *err)
+{
+	struct msg_pages p = {.block = block,
+			      .kind = MSG_PAGES_RAW,
+			      .offset = offset,
+			      .length = length,
+			      .pass = pass,
+			      .digest = XXH3_64bits(frame + MSG_PAGES_FIXED, length)};
+
+	atomic_fetch_add_explicit(&e->stats.sent_bytes, length, memory_order_relaxed);
+	return write_frame(e, chan, &p, frame, length, err);
+}
+
+/* Length of the pages at @off that are all zero, or all not, like the first of them. */
+static uint64_t same_kind(const uint8_t *data, uint64_t off, uint64_t length, uint64_t page,
+			  bool *ret_zero)
+{
+	bool zero = zero_is(data + off, page);
+	uint64_t end = off + page;
+
+	while (end < length && zero_is(data + end, page) == zero)
+		end += page;
+	*ret_zero = zero;
+	return end - off;
+}
+
+/*
+ * The pages are read behind room for one header. A frame that begins further in puts its header
+ * over the tail of the page before, which has been dealt with by then: so each frame is one piece
+ * of memory and one write, without copying.
+ */
+int engine_send_run(struct engine *e, struct tls_chan *chan, uint8_t *buf, uint32_t pass,
+		    uint32_t block, uint64_t offset, uint64_t length, struct error *err)
+{
+	const struct gmem *mem = &e->blocks[block].mem;
+	uint8_t *data = buf + MSG_PAGES_FIXED;
+	uint64_t page = mem->block.page_size;
+	int r = gmem_read(mem, offset, data, length);
+
+	if (r < 0)
+		return error_set(err, r, "guest-memory", "cannot read block %s at %#llx: %s",
+				 mem->block.name, (unsigned long long)offset, strerror(-r));
+	for (uint64_t off = 0, n; off < length && !r; off += n) {
+		bool zero;
+
+		n = same_kind(data, off, length, page, &zero);
+		if (zero)
+			r = engine_send_hole(e, chan, pass, block, offset + off, n, err);
+		else
+			r = send_data(e, chan, data + off - MSG_PAGES_FIXED, pass, block,
+				      offset + off, n, err);
+	}
+	return r;
+}

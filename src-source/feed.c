@@ -1,0 +1,237 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The snapshot thread's inner loop: which run goes to which sender next. */
+#include <errno.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/eventfd.h>
+
+#include "scan_priv.h"
+#include "sender.h"
+#include "util/cleanup.h"
+
+static int service_faults(struct scan *s, struct error *err)
+{
+	int r;
+
+	if (!s->ops)
+		return 0;
+	while ((r = s->ops->service(&s->track, err)) > 0)
+		;
+	return r;
+}
+
+static bool pop_request(struct scan *s, struct msg_request *ret)
+{
+	LOCK_SCOPE(&s->lock);
+	if (!s->nrequests)
+		return false;
+	*ret = s->requests[0];
+	memmove(s->requests, s->requests + 1, --s->nrequests * sizeof(s->requests[0]));
+	return true;
+}
+
+static void unpop_request(struct scan *s, const struct msg_request *q)
+{
+	LOCK_SCOPE(&s->lock);
+	/* Room is certain: this thread has just made it, and scan_request() leaves one place. */
+	memmove(s->requests + 1, s->requests, s->nrequests++ * sizeof(s->requests[0]));
+	s->requests[0] = *q;
+}
+
+/* Without an urgent channel the pages asked for go to the front of bulk channel 0. */
+static void serve_requests(struct scan *s)
+{
+	struct msg_request q;
+
+	while (pop_request(s, &q)) {
+		struct engine_block *b = &s->e->blocks[q.block];
+		uint64_t page = b->mem.block.page_size, first = q.offset / page;
+		struct run run = {.kind = RUN_READ,
+				  .block = q.block,
+				  .pass = atomic_load(&s->e->pass),
+				  .offset = q.offset,
+				  .length = page};
+
+		if (bitmap_test(&b->pending, first)) {
+			if (runq_push_front(&s->e->senders[0]->queue, &run) < 0) {
+				unpop_request(s, &q);
+				return;
+			}
+			/* Nobody else claims while there is no urgent thread. */
+			bitmap_clear(&b->pending, first);
+			bitmap_set(&b->sent, first);
+		}
+		if (q.length > page) {
+			q.offset += page;
+			q.length -= page;
+			unpop_request(s, &q);
+		}
+	}
+}
+
+int feed_wait(struct scan *s, struct error *err)
+{
+	struct pollfd p[] = {
+		{.fd = s->kick_fd, .events = POLLIN},
+		{.fd = s->e->stop_fd, .events = POLLIN},
+		{.fd = s->ops == &track_faults ? s->track.uffd : -1, .events = POLLIN},
+	};
+	eventfd_t dummy;
+
+	if (poll(p, ARRAY_SIZE(p), -1) < 0 && errno != EINTR)
+		return error_set(err, -errno, NULL, "poll: %s", strerror(errno));
+	if (p[1].revents)
+		return -ECANCELED;
+	if (p[0].revents)
+		eventfd_read(s->kick_fd, &dummy);
+	serve_requests(s);
+	return service_faults(s, err);
+}
+
+static int step(struct scan *s, struct error *err)
+{
+	if (engine_stopping(s->e))
+		return -ECANCELED;
+	serve_requests(s);
+	return service_faults(s, err);
+}
+
+static struct sender *roomiest(struct scan *s)
+{
+	struct sender *best = NULL;
+	unsigned int room = 0;
+
+	for (uint32_t i = 0; i < s->e->nsenders; i++) {
+		unsigned int n = runq_room(&s->e->senders[i]->queue);
+
+		if (n > room) {
+			room = n;
+			best = s->e->senders[i];
+		}
+	}
+	return best;
+}
+
+static int wait_room(struct scan *s, struct sender **ret, struct error *err)
+{
+	int r = step(s, err);
+
+	while (!r && !(*ret = roomiest(s)))
+		r = feed_wait(s, err);
+	return r;
+}
+
+int feed_hole(struct scan *s, uint32_t block, uint64_t first, uint64_t n, struct error *err)
+{
+	struct engine_block *b = &s->e->blocks[block];
+	uint64_t page = b->mem.block.page_size;
+	struct run run = {.kind = RUN_HOLE,
+			  .block = block,
+			  .pass = atomic_load(&s->e->pass),
+			  .offset = first * page,
+			  .length = n * page};
+	struct sender *to;
+	int r = wait_room(s, &to, err);
+
+	if (r < 0)
+		return r;
+	bitmap_set_range(&b->sent, first, n);
+	runq_push(&to->queue, &run);
+	return 0;
+}
+
+/* The guest asked for pages elsewhere: what lies behind them is likely to be wanted next. */
+static void follow_hint(struct scan *s)
+{
+	uint64_t hint = atomic_load_explicit(&s->e->hint, memory_order_relaxed);
+
+	if (hint == s->hint_seen)
+		return;
+	s->hint_seen = hint;
+	s->cursor_block = (uint32_t)((hint - 1) >> 48);
+	s->cursor_page = (hint - 1) & ((1ull << 48) - 1);
+}
+
+/* Claim the next run from the cursor on, around the end of all blocks. */
+static uint64_t claim(struct scan *s, uint32_t *ret_block, uint64_t *ret_first)
+{
+	struct engine *e = s->e;
+
+	for (uint32_t i = 0; i <= e->nblocks; i++) {
+		struct engine_block *b = &e->blocks[s->cursor_block];
+		uint64_t n = bitmap_claim_run(&b->pending, s->cursor_page,
+					      MAX(ENGINE_RUN_MAX / b->mem.block.page_size, 1u),
+					      ret_first);
+
+		if (n) {
+			*ret_block = s->cursor_block;
+			s->cursor_page = *ret_first + n;
+			return n;
+		}
+		s->cursor_block = (s->cursor_block + 1) % e->nblocks;
+		s->cursor_page = 0;
+	}
+	return 0;
+}
+
+static int feed_one(struct scan *s, struct sender *to, uint32_t block, uint64_t first, uint64_t n,
+		    struct error *err)
+{
+	struct engine_block *b = &s->e->blocks[block];
+	uint64_t page = b->mem.block.page_size;
+	struct run run = {.kind = RUN_READ,
+			  .block = block,
+			  .pass = atomic_load(&s->e->pass),
+			  .offset = first * page,
+			  .length = n * page};
+	int r = 0;
+
+	if (s->ops && !atomic_load(&s->e->postcopy))
+		r = s->ops->protect(&s->track, b, run.offset, run.length, err);
+	if (r < 0)
+		return r;
+	bitmap_set_range(&b->sent, first, n);
+	runq_push(&to->queue,
+		  &run); /* room is certain: nobody else pushes behind the queue's end */
+	return 0;
+}
+
+int feed_pending(struct scan *s, bool break_early, struct error *err)
+{
+	struct sender *to;
+	uint64_t first, n;
+	uint32_t block;
+	int r;
+
+	if (!s->e->nblocks)
+		return 0;
+	for (;;) {
+		if (break_early && atomic_load(&s->switch_now))
+			return 0;
+		r = wait_room(s, &to, err);
+		if (r < 0)
+			return r;
+		follow_hint(s);
+		n = claim(s, &block, &first);
+		if (!n)
+			return 0;
+		r = feed_one(s, to, block, first, n, err);
+		if (r < 0)
+			return r;
+	}
+}
+
+int feed_barrier(struct scan *s, struct error *err)
+{
+	struct run run = {
+		.kind = RUN_BARRIER, .pass = atomic_load(&s->e->pass), .offset = ++s->barrier};
+	int r = step(s, err);
+
+	for (uint32_t i = 0; !r && i < s->e->nsenders; i++)
+		while (!r && runq_push(&s->e->senders[i]->queue, &run) < 0)
+			r = feed_wait(s, err);
+	for (uint32_t i = 0; !r && i < s->e->nsenders; i++)
+		while (!r && atomic_load(&s->e->senders[i]->acked) != s->barrier)
+			r = feed_wait(s, err);
+	return r;
+}

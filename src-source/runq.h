@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The queue of runs in front of one bulk sender: the snapshot thread puts runs in, the sender takes
+ * them out. Short on purpose: a page in the queue is claimed, so whoever asks for it waits for all
+ * that stands before it.
+ */
+#ifndef DECANT_RUNQ_H
+#define DECANT_RUNQ_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+/** RUNQ_MAX - runs in a queue at most; one more place is kept for runs that were asked for */
+#define RUNQ_MAX 4
+
+/**
+ * enum run_kind - what the sender does with a run
+ * @RUN_READ:	read the pages and send them, zeros as zero runs
+ * @RUN_HOLE:	known to be empty: one zero run, nothing is read
+ * @RUN_BARRIER: send BARRIER number @offset
+ */
+enum run_kind {
+	RUN_READ,
+	RUN_HOLE,
+	RUN_BARRIER,
+};
+
+/** struct run - bytes [@offset, @offset + @length) of block @block, in pass @pass */
+struct run {
+	enum run_kind kind;
+	uint32_t block;
+	uint32_t pass;
+	uint64_t offset;
+	uint64_t length;
+};
+
+/**
+ * struct runq - any number of threads
+ * @lock:	protects @ring, @head, @n
+ * @work_fd:	eventfd, readable while runs are queued
+ */
+struct runq {
+	pthread_mutex_t lock;
+	struct run ring[RUNQ_MAX + 1];
+	unsigned int head;
+	unsigned int n;
+	int work_fd;
+};
+
+/** runq_init() - Return: 0 or -errno */
+int runq_init(struct runq *q);
+/** runq_destroy() - runs still queued are dropped */
+void runq_destroy(struct runq *q);
+/** runq_push() - at the end; Return: 0, -EAGAIN if RUNQ_MAX are queued */
+int runq_push(struct runq *q, const struct run *r);
+/** runq_push_front() - before all others; Return: 0, -EAGAIN if even the extra place is taken */
+int runq_push_front(struct runq *q, const struct run *r);
+/** runq_pop() - Return: whether there was one */
+bool runq_pop(struct runq *q, struct run *ret);
+/** runq_room() - Return: runs that runq_push() would take now (a hint to others than the only pusher) */
+unsigned int runq_room(struct runq *q);
+
+#endif

@@ -1,0 +1,476 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "scan.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "policy.h"
+#include "scan_priv.h"
+#include "uffd/pagemap.h"
+#include "urgent.h"
+#include "util/cleanup.h"
+#include "util/clock.h"
+
+/* Passes that may be repeated because runs arrived with a wrong digest, before it is called a fault. */
+#define REPEATS_MAX 16
+
+void scan_kick(struct scan *s)
+{
+	if (s)
+		eventfd_write(s->kick_fd, 1);
+}
+
+void scan_order(struct scan *s, enum scan_phase phase)
+{
+	atomic_store(&s->phase, phase);
+	scan_kick(s);
+}
+
+void scan_switch_now(struct scan *s)
+{
+	atomic_store(&s->switch_now, true);
+	scan_kick(s);
+}
+
+bool scan_postcopy(const struct scan *s)
+{
+	return atomic_load(&s->postcopy);
+}
+
+const char *scan_tracking_name(const struct scan *s)
+{
+	return s->ops ? s->ops->name : "none";
+}
+
+int scan_request(struct scan *s, const struct msg_request *q, struct error *err)
+{
+	int r = urgent_check(s->e, q, err);
+
+	if (r < 0)
+		return r;
+	pthread_mutex_lock(&s->lock);
+	/* One place stays free for unpop_request(). */
+	if (s->nrequests < SCAN_REQUESTS_MAX - 1)
+		s->requests[s->nrequests++] = *q;
+	else
+		r = error_set(err, -ENOBUFS, "too-many-requests",
+			      "more than %u pages asked for at a time", SCAN_REQUESTS_MAX - 1);
+	pthread_mutex_unlock(&s->lock);
+	atomic_fetch_add(&s->e->stats.requests, 1);
+	atomic_store(&s->e->hint, (((uint64_t)q->block << 48) |
+				   q->offset / s->e->blocks[q->block].mem.block.page_size) +
+					  1);
+	scan_kick(s);
+	return r;
+}
+
+/* --- the first pass: what is data, what is a hole? --- */
+
+struct data_arg {
+	struct engine_block *b;
+};
+
+static int add_data(void *arg, uint64_t off, uint64_t len)
+{
+	struct data_arg *a = arg;
+	uint64_t page = a->b->mem.block.page_size;
+
+	bitmap_set_range(&a->b->pending, off / page, len / page);
+	return 0;
+}
+
+static void add_present(void *arg, uint64_t start, uint64_t len)
+{
+	struct engine_block *b = arg;
+	uint64_t page = b->mem.block.page_size;
+
+	bitmap_set_range(&b->pending, (start - b->mem.block.addr) / page, len / page);
+}
+
+static int find_data(struct engine_block *b, struct error *err)
+{
+	struct data_arg a = {.b = b};
+	int r = gmem_data_ranges(&b->mem, add_data, &a);
+
+	if (r < 0)
+		return error_set(err, r, "guest-memory",
+				 "cannot tell where block %s holds data: %s", b->mem.block.name,
+				 strerror(-r));
+	return 0;
+}
+
+static bool host_swaps(void)
+{
+	CLEANUP_FCLOSE FILE *f = fopen("/proc/swaps", "re");
+	char line[256];
+	int n = 0;
+
+	while (f && fgets(line, sizeof(line), f))
+		n++;
+	return !f || n > 1;
+}
+
+/*
+ * Anonymous memory that was empty when it was protected carries a marker from then on and looks
+ * like swapped out; so its data is looked for before, and once more after protecting for what was
+ * written in between. In between it can also have been swapped out: with swap all is taken for data.
+ */
+static int find_data_tracked(struct engine_block *b, struct error *err)
+{
+	struct pagemap_query present = {.all_of = PAGEMAP_PRESENT};
+	const struct guest_block *g = &b->mem.block;
+	int r;
+
+	if (g->kind != GUEST_BLOCK_ANON)
+		return find_data(b, err);
+	if (host_swaps() || b->mem.pagemap < 0) {
+		bitmap_set_range(&b->pending, 0, b->npages);
+		return 0;
+	}
+	r = pagemap_scan(b->mem.pagemap, g->addr, g->addr + g->length, &present, add_present, b);
+	if (r < 0)
+		bitmap_set_range(&b->pending, 0, b->npages); /* an old kernel: read it all */
+	return 0;
+}
+
+static int start_tracking(struct scan *s, struct error *err)
+{
+	int r = 0;
+
+	for (uint32_t i = 0; !r && i < s->e->nblocks; i++)
+		if (s->e->blocks[i].mem.block.kind == GUEST_BLOCK_ANON)
+			r = find_data(&s->e->blocks[i], err);
+	if (!r)
+		r = track_start(&s->track, s->ops, s->e, steal_fd(&s->uffd), err);
+	return r;
+}
+
+/* Everything that is not pending is empty: one zero run for each such range. */
+static int feed_holes(struct scan *s, uint32_t block, struct error *err)
+{
+	struct engine_block *b = &s->e->blocks[block];
+	int r = 0;
+
+	for (uint64_t p = 0; !r && (p = bitmap_next_clear(&b->pending, p)) < b->npages;) {
+		uint64_t end = bitmap_next_set(&b->pending, p);
+
+		r = feed_hole(s, block, p, end - p, err);
+		p = end;
+	}
+	return r;
+}
+
+static int first_pass(struct scan *s, struct error *err)
+{
+	int r = 0;
+
+	for (uint32_t i = 0; !r && i < s->e->nblocks; i++)
+		r = find_data_tracked(&s->e->blocks[i], err);
+	for (uint32_t i = 0; !r && i < s->e->nblocks; i++)
+		r = feed_holes(s, i, err);
+	return r;
+}
+
+/* --- phases --- */
+
+/* Send what is pending until all of it is placed, with what was refused on the way. */
+static int settle(struct scan *s, bool break_early, struct error *err)
+{
+	int r = 0;
+
+	for (int i = 0; !r && i < REPEATS_MAX; i++) {
+		r = feed_pending(s, break_early, err);
+		if (!r)
+			r = feed_barrier(s, err);
+		if (!r &&
+		    (!engine_pending_bytes(s->e) || (break_early && atomic_load(&s->switch_now))))
+			return 0;
+	}
+	return r ? r
+		 : error_set(err, -EBADMSG, "digest-mismatch",
+			     "the destination keeps refusing pages because of their digests");
+}
+
+static void note_pass(struct engine *e, uint64_t bytes, uint64_t us)
+{
+	atomic_fetch_add(&e->stats.passes, 1);
+	if (us && bytes)
+		atomic_store(&e->stats.rate, (uint64_t)((double)bytes * 1e6 / (double)us));
+}
+
+static int collect(struct scan *s, uint64_t since_us, struct error *err)
+{
+	uint64_t now, pages = 0;
+	int r = s->ops->collect(&s->track, err);
+
+	if (r < 0)
+		return r;
+	now = clock_us();
+	for (uint32_t i = 0; i < s->e->nblocks; i++)
+		pages += bitmap_count(&s->e->blocks[i].pending);
+	atomic_store(&s->e->stats.dirty_rate,
+		     now > since_us ? pages * 1000000 / (now - since_us) : 0);
+	return 0;
+}
+
+static enum policy_out judge(struct scan *s, uint64_t begin, uint64_t before)
+{
+	struct policy_in in = {
+		.options = &s->e->options,
+		.passes = atomic_load(&s->e->stats.passes),
+		.elapsed_us = clock_us() - begin,
+		.remaining = engine_pending_bytes(s->e),
+		.before = before,
+		.rate = atomic_load(&s->e->stats.rate),
+	};
+
+	return policy_next(&in);
+}
+
+static int precopy(struct scan *s, struct error *err)
+{
+	uint64_t begin = clock_us();
+	enum policy_out next;
+	int r = first_pass(s, err);
+
+	if (r < 0)
+		return r;
+	do {
+		uint64_t start = clock_us(), before = engine_pending_bytes(s->e);
+
+		r = settle(s, true, err);
+		if (r < 0 || atomic_load(&s->switch_now))
+			return r;
+		note_pass(s->e, before, clock_us() - start);
+		atomic_fetch_add(&s->e->pass, 1);
+		r = collect(s, start, err);
+		if (r < 0)
+			return r;
+		next = judge(s, begin, before);
+	} while (next == POLICY_PASS);
+	if (next == POLICY_FAIL)
+		return error_set(
+			err, -ETIME, "not-converging",
+			"the guest writes faster than its memory can be sent: %llu bytes are left "
+			"after %u passes; raise downtime_limit_ms or use --mode hybrid",
+			(unsigned long long)engine_pending_bytes(s->e),
+			atomic_load(&s->e->stats.passes));
+	if (next == POLICY_SWITCH_POSTCOPY)
+		atomic_store(&s->postcopy, true);
+	return 0;
+}
+
+/*
+ * The guest is paused. What was written since the last collection joins what was not sent. With
+ * post-copy to follow it stays pending; otherwise it is sent and placed now.
+ */
+static int final(struct scan *s, struct error *err)
+{
+	int r = 0;
+
+	if (s->ops)
+		r = s->ops->final(&s->track, err);
+	else
+		for (uint32_t i = 0; i < s->e->nblocks; i++)
+			bitmap_set_range(&s->e->blocks[i].pending, 0, s->e->blocks[i].npages);
+	if (r < 0)
+		return r;
+	atomic_fetch_add(&s->e->pass, 1);
+	if (!atomic_load(&s->postcopy))
+		return settle(s, false, err);
+	r = feed_barrier(s, err);
+	if (!r) {
+		atomic_store(&s->e->postcopy, true);
+		atomic_fetch_add(&s->e->pass, 1);
+	}
+	return r;
+}
+
+struct holes_arg {
+	struct scan *s;
+	uint32_t block;
+	uint64_t done;
+	struct error *err;
+};
+
+/* Pages in [a->done, page) are a hole: claim and send them as one zero run. */
+static int hole_until(struct holes_arg *a, uint64_t page)
+{
+	struct engine_block *b = &a->s->e->blocks[a->block];
+	uint64_t first = bitmap_next_set(&b->pending, a->done);
+	int r = 0;
+
+	/* Usually one run; cut where pages were claimed by a request or had been sent before. */
+	while (!r && first < page) {
+		uint64_t end = MIN(bitmap_next_clear(&b->pending, first), page);
+
+		bitmap_clear_range(&b->pending, first, end - first);
+		r = feed_hole(a->s, a->block, first, end - first, a->err);
+		first = bitmap_next_set(&b->pending, end);
+	}
+	return r;
+}
+
+static int skip_data(void *arg, uint64_t off, uint64_t len)
+{
+	struct holes_arg *a = arg;
+	uint64_t page = a->s->e->blocks[a->block].mem.block.page_size;
+	int r = hole_until(a, off / page);
+
+	a->done = (off + len) / page;
+	return r;
+}
+
+static int postcopy_holes(struct scan *s, uint32_t block, struct error *err)
+{
+	struct engine_block *b = &s->e->blocks[block];
+	struct holes_arg a = {.s = s, .block = block, .err = err};
+	int r = gmem_data_ranges(&b->mem, skip_data, &a);
+
+	if (!r)
+		r = hole_until(&a, b->npages);
+	if (r < 0 && r != -ECANCELED)
+		error_set(err, r, "guest-memory", "cannot tell where block %s holds data: %s",
+			  b->mem.block.name, strerror(-r));
+	return r;
+}
+
+/* A page that the urgent thread claimed counts as sent only when its frame has been counted. */
+static int await_urgent(struct scan *s, struct error *err)
+{
+	int r = 0;
+
+	atomic_store(&s->e->waiting_urgent, true);
+	while (!r && atomic_load(&s->e->urgent_busy))
+		r = feed_wait(s, err);
+	atomic_store(&s->e->waiting_urgent, false);
+	return r;
+}
+
+static int postcopy(struct scan *s, struct error *err)
+{
+	int r = 0;
+
+	for (uint32_t i = 0; !r && i < s->e->nblocks; i++)
+		r = postcopy_holes(s, i, err);
+	if (!r)
+		r = settle(s, false, err);
+	return r ? r : await_urgent(s, err);
+}
+
+/* Phases only rise; a kick without a new one is for something else. */
+static int await(struct scan *s, enum scan_phase phase, struct error *err)
+{
+	int r = 0;
+
+	while (!r && atomic_load(&s->phase) < (int)phase)
+		r = feed_wait(s, err);
+	return r;
+}
+
+static int run(struct scan *s, struct error *err)
+{
+	int r = s->ops ? start_tracking(s, err) : 0;
+
+	if (r < 0)
+		return r;
+	engine_post(s->e, ENGINE_TRACKING, NULL);
+	r = await(s, SCAN_PRECOPY, err);
+	if (!r && s->ops)
+		r = precopy(s, err);
+	if (r < 0)
+		return r;
+	engine_post(s->e, ENGINE_CONVERGED, NULL);
+	r = await(s, SCAN_FINAL, err);
+	if (!r)
+		r = final(s, err);
+	if (r < 0)
+		return r;
+	engine_post(s->e, ENGINE_FINAL, NULL);
+	r = await(s, SCAN_POSTCOPY, err);
+	if (!r && atomic_load(&s->postcopy))
+		r = postcopy(s, err);
+	if (r < 0)
+		return r;
+	engine_post(s->e, ENGINE_SENT, NULL);
+	while (!r) {
+		r = feed_wait(s, err);
+		if (r || !engine_pending_bytes(s->e))
+			continue;
+		/* A run on the urgent channel was refused after all: the totals change once more. */
+		r = settle(s, false, err);
+		if (!r)
+			r = await_urgent(s, err);
+		if (!r)
+			engine_post(s->e, ENGINE_SENT, NULL);
+	}
+	return r;
+}
+
+static void *thread_main(void *arg)
+{
+	struct scan *s = arg;
+	struct error err = {0};
+	int r = run(s, &err);
+
+	if (r < 0 && r != -ECANCELED) {
+		error_set(&err, r, NULL, "snapshot thread: %s", strerror(-r));
+		engine_fail(s->e, ENGINE_FAILED, &err);
+	}
+	track_stop(&s->track);
+	return NULL;
+}
+
+int scan_start(struct engine *e, const struct track_ops *ops, int uffd, struct error *err)
+{
+	struct scan *s = calloc(1, sizeof(*s));
+	int r = s ? 0 : ENOMEM;
+
+	if (!r) {
+		s->e = e;
+		s->ops = ops;
+		s->uffd = uffd;
+		s->track = (struct track){.ops = ops, .e = e, .uffd = -1, .pagemap = -1};
+		s->postcopy = e->options.mode != MIG_MODE_PRECOPY;
+		pthread_mutex_init(&s->lock, NULL);
+		s->kick_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+		r = s->kick_fd < 0 ? errno : 0;
+	}
+	if (!r) {
+		e->scan = s; /* before the thread, which may kick itself through the engine */
+		r = pthread_create(&s->thread, NULL, thread_main, s);
+	}
+	if (r) {
+		e->scan = NULL;
+		if (uffd >= 0)
+			close(uffd);
+		if (s && s->kick_fd >= 0)
+			close(s->kick_fd);
+		free(s);
+		return error_set(err, -r, NULL, "cannot start the snapshot thread: %s",
+				 strerror(r));
+	}
+	return 0;
+}
+
+void scan_join(struct scan *s)
+{
+	if (!s || s->joined)
+		return;
+	pthread_join(s->thread, NULL);
+	s->joined = true;
+}
+
+void scan_free(struct scan *s)
+{
+	if (!s)
+		return;
+	if (s->uffd >= 0)
+		close(s->uffd);
+	close(s->kick_fd);
+	pthread_mutex_destroy(&s->lock);
+	free(s);
+}

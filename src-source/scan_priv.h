@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What scan.c (the thread and its phases) and feed.c (keeping the senders fed) share. */
+#ifndef DECANT_SCAN_PRIV_H
+#define DECANT_SCAN_PRIV_H
+
+#include "scan.h"
+
+/**
+ * struct scan - the snapshot thread
+ * @track, @ops, @uffd:	this thread's alone after scan_start()
+ * @kick_fd:	eventfd: look again
+ * @phase:	ordered by the loop
+ * @switch_now:	ordered by an operator
+ * @postcopy:	see scan_postcopy()
+ * @lock, @requests, @nrequests: REQUESTs without urgent channel, oldest first
+ * @cursor_block, @cursor_page: where the linear scan goes on
+ * @hint_seen:	the last engine.hint that was followed
+ * @barrier:	number of the last barrier
+ */
+struct scan {
+	struct engine *e;
+	const struct track_ops *ops;
+	struct track track;
+	int uffd;
+	int kick_fd;
+	_Atomic int phase;
+	_Atomic bool switch_now;
+	_Atomic bool postcopy;
+	pthread_mutex_t lock;
+	struct msg_request requests[SCAN_REQUESTS_MAX];
+	unsigned int nrequests;
+	uint32_t cursor_block;
+	uint64_t cursor_page;
+	uint64_t hint_seen;
+	uint32_t barrier;
+	pthread_t thread;
+	bool joined;
+};
+
+/**
+ * feed_wait() - serve write faults and sleep until there may be something to do
+ *
+ * Return: 0, -ECANCELED when the thread has to end, or -errno with @err filled
+ */
+int feed_wait(struct scan *s, struct error *err);
+/** feed_hole() - send a zero run for [first, first + n); Return: as feed_wait() */
+int feed_hole(struct scan *s, uint32_t block, uint64_t first, uint64_t n, struct error *err);
+/**
+ * feed_pending() - hand all pending pages to the senders
+ * @break_early:	stop as soon as an operator wants the switchover
+ *
+ * Return: as feed_wait()
+ */
+int feed_pending(struct scan *s, bool break_early, struct error *err);
+/** feed_barrier() - all senders: BARRIER, and wait for the answers. Return: as feed_wait() */
+int feed_barrier(struct scan *s, struct error *err);
+
+#endif

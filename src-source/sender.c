@@ -1,0 +1,188 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "sender.h"
+
+#include <errno.h>
+#include <linux/tcp.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "frame.h"
+#include "scan.h"
+#include "util/cleanup.h"
+
+uint64_t channel_sent_bytes(const struct tls_chan *chan)
+{
+	struct tcp_info ti = {0};
+	socklen_t len = sizeof(ti);
+
+	if (getsockopt(tls_chan_fd(chan), IPPROTO_TCP, TCP_INFO, &ti, &len) < 0)
+		return 0;
+	return ti.tcpi_bytes_sent;
+}
+
+uint64_t sender_wire_bytes(const struct sender *s)
+{
+	return atomic_load(&s->wire_bytes);
+}
+
+static int send_barrier(struct sender *s, const struct run *run, struct error *err)
+{
+	struct msg m = {.type = MSG_BARRIER,
+			.barrier = {.pass = run->pass, .number = (uint32_t)run->offset}};
+
+	struct frame_io io = {.chan = s->chan,
+			      .channel = MSG_CHANNEL_BULK,
+			      .stop_fd = s->e->stop_fd,
+			      .timeout_us = ENGINE_IO_TIMEOUT_US};
+
+	return frame_send(&io, &m, err);
+}
+
+static int send_run(struct sender *s, const struct run *run, struct error *err)
+{
+	int r;
+
+	switch (run->kind) {
+	case RUN_BARRIER:
+		return send_barrier(s, run, err);
+	case RUN_HOLE:
+		return engine_send_hole(s->e, s->chan, run->pass, run->block, run->offset,
+					run->length, err);
+	case RUN_READ:
+		break;
+	}
+	r = engine_throttle(s->e, run->length);
+	if (r < 0)
+		return r;
+	return engine_send_run(s->e, s->chan, s->buf, run->pass, run->block, run->offset,
+			       run->length, err);
+}
+
+static int handle(struct sender *s, const struct msg *m, struct error *err)
+{
+	switch (m->type) {
+	case MSG_NACK:
+		return engine_nack(s->e, &m->nack, err);
+	case MSG_BARRIER_ACK:
+		atomic_store(&s->acked, m->barrier.number);
+		scan_kick(s->e->scan);
+		return 0;
+	case MSG_ERROR:
+		return error_set(err, -EREMOTEIO, m->error.code,
+				 "the destination ended bulk channel %u: %s", s->index,
+				 m->error.message);
+	default:
+		return error_set(err, -EBADMSG, "unexpected-message", "%s on a bulk channel",
+				 msg_type_name(m->type));
+	}
+}
+
+/* Everything that the destination has said so far, without waiting. */
+static int listen_once(struct sender *s, struct frame_reader *in, struct error *err)
+{
+	const uint8_t *payload;
+	const struct msg *m;
+	int r;
+
+	do {
+		r = frame_reader_next(in, s->chan, &m, &payload, err);
+		if (!r)
+			r = handle(s, m, err);
+	} while (!r);
+	return r == -EAGAIN ? 0 : r;
+}
+
+static int idle(struct sender *s)
+{
+	struct pollfd p[] = {
+		{.fd = s->queue.work_fd, .events = POLLIN},
+		{.fd = tls_chan_fd(s->chan), .events = POLLIN},
+		{.fd = s->e->stop_fd, .events = POLLIN},
+	};
+
+	if (!tls_pending(s->chan) && poll(p, ARRAY_SIZE(p), -1) < 0 && errno != EINTR)
+		return -errno;
+	return p[2].revents ? -ECANCELED : 0;
+}
+
+static int serve(struct sender *s, struct frame_reader *in, struct error *err)
+{
+	struct run run;
+	int r;
+
+	while (!(r = listen_once(s, in, err))) {
+		if (runq_pop(&s->queue, &run)) {
+			scan_kick(s->e->scan);
+			r = send_run(s, &run, err);
+			atomic_store(&s->wire_bytes, channel_sent_bytes(s->chan));
+		} else {
+			r = idle(s);
+		}
+		if (r < 0)
+			break;
+	}
+	return r;
+}
+
+static void *thread_main(void *arg)
+{
+	struct sender *s = arg;
+	struct frame_reader in = {0};
+	struct error err = {0};
+	int r = frame_reader_init(&in, MSG_CHANNEL_BULK, false);
+
+	if (!r)
+		r = serve(s, &in, &err);
+
+	if (r < 0 && r != -ECANCELED) {
+		error_set(&err, r, "channel-lost", "bulk channel %u: %s", s->index, strerror(-r));
+		engine_fail(s->e, !strcmp(err.code, "guest-memory") ? ENGINE_FAILED : ENGINE_LOST,
+			    &err);
+	}
+	frame_reader_free(&in);
+	return NULL;
+}
+
+int sender_start(struct engine *e, uint32_t index, struct tls_chan *chan, struct error *err)
+{
+	struct sender *s = calloc(1, sizeof(*s));
+	int r = s ? runq_init(&s->queue) : -ENOMEM;
+
+	if (r < 0) {
+		free(s);
+		return error_set(err, r, NULL, "cannot make bulk sender %u: %s", index,
+				 strerror(-r));
+	}
+	s->e = e;
+	s->index = index;
+	s->chan = chan;
+	s->buf = aligned_alloc(4096, 4096 + ENGINE_RUN_MAX);
+	r = s->buf ? pthread_create(&s->thread, NULL, thread_main, s) : ENOMEM;
+	if (r) {
+		free(s->buf);
+		runq_destroy(&s->queue);
+		free(s);
+		return error_set(err, -r, NULL, "cannot start bulk sender %u: %s", index,
+				 strerror(r));
+	}
+	e->senders[e->nsenders++] = s;
+	return 0;
+}
+
+void sender_join(struct sender *s)
+{
+	if (!s->joined)
+		pthread_join(s->thread, NULL);
+	s->joined = true;
+}
+
+void sender_free(struct sender *s)
+{
+	tls_chan_free(s->chan);
+	runq_destroy(&s->queue);
+	free(s->buf);
+	free(s);
+}

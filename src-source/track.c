@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "track.h"
+
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "util/cleanup.h"
+#include "util/log.h"
+
+static bool has_anonymous(const struct engine *e)
+{
+	for (uint32_t i = 0; i < e->nblocks; i++)
+		if (e->blocks[i].mem.block.kind == GUEST_BLOCK_ANON)
+			return true;
+	return false;
+}
+
+const struct track_ops *track_choose(const struct uffd_caps *caps, const struct engine *e,
+				     enum mig_tracking wish, struct error *err)
+{
+	unsigned int can = caps->tracking;
+
+	if (has_anonymous(e))
+		can &= caps->tracking_anon;
+	if (wish != MIG_TRACKING_FAULTS && (can & UFFD_TRACK_ASYNC))
+		return &track_async;
+	if (wish != MIG_TRACKING_ASYNC && (can & UFFD_TRACK_FAULTS))
+		return &track_faults;
+	error_set(err, -EOPNOTSUPP, "tracking-not-supported",
+		  "this host cannot track writes by %s: see decant check; a migration with --mode "
+		  "postcopy needs no tracking",
+		  wish == MIG_TRACKING_ASYNC    ? "async (kernel 6.7 or later)"
+		  : wish == MIG_TRACKING_FAULTS ? "faults"
+						: "any means");
+	return NULL;
+}
+
+static int register_block(struct track *t, const struct guest_block *b, struct error *err)
+{
+	uint64_t can = 0;
+	int r = uffd_register(t->uffd, b->addr, b->length, UFFD_MODE_WP, &can);
+
+	if (r < 0)
+		return error_set(err, r, "tracking-refused",
+				 "block %s cannot be registered for write protection: %s%s",
+				 b->name, strerror(-r),
+				 r == -EBUSY ? " (another userfaultfd has it)" : "");
+	t->registered++;
+	if (!(can & UFFD_CAN_WRITEPROTECT))
+		return error_set(err, -EOPNOTSUPP, "tracking-refused",
+				 "the kernel cannot write-protect block %s (%s memory)", b->name,
+				 guest_block_kind_name(b->kind));
+	return 0;
+}
+
+int track_start(struct track *t, const struct track_ops *ops, struct engine *e, int uffd,
+		struct error *err)
+{
+	int r;
+
+	*t = (struct track){.ops = ops, .e = e, .uffd = uffd, .pagemap = -1};
+	r = uffd_api(uffd, ops->features, NULL, NULL);
+	if (r < 0)
+		error_set(err, r, "tracking-refused",
+			  "the guest's userfaultfd refuses the features of kind %s: %s", ops->name,
+			  strerror(-r));
+	for (uint32_t i = 0; !r && i < e->nblocks; i++)
+		r = register_block(t, &e->blocks[i].mem.block, err);
+	if (!r)
+		r = ops->start(t, err);
+	for (uint32_t i = 0; !r && i < e->nblocks; i++) {
+		const struct guest_block *b = &e->blocks[i].mem.block;
+
+		log_debug("tracking starts: block %s page size %llu address %#llx length %#llx",
+			  b->name, (unsigned long long)b->page_size, (unsigned long long)b->addr,
+			  (unsigned long long)b->length);
+	}
+	if (r < 0)
+		track_stop(t);
+	return r;
+}
+
+void track_stop(struct track *t)
+{
+	for (uint32_t i = 0; i < t->registered; i++) {
+		const struct guest_block *b = &t->e->blocks[i].mem.block;
+		int r = uffd_unregister(t->uffd, b->addr, b->length);
+
+		/* One block that fails (its process may be gone) must not keep the others protected. */
+		log_debug("tracking ends: block %s page size %llu address %#llx length %#llx%s%s",
+			  b->name, (unsigned long long)b->page_size, (unsigned long long)b->addr,
+			  (unsigned long long)b->length, r < 0 ? ": " : "",
+			  r < 0 ? strerror(-r) : "");
+	}
+	t->registered = 0;
+	if (t->uffd >= 0)
+		close(steal_fd(&t->uffd));
+	if (t->pagemap >= 0)
+		close(steal_fd(&t->pagemap));
+}

@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Tracking of kind faults: synchronous write protection, served by the snapshot thread. */
+#include <errno.h>
+#include <string.h>
+
+#include "track.h"
+#include "util/clock.h"
+
+static int faults_start(struct track *t, struct error *err)
+{
+	for (uint32_t i = 0; i < t->e->nblocks; i++) {
+		const struct guest_block *b = &t->e->blocks[i].mem.block;
+		int r = uffd_writeprotect(t->uffd, b->addr, b->length, true);
+
+		if (r < 0)
+			return error_set(err, r, "tracking-refused",
+					 "cannot write-protect block %s: %s", b->name,
+					 strerror(-r));
+	}
+	return 0;
+}
+
+static struct engine_block *find_block(struct engine *e, uint64_t addr)
+{
+	for (uint32_t i = 0; i < e->nblocks; i++) {
+		const struct guest_block *b = &e->blocks[i].mem.block;
+
+		if (addr >= b->addr && addr - b->addr < b->length)
+			return &e->blocks[i];
+	}
+	return NULL;
+}
+
+/* The page is dirty from now on; only then may its writer go on. */
+static int written(struct track *t, uint64_t addr, struct error *err)
+{
+	struct engine_block *b = find_block(t->e, addr);
+	uint64_t page, n;
+	int r;
+
+	if (!b)
+		return error_set(err, -EFAULT, "fault-outside",
+				 "write fault at %#llx, outside of every block",
+				 (unsigned long long)addr);
+	page = b->mem.block.page_size;
+	n = (addr - b->mem.block.addr) / page;
+	bitmap_set(&b->dirty, n);
+	r = uffd_writeprotect(t->uffd, b->mem.block.addr + n * page, page, false);
+	if (r < 0)
+		return error_set(err, r, "tracking-failed",
+				 "cannot let a writer of block %s go on: %s", b->mem.block.name,
+				 strerror(-r));
+	return 0;
+}
+
+static int faults_service(struct track *t, struct error *err)
+{
+	struct uffd_event ev[UFFD_READ_MAX];
+	uint64_t start = clock_us();
+	int n = uffd_read(t->uffd, ev, UFFD_READ_MAX);
+
+	if (n < 0)
+		return error_set(err, n, "tracking-failed", "cannot read write faults: %s",
+				 strerror(-n));
+	for (int i = 0; i < n; i++) {
+		int r;
+
+		if (ev[i].kind != UFFD_EV_FAULT)
+			continue; /* no events are asked for */
+		r = written(t, ev[i].addr, err);
+		if (r < 0)
+			return r;
+		hist_add(&t->e->stats.stall, clock_us() - start);
+	}
+	return n;
+}
+
+static int drain(struct track *t, struct error *err)
+{
+	int r;
+
+	while ((r = faults_service(t, err)) > 0)
+		;
+	return r;
+}
+
+/*
+ * What was written becomes this pass's work. Protection follows in faults_protect(), when a run is
+ * claimed: until then the page may be written freely, because it is read only after it.
+ */
+static int faults_collect(struct track *t, struct error *err)
+{
+	int r = drain(t, err);
+
+	for (uint32_t i = 0; !r && i < t->e->nblocks; i++) {
+		struct engine_block *b = &t->e->blocks[i];
+
+		for (uint64_t p = 0; (p = bitmap_next_set(&b->dirty, p)) < b->npages;) {
+			uint64_t end = bitmap_next_clear(&b->dirty, p);
+
+			bitmap_set_range(&b->pending, p, end - p);
+			bitmap_clear_range(&b->dirty, p, end - p);
+			p = end;
+		}
+	}
+	return r;
+}
+
+/*
+ * What was written before the page is read needs no second sending. A write between the two lines
+ * goes unnoticed, and is read; one after them is a fault.
+ */
+static int faults_protect(struct track *t, struct engine_block *b, uint64_t offset, uint64_t length,
+			  struct error *err)
+{
+	uint64_t page = b->mem.block.page_size;
+	int r;
+
+	bitmap_clear_range(&b->dirty, offset / page, length / page);
+	r = uffd_writeprotect(t->uffd, b->mem.block.addr + offset, length, true);
+
+	if (r < 0)
+		return error_set(err, r, "tracking-failed", "cannot protect block %s again: %s",
+				 b->mem.block.name, strerror(-r));
+	return 0;
+}
+
+const struct track_ops track_faults = {
+	.name = "faults",
+	.features = UFFD_F_PAGEFAULT_FLAG_WP | UFFD_F_WP_UNPOPULATED | UFFD_F_WP_HUGETLBFS_SHMEM,
+	.start = faults_start,
+	.collect = faults_collect,
+	.final = faults_collect,
+	.protect = faults_protect,
+	.service = faults_service,
+};

@@ -1,0 +1,183 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "urgent.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+
+#include "frame.h"
+#include "scan.h"
+#include "sender.h"
+#include "util/cleanup.h"
+
+/** URGENT_NICE - the guest at the other end waits for this thread; bulk data can give way to it */
+#define URGENT_NICE (-5)
+
+struct urgent {
+	struct engine *e;
+	struct tls_chan *chan;
+	_Atomic uint64_t wire_bytes;
+	uint8_t *buf;
+	pthread_t thread;
+	bool joined;
+};
+
+uint64_t urgent_wire_bytes(const struct urgent *u)
+{
+	return atomic_load(&u->wire_bytes);
+}
+
+int urgent_check(const struct engine *e, const struct msg_request *q, struct error *err)
+{
+	const struct guest_block *b;
+
+	if (!atomic_load(&e->postcopy))
+		return error_set(err, -EBADMSG, "unexpected-message", "REQUEST before LISTEN");
+	if (q->block >= e->nblocks)
+		return error_set(err, -EBADMSG, "bad-message", "REQUEST for block %u of %u",
+				 q->block, e->nblocks);
+	b = &e->blocks[q->block].mem.block;
+	if (!q->length || q->length > ENGINE_RUN_MAX || q->offset % b->page_size ||
+	    q->length % b->page_size || q->length > b->length || q->offset > b->length - q->length)
+		return error_set(err, -EBADMSG, "bad-message",
+				 "REQUEST for bytes %#llx+%#llx, which block %s does not have",
+				 (unsigned long long)q->offset, (unsigned long long)q->length,
+				 b->name);
+	return 0;
+}
+
+/*
+ * Each page is sent by whoever clears its pending bit. One that is claimed already is on its way on
+ * another channel.
+ */
+static int answer(struct urgent *u, const struct msg_request *q, struct error *err)
+{
+	struct engine *e = u->e;
+	struct engine_block *b;
+	uint64_t page, first, n;
+	int r = urgent_check(e, q, err);
+
+	if (r < 0)
+		return r;
+	b = &e->blocks[q->block];
+	page = b->mem.block.page_size;
+	first = q->offset / page;
+	n = q->length / page;
+	atomic_fetch_add(&e->stats.requests, n);
+	atomic_store(&e->hint, (((uint64_t)q->block << 48) | first) + 1);
+	atomic_store(&e->urgent_busy, true);
+	for (uint64_t i = first; i < first + n && !r; i++)
+		if (bitmap_test_and_clear(&b->pending, i))
+			r = engine_send_run(e, u->chan, u->buf, atomic_load(&e->pass), q->block,
+					    i * page, page, err);
+	atomic_store(&e->urgent_busy, false);
+	if (atomic_load(&e->waiting_urgent))
+		scan_kick(e->scan);
+	return r;
+}
+
+static int handle(struct urgent *u, const struct msg *m, struct error *err)
+{
+	switch (m->type) {
+	case MSG_REQUEST:
+		return answer(u, &m->request, err);
+	case MSG_NACK:
+		return engine_nack(u->e, &m->nack, err);
+	case MSG_ERROR:
+		return error_set(err, -EREMOTEIO, m->error.code,
+				 "the destination ended the urgent channel: %s", m->error.message);
+	default:
+		return error_set(err, -EBADMSG, "unexpected-message", "%s on the urgent channel",
+				 msg_type_name(m->type));
+	}
+}
+
+static int idle(struct urgent *u, short events)
+{
+	struct pollfd p[] = {
+		{.fd = tls_chan_fd(u->chan), .events = events},
+		{.fd = u->e->stop_fd, .events = POLLIN},
+	};
+
+	atomic_store(&u->wire_bytes, channel_sent_bytes(u->chan));
+	if (poll(p, ARRAY_SIZE(p), -1) < 0 && errno != EINTR)
+		return -errno;
+	return p[1].revents ? -ECANCELED : 0;
+}
+
+static int serve(struct urgent *u, struct frame_reader *in, struct error *err)
+{
+	const uint8_t *payload;
+	const struct msg *m;
+	int r;
+
+	do {
+		r = frame_reader_next(in, u->chan, &m, &payload, err);
+		if (!r)
+			r = handle(u, m, err);
+		else if (r == -EAGAIN)
+			r = idle(u, in->events);
+	} while (!r);
+	return r;
+}
+
+static void *thread_main(void *arg)
+{
+	struct urgent *u = arg;
+	struct frame_reader in = {0};
+	struct error err = {0};
+	int r;
+
+	setpriority(PRIO_PROCESS, 0,
+		    URGENT_NICE); /* of this thread; without the right to it, no harm */
+	r = frame_reader_init(&in, MSG_CHANNEL_URGENT, false);
+	if (!r)
+		r = serve(u, &in, &err);
+	if (r < 0 && r != -ECANCELED) {
+		error_set(&err, r, "channel-lost", "urgent channel: %s", strerror(-r));
+		engine_fail(u->e, !strcmp(err.code, "guest-memory") ? ENGINE_FAILED : ENGINE_LOST,
+			    &err);
+	}
+	frame_reader_free(&in);
+	return NULL;
+}
+
+int urgent_start(struct engine *e, struct tls_chan *chan, struct error *err)
+{
+	struct urgent *u = calloc(1, sizeof(*u));
+	int r = u ? 0 : ENOMEM;
+
+	if (!r) {
+		u->e = e;
+		u->chan = chan;
+		u->buf = aligned_alloc(4096, 4096 + ENGINE_RUN_MAX);
+		r = u->buf ? pthread_create(&u->thread, NULL, thread_main, u) : ENOMEM;
+	}
+	if (r) {
+		if (u)
+			free(u->buf);
+		free(u);
+		return error_set(err, -r, NULL, "cannot start the urgent thread: %s", strerror(r));
+	}
+	e->urgent = u;
+	return 0;
+}
+
+void urgent_join(struct urgent *u)
+{
+	if (!u || u->joined)
+		return;
+	pthread_join(u->thread, NULL);
+	u->joined = true;
+}
+
+void urgent_free(struct urgent *u)
+{
+	if (!u)
+		return;
+	tls_chan_free(u->chan);
+	free(u->buf);
+	free(u);
+}

@@ -1,0 +1,282 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The REST interface of decant-source. */
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "guests.h"
+#include "host/host_probe.h"
+#include "migration.h"
+#include "util/cleanup.h"
+#include "util/clock.h"
+
+static int status_of(int r)
+{
+	switch (r) {
+	case -ENOENT:
+		return 404;
+	case -EBUSY:
+	case -EALREADY:
+	case -EEXIST:
+		return 409;
+	case -EINVAL:
+	case -ERANGE:
+		return 400;
+	case -EOPNOTSUPP:
+		return 422;
+	default:
+		return 500;
+	}
+}
+
+static void get_health(struct rest_req *req, void *ctx)
+{
+	const struct source *s = ctx;
+	char since[CLOCK_TEXT_MAX];
+
+	rest_reply(req, 200,
+		   json_pack("{s:s, s:s, s:s, s:s}", "status", "ok", "agent", "source", "version",
+			     DECANT_VERSION, "started_at", clock_rfc3339(since, s->started_us)));
+}
+
+static void get_host(struct rest_req *req, void *ctx)
+{
+	const struct source *s = ctx;
+	char name[256] = "";
+	json_t *o = host_probe_json(false);
+
+	gethostname(name, sizeof(name) - 1);
+	if (!o) {
+		rest_problemf(req, 500, NULL, "out of memory");
+		return;
+	}
+	json_object_set_new(o, "name", json_string(name));
+	json_object_set_new(o, "agent", json_string("source"));
+	json_object_set_new(o, "version", json_string(DECANT_VERSION));
+	json_object_set_new(o, "attach", json_string(s->conf.attach));
+	rest_reply(req, 200, o);
+}
+
+/* --- guests --- */
+
+static void get_guests(struct rest_req *req, void *ctx)
+{
+	struct source *s = ctx;
+	json_t *a = json_array();
+
+	for (const struct source_guest *g = s->guests; g; g = g->next)
+		json_array_append_new(a, guests_json(g));
+	rest_reply_list(req, a, "name");
+}
+
+static struct source_guest *guest_of(struct rest_req *req, struct source *s)
+{
+	struct source_guest *g = guests_find(s, rest_param(req, "name"));
+
+	if (!g)
+		rest_problemf(req, 404, "no-such-guest", "no guest is named %s",
+			      rest_param(req, "name"));
+	return g;
+}
+
+static void post_guests(struct rest_req *req, void *ctx)
+{
+	struct source *s = ctx;
+	struct conf_guest desc;
+	struct source_guest *g;
+	struct error err = {0};
+	char where[128];
+	int r = conf_guest_read(rest_body(req), "body", &desc, &err);
+
+	if (!r) {
+		r = guests_add(s, &desc, &g, &err);
+		conf_guest_clear(&desc);
+	}
+	if (r < 0) {
+		rest_problem(req, r == -ENOTSUP ? 422 : status_of(r), &err);
+		return;
+	}
+	snprintf(where, sizeof(where), "/v1/guests/%s", g->desc.name);
+	rest_add_header(req, "Location", where);
+	rest_reply(req, 201, guests_json(g));
+}
+
+static void get_guest(struct rest_req *req, void *ctx)
+{
+	const struct source_guest *g = guest_of(req, ctx);
+
+	if (g)
+		rest_reply(req, 200, guests_json(g));
+}
+
+static void delete_guest(struct rest_req *req, void *ctx)
+{
+	struct source_guest *g = guest_of(req, ctx);
+	struct error err = {0};
+	int r;
+
+	if (!g)
+		return;
+	r = guests_remove(g, &err);
+	if (r < 0)
+		rest_problem(req, status_of(r), &err);
+	else
+		rest_reply(req, 204, NULL);
+}
+
+/* --- migrations --- */
+
+static void get_migrations(struct rest_req *req, void *ctx)
+{
+	rest_reply_list(req, migrations_json(ctx), "id");
+}
+
+/* guest, to: mandatory; mode, options: what the configuration's defaults do not say. */
+static int read_request(const struct source *s, const json_t *body, const char **ret_guest,
+			const char **ret_to, struct mig_options *o, struct error *err)
+{
+	const char *mode = NULL;
+	json_t *options = NULL, *value;
+	const char *key;
+
+	*ret_guest = *ret_to = NULL;
+	*o = s->conf.defaults;
+	json_object_foreach((json_t *)body, key, value)
+	{
+		if (!strcmp(key, "guest"))
+			*ret_guest = json_string_value(value);
+		else if (!strcmp(key, "to"))
+			*ret_to = json_string_value(value);
+		else if (!strcmp(key, "mode"))
+			mode = json_string_value(value);
+		else if (!strcmp(key, "options"))
+			options = value;
+		else
+			return error_set(err, -EINVAL, "unknown-key", "body: unknown key %s", key);
+		if (strcmp(key, "options") && !json_is_string(value))
+			return error_set(err, -EINVAL, "bad-value", "body.%s: a string is needed",
+					 key);
+	}
+	if (!*ret_guest || !*ret_to)
+		return error_set(err, -EINVAL, "missing-key", "body.%s is missing",
+				 *ret_guest ? "to" : "guest");
+	if (options) {
+		int r = conf_options_read(options, "options", o, err);
+
+		if (r < 0)
+			return r == -ENOTSUP ? -EOPNOTSUPP : r;
+	}
+	return mode ? conf_options_mode_parse(mode, &o->mode, err) : 0;
+}
+
+static void post_migrations(struct rest_req *req, void *ctx)
+{
+	struct source *s = ctx;
+	const char *name, *to;
+	struct mig_options options;
+	struct source_guest *g = NULL;
+	struct migration *m;
+	struct error err = {0};
+	char where[128];
+	int r = read_request(s, rest_body(req), &name, &to, &options, &err);
+
+	if (!r && !(g = guests_find(s, name)))
+		r = error_set(&err, -ENOENT, "no-such-guest", "no guest is named %s", name);
+	if (!r)
+		r = migration_new(s, g, to, &options, &m, &err);
+	if (r < 0) {
+		rest_problem(req, status_of(r), &err);
+		return;
+	}
+	snprintf(where, sizeof(where), "/v1/migrations/%s", migration_id(m));
+	rest_add_header(req, "Location", where);
+	rest_reply(req, 202, migration_json(m));
+}
+
+static struct migration *migration_of(struct rest_req *req, struct source *s)
+{
+	struct migration *m = migration_find(s, rest_param(req, "id"));
+
+	if (!m)
+		rest_problemf(req, 404, "no-such-migration", "no migration has the id %s",
+			      rest_param(req, "id"));
+	return m;
+}
+
+static void get_migration(struct rest_req *req, void *ctx)
+{
+	const struct migration *m = migration_of(req, ctx);
+
+	if (m)
+		rest_reply(req, 200, migration_json(m));
+}
+
+static void order(struct rest_req *req, void *ctx,
+		  int (*fn)(struct migration *m, struct error *err))
+{
+	struct migration *m = migration_of(req, ctx);
+	struct error err = {0};
+	int r;
+
+	if (!m)
+		return;
+	r = fn(m, &err);
+	if (r < 0)
+		rest_problem(req, status_of(r), &err);
+	else
+		rest_reply(req, 202, migration_json(m));
+}
+
+static void post_cancel(struct rest_req *req, void *ctx)
+{
+	order(req, ctx, migration_cancel);
+}
+
+static void post_switchover(struct rest_req *req, void *ctx)
+{
+	order(req, ctx, migration_switchover);
+}
+
+static void not_supported(struct rest_req *req, void *ctx)
+{
+	(void)ctx;
+	rest_problemf(req, 501, "not-supported", "%s %s is not supported yet", rest_method(req),
+		      rest_path(req));
+}
+
+static const struct rest_route routes[] = {
+	{"GET", "/v1/health", REST_BODY_NONE, get_health},
+	{"GET", "/v1/host", REST_BODY_NONE, get_host},
+	{"GET", "/v1/guests", REST_BODY_NONE, get_guests},
+	{"POST", "/v1/guests", REST_BODY_OBJECT, post_guests},
+	{"GET", "/v1/guests/{name}", REST_BODY_NONE, get_guest},
+	{"DELETE", "/v1/guests/{name}", REST_BODY_NONE, delete_guest},
+	{"GET", "/v1/migrations", REST_BODY_NONE, get_migrations},
+	{"POST", "/v1/migrations", REST_BODY_OBJECT, post_migrations},
+	{"GET", "/v1/migrations/{id}", REST_BODY_NONE, get_migration},
+	{"POST", "/v1/migrations/{id}/cancel", REST_BODY_NONE, post_cancel},
+	{"POST", "/v1/migrations/{id}/switchover", REST_BODY_NONE, post_switchover},
+	{"POST", "/v1/migrations/{id}/recover", REST_BODY_OBJECT, not_supported},
+	{"POST", "/v1/migrations/{id}/resolve", REST_BODY_OBJECT, not_supported},
+	{"GET", "/v1/evacuations", REST_BODY_NONE, not_supported},
+	{"POST", "/v1/evacuations", REST_BODY_OBJECT, not_supported},
+	{"GET", "/v1/snapshots", REST_BODY_NONE, not_supported},
+	{"POST", "/v1/snapshots", REST_BODY_OBJECT, not_supported},
+	{"GET", "/v1/events", REST_BODY_NONE, not_supported},
+	{"PUT", "/v1/host/cordon", REST_BODY_OBJECT, not_supported},
+	{"GET", "/metrics", REST_BODY_NONE, not_supported},
+	{"GET", "/openapi.json", REST_BODY_NONE, not_supported},
+	{"GET", "/", REST_BODY_NONE, not_supported},
+};
+
+int api_listen(struct source *s, struct error *err)
+{
+	int r = 0;
+
+	s->rest = rest_server_new(s->loop, routes, ARRAY_SIZE(routes), NULL, s);
+	if (!s->rest)
+		return error_set(err, -ENOMEM, NULL, "out of memory");
+	for (size_t i = 0; !r && i < s->conf.api.n; i++)
+		r = rest_server_listen(s->rest, s->conf.api.listen[i], err);
+	return r;
+}

@@ -1,0 +1,252 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "guests.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "migration.h"
+#include "util/log.h"
+#include "util/uuid.h"
+
+struct source_guest *guests_find(struct source *s, const char *name)
+{
+	for (struct source_guest *g = s->guests; g; g = g->next)
+		if (!strcmp(g->desc.name, name))
+			return g;
+	return NULL;
+}
+
+static struct source_guest *insert(struct source *s, const struct conf_guest *desc)
+{
+	struct source_guest *sg = calloc(1, sizeof(*sg)), **p = &s->guests;
+
+	if (!sg || conf_guest_copy(desc, &sg->desc) < 0) {
+		free(sg);
+		return NULL;
+	}
+	sg->src = s;
+	while (*p && strcmp((*p)->desc.name, desc->name) < 0)
+		p = &(*p)->next;
+	sg->next = *p;
+	*p = sg;
+	return sg;
+}
+
+static void drop(struct source_guest *sg)
+{
+	struct source_guest **p = &sg->src->guests;
+
+	while (*p != sg)
+		p = &(*p)->next;
+	*p = sg->next;
+	migration_forget_guest(sg);
+	guest_free(sg->conn);
+	conf_guest_clear(&sg->desc);
+	free(sg);
+}
+
+static int refuse_driver(const struct conf_guest *desc, struct error *err)
+{
+	if (desc->driver == GUEST_DRIVER_NATIVE)
+		return 0;
+	return error_set(err, -EOPNOTSUPP, "not-supported",
+			 "guest %s: driver %s is not supported yet", desc->name,
+			 conf_guest_driver_name(desc->driver));
+}
+
+int guests_configure(struct source *s, struct error *err)
+{
+	for (size_t i = 0; i < s->conf.n_guests; i++) {
+		int r = refuse_driver(&s->conf.guests[i], err);
+
+		if (r < 0)
+			return r;
+		if (!insert(s, &s->conf.guests[i]))
+			return error_set(err, -ENOMEM, NULL, "out of memory");
+	}
+	return 0;
+}
+
+static int replaceable(const struct source_guest *old, const struct conf_guest *desc,
+		       struct error *err)
+{
+	if (old->migration && migration_busy(old->migration))
+		return error_set(err, -EBUSY, "guest-busy",
+				 "guest %s takes part in migration %s, which is %s", desc->name,
+				 migration_id(old->migration), migration_phase(old->migration));
+	if (old->conn && old->handed_over)
+		return error_set(err, -EEXIST, "guest-exists",
+				 "guest %s was handed over and kept; end its old process first",
+				 desc->name);
+	if (old->handed_over || !old->conn)
+		return 0;
+	if (desc->uuid[0] && !strcmp(desc->uuid, old->desc.uuid))
+		return 0;
+	return error_set(err, -EEXIST, "guest-exists", "a guest named %s is attached already",
+			 desc->name);
+}
+
+int guests_add(struct source *s, const struct conf_guest *desc, struct source_guest **ret,
+	       struct error *err)
+{
+	struct source_guest *sg = guests_find(s, desc->name);
+	struct conf_guest copy;
+	int r = refuse_driver(desc, err);
+
+	if (!r && sg)
+		r = replaceable(sg, desc, err);
+	if (r < 0)
+		return r;
+	if (!sg)
+		sg = insert(s, desc);
+	else if (!conf_guest_copy(desc, &copy)) {
+		conf_guest_clear(&sg->desc);
+		sg->desc = copy;
+		sg->handed_over = false;
+		migration_forget_guest(sg);
+	} else {
+		sg = NULL;
+	}
+	if (!sg)
+		return error_set(err, -ENOMEM, NULL, "out of memory");
+	*ret = sg;
+	return 0;
+}
+
+int guests_remove(struct source_guest *sg, struct error *err)
+{
+	if (sg->migration && migration_busy(sg->migration))
+		return error_set(err, -EBUSY, "guest-busy",
+				 "guest %s takes part in migration %s, which is %s", sg->desc.name,
+				 migration_id(sg->migration), migration_phase(sg->migration));
+	drop(sg);
+	return 0;
+}
+
+static void on_gone(void *arg, struct guest *g, enum guest_gone how)
+{
+	struct source_guest *sg = arg;
+
+	log_info("guest %s %s", sg->desc.name,
+		 how == GUEST_GONE_DEAD           ? "has ended"
+		 : how == GUEST_GONE_DISCONNECTED ? "has disconnected"
+						  : "was cut off for breaking the protocol");
+	sg->conn = NULL;
+	if (sg->migration)
+		migration_guest_gone(sg->migration, how);
+	guest_free(g);
+}
+
+/* Is the guest that wants in the one that this entry means? */
+static int admit(struct source_guest *sg, const struct guest *g, const char *uuid,
+		 struct error *err)
+{
+	if (sg->conn)
+		return error_set(err, -EEXIST, "guest-exists",
+				 "a guest named %s is attached already (pid %d)", sg->desc.name,
+				 (int)sg->conn->pid);
+	if (strcmp(g->driver, conf_guest_driver_name(sg->desc.driver)))
+		return error_set(err, -EINVAL, "wrong-driver",
+				 "guest %s is described with driver %s", sg->desc.name,
+				 conf_guest_driver_name(sg->desc.driver));
+	if (sg->desc.uuid[0] && strcmp(sg->desc.uuid, uuid) && sg->migration &&
+	    migration_busy(sg->migration))
+		return error_set(err, -EEXIST, "guest-held",
+				 "the name %s belongs to a guest in migration %s", sg->desc.name,
+				 migration_id(sg->migration));
+	return 0;
+}
+
+static struct source_guest *self_described(struct source *s, const struct guest *g)
+{
+	struct conf_guest desc = {.driver = GUEST_DRIVER_NATIVE, .vars = json_object()};
+	struct source_guest *sg;
+
+	snprintf(desc.name, sizeof(desc.name), "%s", g->name);
+	sg = insert(s, &desc);
+	conf_guest_clear(&desc);
+	return sg;
+}
+
+int guests_attach(void *arg, struct guest *g, struct error *err)
+{
+	struct source *s = arg;
+	struct source_guest *sg = guests_find(s, g->name);
+	char uuid[37];
+	int r = 0;
+
+	uuid_text(g->uuid, uuid);
+	if (g->run_state == GUEST_INCOMING)
+		return error_set(err, -EINVAL, "guest-incoming",
+				 "guest %s waits to be loaded: it must attach to decant-dest",
+				 g->name);
+	if (sg)
+		r = admit(sg, g, uuid, err);
+	else if (!(sg = self_described(s, g)))
+		r = error_set(err, -ENOMEM, NULL, "out of memory");
+	if (r < 0)
+		return r;
+	if (sg->desc.uuid[0] && strcmp(sg->desc.uuid, uuid))
+		migration_forget_guest(sg); /* another program of that name */
+	snprintf(sg->desc.uuid, sizeof(sg->desc.uuid), "%s", uuid);
+	sg->conn = g;
+	guest_watch(g, on_gone, NULL, sg);
+	log_info("guest %s attached: pid %d, %u blocks, %llu bytes, %s", g->name, (int)g->pid,
+		 g->nblocks, (unsigned long long)guest_memory_bytes(g),
+		 guest_run_state_name(g->run_state));
+	migration_guest_attached(sg);
+	return 0;
+}
+
+static const char *state_name(const struct source_guest *sg)
+{
+	if (sg->migration && migration_busy(sg->migration))
+		return "migrating";
+	if (sg->handed_over)
+		return "handed-over";
+	if (!sg->conn)
+		return "absent";
+	return guest_run_state_name(sg->conn->run_state);
+}
+
+static json_t *blocks_json(const struct guest *g)
+{
+	json_t *a = json_array();
+
+	for (uint16_t i = 0; g && i < g->nblocks; i++) {
+		const struct guest_block *b = &g->blocks[i];
+
+		json_array_append_new(a, json_pack("{s:s, s:s, s:I, s:I, s:b}", "name", b->name,
+						   "kind", guest_block_kind_name(b->kind), "length",
+						   (json_int_t)b->length, "page_size",
+						   (json_int_t)b->page_size, "no_dma",
+						   (b->flags & GUEST_BLOCK_NO_DMA) != 0));
+	}
+	return a;
+}
+
+json_t *guests_json(const struct source_guest *sg)
+{
+	json_t *o = conf_guest_json(&sg->desc);
+	const struct guest *g = sg->conn;
+
+	json_object_set_new(o, "state", json_string(state_name(sg)));
+	json_object_set_new(o, "attached", json_boolean(g != NULL));
+	json_object_set_new(o, "attach", json_string(sg->src->conf.attach));
+	json_object_set_new(o, "pid", g ? json_integer(g->pid) : json_null());
+	json_object_set_new(o, "memory_bytes",
+			    g ? json_integer((json_int_t)guest_memory_bytes(g)) : json_null());
+	json_object_set_new(o, "generation",
+			    g ? json_integer((json_int_t)g->generation) : json_null());
+	json_object_set_new(o, "blocks", blocks_json(g));
+	json_object_set_new(o, "migration",
+			    sg->migration ? json_string(migration_id(sg->migration)) : json_null());
+	return o;
+}
+
+void guests_free(struct source *s)
+{
+	while (s->guests)
+		drop(s->guests);
+}

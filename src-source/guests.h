@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The guests of this host: those that were described, and those that have attached themselves. */
+#ifndef DECANT_GUESTS_H
+#define DECANT_GUESTS_H
+
+#include "source.h"
+
+/**
+ * struct source_guest - one entry
+ * @desc:	description, owned
+ * @conn:	the attached guest, NULL while it is absent; owned
+ * @migration:	the job that has a say over it: active, or ended with the guest held; NULL otherwise.
+ *		Kept in step by migration.c
+ * @handed_over: it has left; the entry stays until it returns or is removed
+ */
+struct source_guest {
+	struct source *src;
+	struct source_guest *next;
+	struct conf_guest desc;
+	struct guest *conn;
+	struct migration *migration;
+	bool handed_over;
+};
+
+/** guests_configure() - take over those of the configuration. Return: 0, or -errno with @err filled */
+int guests_configure(struct source *s, struct error *err);
+/** guests_attach() - attach_fn of the attach socket; @arg is the struct source */
+int guests_attach(void *arg, struct guest *g, struct error *err);
+/**
+ * guests_add() - a description from a client
+ * @desc:	copied
+ *
+ * Replaces an entry that was handed over, and one that is the same guest and takes part in nothing. Return: 0 with
+ * @ret; -EEXIST if the name is taken, -EBUSY if that guest is being migrated or in doubt; @err filled
+ */
+int guests_add(struct source *s, const struct conf_guest *desc, struct source_guest **ret,
+	       struct error *err);
+/** guests_remove() - forget an entry; the program is not touched. Return: 0 or -EBUSY with @err filled */
+int guests_remove(struct source_guest *sg, struct error *err);
+/** guests_find() - Return: the entry of that name, or NULL */
+struct source_guest *guests_find(struct source *s, const char *name);
+/** guests_json() - Return: new reference, as GET /v1/guests/{name} shows it */
+json_t *guests_json(const struct source_guest *sg);
+/** guests_free() - let go of all guests; they run on */
+void guests_free(struct source *s);
+
+#endif

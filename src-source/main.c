@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* decant-source: the daemon (serve) and, under its other name decant, the operator's commands. */
+#include <string.h>
+
+#include "cli/cli.h"
+#include "cli_source.h"
+#include "source.h"
+#include "util/log.h"
+
+int main(int argc, char **argv)
+{
+	const char *config;
+	int r;
+
+	if (argc < 2 || strcmp(argv[1], "serve"))
+		return cli_source_main(argc, argv);
+	r = cli_serve_args("decant-source", argc, argv, &config);
+	if (r >= 0)
+		return r;
+	if (log_setup(NULL) < 0)
+		return cli_error(CLI_USAGE, "serve",
+				 "DECANT_LOG is none of debug, info, notice, warning, error");
+	return source_serve(config);
+}

@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* How a migration ends: rolled back, held, abandoned, released. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "migration_priv.h"
+#include "util/cleanup.h"
+#include "util/clock.h"
+#include "util/log.h"
+
+void mig_act_finish(struct migration *m)
+{
+	m->stage = MIG_STAGE_NONE;
+	mig_close(m);
+	XXH3_freeState(steal_ptr(&m->sw.hash));
+	m->ended_us = clock_wall_us();
+	m->totals.remaining_bytes = m->state == MIG_COMPLETED ? 0 : m->totals.remaining_bytes;
+	mig_journal_end(m);
+	journal_close(steal_ptr(&m->journal));
+	if (m->guest && !m->committed)
+		migration_forget_guest(m->guest);
+}
+
+/* --- rollback: the guest goes on here --- */
+
+static bool rolling_back(const struct migration *m, enum mig_stage stage)
+{
+	return (m->state == MIG_CANCELLING || m->state == MIG_FAILING) && m->stage == stage;
+}
+
+void mig_on_aborted(struct migration *m)
+{
+	if (rolling_back(m, MIG_STAGE_ABORT))
+		mig_event(m, MIG_EV_ROLLED_BACK, NULL);
+}
+
+static void await_aborted(struct migration *m)
+{
+	mig_stage(m, MIG_STAGE_ABORT, MIG_ABORT_US);
+	if (!m->control)
+		mig_on_aborted(m);
+}
+
+static void on_untracked(void *arg, int ret, const struct error *err, int fd)
+{
+	struct migration *m = arg;
+
+	(void)fd;
+	if (!rolling_back(m, MIG_STAGE_UNTRACK))
+		return;
+	if (ret < 0)
+		log_warn("migration %s: a userfaultfd stays open in guest %s: %s", m->id,
+			 m->guest_name, err->msg);
+	m->tracked = false;
+	await_aborted(m);
+}
+
+static void untrack(struct migration *m)
+{
+	struct guest *g = mig_conn(m);
+
+	mig_stage(m, MIG_STAGE_UNTRACK, 0);
+	if (m->engine) {
+		engine_stop(m->engine);
+		mig_totals(m, &m->totals);
+		engine_free(steal_ptr(&m->engine));
+	}
+	if (!m->tracked || !g || guest_uffd_close(g, on_untracked, m) < 0)
+		await_aborted(m);
+}
+
+static void on_resumed(void *arg, int ret, const struct error *err, int fd)
+{
+	struct migration *m = arg;
+
+	(void)fd;
+	if (!rolling_back(m, MIG_STAGE_RESUME))
+		return;
+	if (ret < 0)
+		log_error("migration %s: guest %s could not be resumed: %s", m->id, m->guest_name,
+			  err->msg);
+	m->held = false;
+	untrack(m);
+}
+
+/*
+ * Rule 4: this is reached before COMMIT was sent, or after the destination answered not-started; it
+ * cannot run the guest any more. A guest that is not attached now is resumed when it attaches again
+ * (migration_guest_attached()), because the journal says that nothing holds it.
+ */
+void mig_act_rollback(struct migration *m)
+{
+	struct guest *g = mig_conn(m);
+	struct error err = {0};
+
+	m->committed = false;
+	if (m->dial)
+		dial_cancel(steal_ptr(&m->dial));
+	if (mig_journal_note(m, "rolled-back", &err) < 0)
+		log_error("migration %s: %s", m->id, err.msg);
+	error_set(&err, -ECANCELED, "cancelled", "cancelled at the source");
+	if (m->control)
+		conn_send_error(m->control, MSG_ABORT, error_is_set(&m->err) ? &m->err : &err);
+	mig_stage(m, MIG_STAGE_RESUME, 0);
+	if (!g || (!m->pause_us && !m->held) || guest_resume(g, on_resumed, m) < 0)
+		untrack(m);
+}
+
+/* --- behind the point of no return --- */
+
+/* The guest lives at the destination; its missing pages stay here, in the paused process. */
+void mig_act_hold(struct migration *m)
+{
+	struct error err = {0};
+
+	m->stage = MIG_STAGE_NONE;
+	mig_close(m);
+	if (mig_journal_note(m, "held", &err) < 0)
+		log_error("migration %s: %s", m->id, err.msg);
+	log_warn("migration %s of %s: the session is lost; the guest waits at %s for pages that "
+		 "only this process has. Recovery is not supported yet.",
+		 m->id, m->guest_name, m->to);
+	mig_act_ask(m);
+}
+
+void mig_act_abandon(struct migration *m)
+{
+	log_error("migration %s of %s failed behind the point of no return; the guest belongs to "
+		  "%s, its copy here stays paused",
+		  m->id, m->guest_name, m->to);
+	mig_act_finish(m);
+}
+
+static void on_quit(void *arg, int ret, const struct error *err, int fd)
+{
+	struct migration *m = arg;
+
+	(void)fd;
+	if (ret < 0)
+		log_warn("migration %s: guest %s was not told to end: %s", m->id, m->guest_name,
+			 err->msg);
+}
+
+/* Rule 3: only the receipt brings a job here. */
+void mig_act_release(struct migration *m)
+{
+	struct guest *g = mig_conn(m);
+	struct error err = {0};
+
+	error_clear(&m->err); /* a connection that was lost on the way is no failure any more */
+	if (mig_journal_note(m, "completed", &err) < 0)
+		log_error("migration %s: %s", m->id, err.msg);
+	if (m->guest)
+		m->guest->handed_over = true;
+	mig_act_finish(m);
+	if (!g)
+		return;
+	if (m->guest->desc.disposal == GUEST_DISPOSAL_QUIT)
+		guest_quit(g, on_quit, m);
+	else if (m->tracked)
+		guest_uffd_close(g, on_quit, m);
+}

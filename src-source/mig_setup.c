@@ -1,0 +1,333 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * State setup, stage by stage: connect, describe the guest and have the destination prepare one,
+ * the urgent channel, the bulk channels, write tracking.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "migration_priv.h"
+#include "policy.h"
+#include "sender.h"
+#include "track.h"
+#include "urgent.h"
+#include "util/cleanup.h"
+#include "util/log.h"
+
+void mig_hello(const struct migration *m, enum msg_channel kind, uint8_t index,
+	       struct msg_hello *ret)
+{
+	*ret = (struct msg_hello){
+		.version_min = MSG_VERSION,
+		.version_max = MSG_VERSION,
+		.capabilities = MSG_CAP_POSTCOPY | (m->options.urgent ? MSG_CAP_URGENT : 0),
+		.kind = (uint8_t)kind,
+		.index = index,
+	};
+	memcpy(ret->migration, m->id_raw, sizeof(ret->migration));
+	memcpy(ret->token, m->token, sizeof(ret->token));
+}
+
+struct dial *mig_dial(struct migration *m, const struct msg_hello *hello, dial_fn *fn)
+{
+	struct dial_to to = {
+		.ctx = m->src->tls,
+		.host = m->host,
+		.port = m->port,
+		.timeout_us = MIG_DIAL_US,
+	};
+
+	return dial_start(m->src->loop, &to, hello, fn, m);
+}
+
+/* --- the guest's description --- */
+
+static int describe(struct migration *m, struct msg *msg)
+{
+	const struct conf_guest *d = &m->guest->desc;
+	struct msg_setup *s = &msg->setup;
+	const char *key;
+	json_t *value;
+
+	memset(msg, 0, sizeof(*msg));
+	msg->type = MSG_SETUP;
+	snprintf(s->name, sizeof(s->name), "%s", m->guest_name);
+	memcpy(s->uuid, m->uuid, sizeof(s->uuid));
+	s->generation = m->generation;
+	snprintf(s->driver, sizeof(s->driver), "%s", conf_guest_driver_name(d->driver));
+	snprintf(s->launcher, sizeof(s->launcher), "%s", d->launcher);
+	s->paused = m->arrives_paused;
+	s->may_postcopy = policy_may_postcopy(&m->options);
+	s->bulk_channels = (uint8_t)m->options.channels;
+	s->blocks = m->engine->nblocks;
+	json_object_foreach(d->vars, key, value)
+	{
+		struct msg_var *v = &s->vars[s->nvars];
+
+		if (s->nvars >= MSG_VARS_MAX ||
+		    strlen(json_string_value(value)) >= sizeof(v->value) ||
+		    strlen(key) >= sizeof(v->key))
+			return -E2BIG;
+		snprintf(v->key, sizeof(v->key), "%s", key);
+		snprintf(v->value, sizeof(v->value), "%s", json_string_value(value));
+		s->nvars++;
+	}
+	return 0;
+}
+
+static void send_block(struct migration *m, uint32_t i, struct msg *msg)
+{
+	const struct guest_block *b = &m->engine->blocks[i].mem.block;
+
+	*msg = (struct msg){.type = MSG_BLOCK};
+	msg->block = (struct msg_block){
+		.index = i,
+		.kind = (uint8_t)b->kind,
+		.flags = b->flags & GUEST_BLOCK_NO_DMA ? MSG_BLOCK_NO_DMA : 0,
+		.page_size = (uint32_t)b->page_size,
+		.length = b->length,
+	};
+	snprintf(msg->block.name, sizeof(msg->block.name), "%s", b->name);
+	mig_send(m, msg);
+}
+
+static void send_description(struct migration *m)
+{
+	CLEANUP_FREE struct msg *msg = malloc(sizeof(*msg));
+
+	if (!msg || describe(m, msg) < 0) {
+		mig_fail(m, "bad-guest", "guest %s has too many or too long launcher variables",
+			 m->guest_name);
+		return;
+	}
+	mig_stage(m, MIG_STAGE_PREPARE, MIG_PREPARE_US);
+	mig_send(m, msg);
+	for (uint32_t i = 0; m->control && m->state == MIG_SETUP && i < m->engine->nblocks; i++)
+		send_block(m, i, msg);
+}
+
+/* --- connect --- */
+
+static int check_capabilities(struct migration *m, const struct msg_hello_ack *ack,
+			      struct error *err)
+{
+	m->capabilities = ack->capabilities;
+	if (policy_may_postcopy(&m->options) && !(m->capabilities & MSG_CAP_POSTCOPY))
+		return error_set(err, -EOPNOTSUPP, "postcopy-not-supported",
+				 "%s cannot run a guest with missing pages (see decant-dest check "
+				 "there): only --mode precopy can move this guest",
+				 m->to);
+	return 0;
+}
+
+static void on_control(void *arg, struct tls_chan *chan, const struct msg_hello_ack *ack,
+		       const struct error *why)
+{
+	struct migration *m = arg;
+	struct error err = {0};
+
+	m->dial = NULL;
+	if (!chan) {
+		mig_event(m, MIG_EV_ERROR, why);
+		return;
+	}
+	memcpy(m->token, ack->token, sizeof(m->token));
+	m->control = conn_new(m->src->loop, chan, false, MSG_CHANNEL_CONTROL, &mig_control_ops, m);
+	if (!m->control) {
+		mig_fail(m, NULL, "out of memory");
+		return;
+	}
+	if (check_capabilities(m, ack, &err) < 0) {
+		mig_event(m, MIG_EV_ERROR, &err);
+		return;
+	}
+	conn_keepalive(m->control);
+	send_description(m);
+}
+
+static void connect_control(struct migration *m)
+{
+	struct msg_hello hello;
+
+	mig_stage(m, MIG_STAGE_CONNECT, 0); /* a dial has a bound of its own */
+	mig_hello(m, MSG_CHANNEL_CONTROL, 0, &hello);
+	m->dial = mig_dial(m, &hello, on_control);
+	if (!m->dial)
+		mig_fail(m, NULL, "cannot start a connection: out of memory or threads");
+}
+
+/* --- write tracking --- */
+
+static void on_engine(void *arg, enum engine_event ev, const struct error *err)
+{
+	struct migration *m = arg;
+
+	switch (ev) {
+	case ENGINE_TRACKING:
+		if (m->state == MIG_SETUP)
+			mig_event(m, MIG_EV_PREPARED, NULL);
+		return;
+	case ENGINE_CONVERGED:
+		if (m->state == MIG_PRECOPY)
+			mig_event(m, MIG_EV_CONVERGED, NULL);
+		return;
+	case ENGINE_FINAL:
+		mig_on_last_scan(m);
+		return;
+	case ENGINE_SENT:
+		mig_on_sent(m);
+		return;
+	case ENGINE_LOST:
+		mig_event(m, MIG_EV_LOST, err);
+		return;
+	case ENGINE_FAILED:
+		mig_event(m, MIG_EV_ERROR, err);
+		return;
+	}
+}
+
+static void on_uffd(void *arg, int ret, const struct error *err, int fd)
+{
+	struct migration *m = arg;
+	const struct track_ops *ops;
+	struct error why = {0};
+
+	if (m->state != MIG_SETUP || m->stage != MIG_STAGE_TRACKING) {
+		if (fd >= 0)
+			close(fd);
+		return;
+	}
+	if (ret < 0) {
+		mig_event(m, MIG_EV_ERROR, err);
+		return;
+	}
+	ops = track_choose(&m->src->caps, m->engine, m->options.tracking, &why);
+	m->tracked = ops == &track_async;
+	if (!ops)
+		close(fd);
+	if (!ops || scan_start(m->engine, ops, fd, &why) < 0)
+		mig_event(m, MIG_EV_ERROR, &why);
+}
+
+/*
+ * Rule 8: for asynchronous tracking the guest keeps a copy of the descriptor; for tracking by faults
+ * the agent alone has it, so that its death lets the writers go.
+ */
+static void start_tracking(struct migration *m)
+{
+	const struct track_ops *ops = NULL;
+	struct error err = {0};
+	int r;
+
+	mig_stage(m, MIG_STAGE_TRACKING, MIG_PREPARE_US);
+	if (m->options.mode == MIG_MODE_POSTCOPY || !m->engine->nblocks) {
+		if (scan_start(m->engine, NULL, -1, &err) < 0)
+			mig_event(m, MIG_EV_ERROR, &err);
+		return;
+	}
+	ops = track_choose(&m->src->caps, m->engine, m->options.tracking, &err);
+	if (!ops) {
+		mig_event(m, MIG_EV_ERROR, &err);
+		return;
+	}
+	m->tracking = ops->name;
+	r = guest_uffd(mig_conn(m), ops == &track_async, ops == &track_async ? 1 : 0, on_uffd, m);
+	if (r < 0)
+		mig_fail(m, "tracking-refused", "guest %s cannot be asked for a userfaultfd: %s",
+			 m->guest_name, strerror(-r));
+}
+
+/* --- the further channels --- */
+
+static void dial_bulk(struct migration *m);
+
+static void on_urgent(void *arg, struct tls_chan *chan, const struct msg_hello_ack *ack,
+		      const struct error *why)
+{
+	struct migration *m = arg;
+	struct error err = {0};
+
+	(void)ack;
+	m->dial = NULL;
+	if (!chan) {
+		log_warn("migration %s: no urgent channel, requests will go over control: %s",
+			 m->id, why->msg);
+	} else if (urgent_start(m->engine, chan, &err) < 0) {
+		tls_chan_free(chan);
+		mig_event(m, MIG_EV_ERROR, &err);
+		return;
+	}
+	dial_bulk(m);
+}
+
+static void dial_urgent(struct migration *m)
+{
+	struct msg_hello hello;
+
+	if (!policy_may_postcopy(&m->options) || !(m->capabilities & MSG_CAP_URGENT)) {
+		dial_bulk(m);
+		return;
+	}
+	mig_stage(m, MIG_STAGE_URGENT, 0);
+	mig_hello(m, MSG_CHANNEL_URGENT, 0, &hello);
+	m->dial = mig_dial(m, &hello, on_urgent);
+	if (!m->dial)
+		mig_fail(m, NULL, "cannot start a connection: out of memory or threads");
+}
+
+/*
+ * Bulk channels are made one after the other: a session has few of them, and the order of the
+ * senders is that of their indexes.
+ */
+static void on_bulk(void *arg, struct tls_chan *chan, const struct msg_hello_ack *ack,
+		    const struct error *why)
+{
+	struct migration *m = arg;
+	struct error err = {0};
+
+	(void)ack;
+	m->dial = NULL;
+	if (!chan) {
+		mig_event(m, MIG_EV_ERROR, why);
+		return;
+	}
+	if (sender_start(m->engine, m->engine->nsenders, chan, &err) < 0) {
+		tls_chan_free(chan);
+		mig_event(m, MIG_EV_ERROR, &err);
+		return;
+	}
+	if (m->engine->nsenders < m->options.channels)
+		dial_bulk(m);
+	else
+		start_tracking(m);
+}
+
+static void dial_bulk(struct migration *m)
+{
+	struct msg_hello hello;
+
+	mig_stage(m, MIG_STAGE_BULK, 0);
+	mig_hello(m, MSG_CHANNEL_BULK, (uint8_t)m->engine->nsenders, &hello);
+	m->dial = mig_dial(m, &hello, on_bulk);
+	if (!m->dial)
+		mig_fail(m, NULL, "cannot start a connection: out of memory or threads");
+}
+
+void mig_on_prepared(struct migration *m)
+{
+	dial_urgent(m);
+}
+
+void mig_act_setup(struct migration *m)
+{
+	struct error err = {0};
+
+	if (engine_new(m->src->loop, mig_conn(m), &m->options, on_engine, m, &m->engine, &err) <
+	    0) {
+		mig_event(m, MIG_EV_ERROR, &err);
+		return;
+	}
+	connect_control(m);
+}

@@ -1,0 +1,151 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A migration as clients see it: the object of the contract. */
+#include <string.h>
+
+#include "migration_priv.h"
+#include "sender.h"
+#include "urgent.h"
+#include "util/clock.h"
+
+void mig_totals(const struct migration *m, struct migration_totals *t)
+{
+	struct engine *e = m->engine;
+
+	if (!e)
+		return;
+	t->sent_bytes = atomic_load(&e->stats.sent_bytes);
+	t->wire_bytes = engine_wire_bytes(e);
+	t->zero_pages = atomic_load(&e->stats.zero_pages);
+	t->remaining_bytes = engine_pending_bytes(e);
+	t->dirty_rate = atomic_load(&e->stats.dirty_rate);
+	t->rate = atomic_load(&e->stats.rate);
+	t->requests = atomic_load(&e->stats.requests);
+	t->passes = atomic_load(&e->stats.passes);
+	t->stall_p50_us = hist_quantile(&e->stats.stall, 0.5);
+	t->stall_p99_us = hist_quantile(&e->stats.stall, 0.99);
+	t->stall_max_us = e->stats.stall.max_us;
+}
+
+static json_t *time_json(uint64_t wall_us)
+{
+	char buf[CLOCK_TEXT_MAX];
+
+	return wall_us ? json_string(clock_rfc3339(buf, wall_us)) : json_null();
+}
+
+static json_t *error_json(const struct error *err)
+{
+	if (!error_is_set(err))
+		return json_null();
+	return json_pack("{s:s, s:s}", "code", err->code, "message", err->msg);
+}
+
+static json_t *memory_json(const struct migration_totals *t)
+{
+	return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:i}", "total_bytes",
+			 (json_int_t)t->total_bytes, "sent_bytes", (json_int_t)t->sent_bytes,
+			 "wire_bytes", (json_int_t)t->wire_bytes, "zero_pages",
+			 (json_int_t)t->zero_pages, "remaining_bytes",
+			 (json_int_t)t->remaining_bytes, "dirty_pages_per_s",
+			 (json_int_t)t->dirty_rate, "passes", (int)t->passes);
+}
+
+/* Faults are counted where they happen: the destination reports them with its receipt. */
+static json_t *postcopy_json(const struct migration *m, const struct migration_totals *t)
+{
+	const struct msg_receipt *r = &m->receipt;
+
+	if (!m->has_receipt)
+		return json_pack("{s:n, s:I, s:n}", "faults", "requests", (json_int_t)t->requests,
+				 "latency_us");
+	return json_pack("{s:I, s:I, s:{s:I, s:I, s:I, s:I}}", "faults", (json_int_t)r->faults,
+			 "requests", (json_int_t)r->requests, "latency_us", "p50",
+			 (json_int_t)r->p50_us, "p90", (json_int_t)r->p90_us, "p99",
+			 (json_int_t)r->p99_us, "max", (json_int_t)r->max_us);
+}
+
+static json_t *channel_json(const char *kind, uint64_t bytes, uint64_t elapsed_us)
+{
+	return json_pack("{s:s, s:I, s:I, s:s}", "kind", kind, "bytes", (json_int_t)bytes,
+			 "rate_bytes_per_s",
+			 (json_int_t)(elapsed_us ? (double)bytes * 1e6 / (double)elapsed_us : 0),
+			 "state", "open");
+}
+
+static json_t *channels_json(const struct migration *m)
+{
+	const struct engine *e = m->engine;
+	uint64_t elapsed = clock_wall_us() - m->created_us;
+	json_t *a = json_array();
+
+	if (m->control && e)
+		json_array_append_new(a, channel_json("control",
+						      channel_sent_bytes(conn_chan(m->control)),
+						      elapsed));
+	if (e && e->urgent)
+		json_array_append_new(
+			a, channel_json("urgent", urgent_wire_bytes(e->urgent), elapsed));
+	for (uint32_t i = 0; e && i < e->nsenders; i++)
+		json_array_append_new(
+			a, channel_json("bulk", sender_wire_bytes(e->senders[i]), elapsed));
+	return a;
+}
+
+static json_t *eta_json(const struct migration *m, const struct migration_totals *t)
+{
+	if (mig_state_ended(m->state) || !t->rate || !m->engine)
+		return json_null();
+	return json_real((double)t->remaining_bytes / (double)t->rate);
+}
+
+/* Until the first pass has been measured, the average since precopy or post-copy began will do. */
+static uint64_t rate(const struct migration *m, const struct migration_totals *t)
+{
+	uint64_t us = (m->ended_us ? m->ended_us : clock_wall_us()) - m->created_us;
+
+	return t->rate ? t->rate : us ? (uint64_t)((double)t->sent_bytes * 1e6 / (double)us) : 0;
+}
+
+json_t *migration_json(const struct migration *m)
+{
+	struct migration_totals t = m->totals;
+	char uuid[UUID_TEXT_MAX];
+	json_t *o;
+
+	mig_totals(m, &t);
+	t.rate = rate(m, &t);
+	o = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:o, s:o, s:o}", "id", m->id,
+		      "guest", m->guest_name, "uuid", uuid_text(m->uuid, uuid), "to", m->to, "mode",
+		      conf_options_mode_name(m->options.mode), "phase", mig_state_phase(m->state),
+		      "state_detail", mig_state_name(m->state), "owner",
+		      mig_owner_name(m->state, m->committed), "error", error_json(&m->err),
+		      "created_at", time_json(m->created_us), "ended_at", time_json(m->ended_us));
+	if (!o)
+		return NULL;
+	json_object_set_new(o, "memory", memory_json(&t));
+	json_object_set_new(o, "rate_bytes_per_s", json_integer((json_int_t)t.rate));
+	json_object_set_new(o, "eta_s", eta_json(m, &t));
+	json_object_set_new(o, "downtime_us",
+			    m->downtime_us ? json_integer((json_int_t)m->downtime_us)
+					   : json_null());
+	json_object_set_new(o, "postcopy", postcopy_json(m, &t));
+	json_object_set_new(o, "tracking",
+			    json_pack("{s:s, s:{s:I, s:I, s:I}}", "kind", m->tracking, "stall_us",
+				      "p50", (json_int_t)t.stall_p50_us, "p99",
+				      (json_int_t)t.stall_p99_us, "max",
+				      (json_int_t)t.stall_max_us));
+	json_object_set_new(o, "channels", channels_json(m));
+	json_object_set_new(o, "digest_ok",
+			    m->has_receipt ? json_boolean(m->receipt.digest_ok) : json_null());
+	json_object_set_new(o, "options", conf_options_json(&m->options));
+	return o;
+}
+
+json_t *migrations_json(const struct source *s)
+{
+	json_t *a = json_array();
+
+	for (const struct migration *m = s->migrations; m; m = m->next)
+		json_array_append_new(a, migration_json(m));
+	return a;
+}

@@ -1,0 +1,413 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "migration.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "migration_priv.h"
+#include "policy.h"
+#include "util/cleanup.h"
+#include "util/clock.h"
+#include "util/fdio.h"
+#include "util/log.h"
+
+struct guest *mig_conn(const struct migration *m)
+{
+	return m->guest ? m->guest->conn : NULL;
+}
+
+/* --- the state machine --- */
+
+static void act_precopy(struct migration *m)
+{
+	scan_order(m->engine->scan, SCAN_PRECOPY);
+}
+
+static void act_note(struct migration *m)
+{
+	log_debug("migration %s: noted in %s", m->id, mig_state_name(m->state));
+}
+
+typedef void action_fn(struct migration *m);
+
+static action_fn *const actions[MIG_ACT_COUNT_] = {
+	[MIG_ACT_SETUP] = mig_act_setup,
+	[MIG_ACT_PRECOPY] = act_precopy,
+	[MIG_ACT_SWITCHOVER] = mig_act_switchover,
+	[MIG_ACT_COMMIT] = mig_act_commit,
+	[MIG_ACT_POSTCOPY] = mig_act_postcopy,
+	[MIG_ACT_RELEASE] = mig_act_release,
+	[MIG_ACT_ROLLBACK] = mig_act_rollback,
+	[MIG_ACT_ASK] = mig_act_ask,
+	[MIG_ACT_HOLD] = mig_act_hold,
+	[MIG_ACT_ABANDON] = mig_act_abandon,
+	[MIG_ACT_NOTE] = act_note,
+	[MIG_ACT_FINISH] = mig_act_finish,
+};
+
+void mig_event(struct migration *m, enum mig_event ev, const struct error *err)
+{
+	const struct mig_step *step;
+
+	if (mig_state_ended(m->state))
+		return; /* late echoes of what ended it */
+	if (mig_state_apply(&m->state, ev, &step) < 0) {
+		log_warn("migration %s: %s in state %s: %s", m->id, mig_event_name(ev),
+			 mig_state_name(m->state), err ? err->msg : "ignored");
+		return;
+	}
+	if (err && error_is_set(err) && !error_is_set(&m->err))
+		m->err = *err;
+	if (step->state != step->next) {
+		m->phase_us = clock_us();
+		log_info("migration %s of %s: %s (%s)%s%s", m->id, m->guest_name,
+			 mig_state_name(step->next), mig_event_name(ev),
+			 err && err->msg[0] ? ": " : "", err ? err->msg : "");
+	}
+	actions[step->action](m);
+}
+
+static void on_timeout(void *arg)
+{
+	struct migration *m = arg;
+	struct error err = {0};
+
+	event_free(steal_ptr(&m->timer));
+	if (m->stage == MIG_STAGE_ABORT) {
+		mig_on_aborted(m); /* the destination is not obliged to answer */
+		return;
+	}
+	error_set(&err, -ETIMEDOUT, "timeout", "no answer in time in state %s",
+		  mig_state_name(m->state));
+	mig_event(m, m->state == MIG_HANDOVER ? MIG_EV_LOST : MIG_EV_ERROR, &err);
+}
+
+void mig_timer(struct migration *m, uint64_t timeout_us)
+{
+	if (m->timer)
+		event_free(steal_ptr(&m->timer));
+	if (timeout_us)
+		m->timer = loop_timer(m->src->loop, timeout_us, on_timeout, m);
+}
+
+void mig_stage(struct migration *m, enum mig_stage stage, uint64_t timeout_us)
+{
+	m->stage = stage;
+	mig_timer(m, timeout_us);
+}
+
+void mig_fail(struct migration *m, const char *code, const char *fmt, ...)
+{
+	struct error err = {0};
+	va_list ap;
+
+	va_start(ap, fmt);
+	error_setv(&err, -EIO, code, fmt, ap);
+	va_end(ap);
+	mig_event(m, MIG_EV_ERROR, &err);
+}
+
+void mig_close(struct migration *m)
+{
+	if (m->dial)
+		dial_cancel(steal_ptr(&m->dial));
+	if (m->engine) {
+		engine_stop(m->engine);
+		mig_totals(m, &m->totals);
+		engine_free(steal_ptr(&m->engine));
+	}
+	conn_free(steal_ptr(&m->control));
+	mig_timer(m, 0);
+}
+
+/* --- making and finding --- */
+
+/* "HOST", "HOST:PORT", "[V6]:PORT", "V6". */
+static int split_to(struct migration *m, const char *to, struct error *err)
+{
+	const char *colon = strrchr(to, ':'), *end = to + strlen(to), *start = to;
+	const char *port = "7400";
+	char *rest;
+	long n;
+
+	if (*to == '[') {
+		start = to + 1;
+		end = strchr(to, ']');
+		if (!end || (end[1] && end[1] != ':'))
+			return error_set(err, -EINVAL, "bad-destination",
+					 "destination %s: ']' is missing or misplaced", to);
+		if (end[1])
+			port = end + 2;
+	} else if (colon && colon == strchr(to, ':')) {
+		end = colon;
+		port = colon + 1;
+	}
+	n = strtol(port, &rest, 10);
+	if (*rest || n < 1 || n > 65535 || strlen(port) >= sizeof(m->port))
+		return error_set(err, -EINVAL, "bad-destination",
+				 "destination %s: port %s is not 1..65535", to, port);
+	if (end == start || (size_t)(end - start) >= sizeof(m->host))
+		return error_set(err, -EINVAL, "bad-destination", "destination %s: no host name",
+				 to);
+	snprintf(m->host, sizeof(m->host), "%.*s", (int)(end - start), start);
+	snprintf(m->port, sizeof(m->port), "%s", port);
+	snprintf(m->to, sizeof(m->to), strchr(m->host, ':') ? "[%s]:%s" : "%s:%s", m->host,
+		 m->port);
+	return 0;
+}
+
+static int check_dma(const struct guest *g, const struct mig_options *o, struct error *err)
+{
+	const struct guest_block *b;
+
+	if (o->mode == MIG_MODE_POSTCOPY || guest_no_dma(g, &b))
+		return 0;
+	return error_set(
+		err, -EOPNOTSUPP, "dma-not-supported",
+		"block %s is not declared free of DMA (DECANT_BLOCK_NO_DMA), and writes by devices "
+		"are not seen by tracking: only --mode postcopy can move this guest",
+		b->name);
+}
+
+static int check(struct source *s, const struct source_guest *sg, const struct mig_options *o,
+		 struct error *err)
+{
+	if (sg->migration && migration_busy(sg->migration))
+		return error_set(err, -EBUSY, "guest-busy",
+				 "guest %s takes part in migration %s already", sg->desc.name,
+				 sg->migration->id);
+	if (sg->handed_over)
+		return error_set(err, -ENOENT, "guest-handed-over", "guest %s has left this host",
+				 sg->desc.name);
+	if (!sg->conn)
+		return error_set(err, -ENOENT, "guest-absent",
+				 "guest %s is not attached to this agent", sg->desc.name);
+	if (sg->migration && migration_holds_guest(sg->migration))
+		return error_set(err, -EBUSY, "guest-held", "guest %s is held by migration %s",
+				 sg->desc.name, sg->migration->id);
+	if (!sg->desc.launcher)
+		return error_set(err, -EINVAL, "no-launcher",
+				 "guest %s has no launcher: describe it with decant add, "
+				 "\"launcher\" names what the destination starts",
+				 sg->desc.name);
+	if (s->uffd_error.code[0] && o->mode != MIG_MODE_POSTCOPY)
+		return error_set(err, -EOPNOTSUPP, "tracking-not-supported", "%s",
+				 s->uffd_error.msg);
+	return check_dma(sg->conn, o, err);
+}
+
+static void destroy(struct migration *m)
+{
+	mig_close(m);
+	journal_close(m->journal);
+	XXH3_freeState(m->sw.hash);
+	if (m->guest)
+		m->guest->migration = NULL;
+	free(m);
+}
+
+static void prune(struct source *s)
+{
+	struct migration **p = &s->migrations;
+	unsigned int ended = 0;
+
+	while (*p) {
+		struct migration *m = *p;
+
+		if (migration_busy(m) || (m->guest && migration_holds_guest(m)) ||
+		    ++ended <= SOURCE_JOBS_MAX) {
+			p = &m->next;
+			continue;
+		}
+		*p = m->next;
+		destroy(m);
+	}
+}
+
+int migration_new(struct source *s, struct source_guest *sg, const char *to,
+		  const struct mig_options *options, struct migration **ret, struct error *err)
+{
+	struct migration *m;
+	int r = check(s, sg, options, err);
+
+	if (r < 0)
+		return r;
+	m = calloc(1, sizeof(*m));
+	if (!m)
+		return error_set(err, -ENOMEM, NULL, "out of memory");
+	r = split_to(m, to, err);
+	if (r < 0) {
+		free(m);
+		return r;
+	}
+	m->src = s;
+	m->guest = sg;
+	m->options = *options;
+	m->created_us = clock_wall_us();
+	m->phase_us = clock_us();
+	m->tracking = "none";
+	m->generation = sg->conn->generation;
+	m->arrives_paused = sg->conn->run_state == GUEST_PAUSED;
+	m->totals.total_bytes = guest_memory_bytes(sg->conn);
+	snprintf(m->guest_name, sizeof(m->guest_name), "%s", sg->desc.name);
+	memcpy(m->uuid, sg->conn->uuid, sizeof(m->uuid));
+	fdio_uuid4(m->id);
+	uuid_parse(m->id, m->id_raw);
+	r = mig_journal_open(m, err);
+	if (r < 0) {
+		free(m);
+		return r;
+	}
+	m->next = s->migrations;
+	s->migrations = m;
+	sg->migration = m;
+	prune(s);
+	mig_event(m, MIG_EV_START, NULL);
+	*ret = m;
+	return 0;
+}
+
+struct migration *migration_find(struct source *s, const char *id)
+{
+	for (struct migration *m = s->migrations; m; m = m->next)
+		if (!strcmp(m->id, id))
+			return m;
+	return NULL;
+}
+
+const char *migration_id(const struct migration *m)
+{
+	return m->id;
+}
+
+const char *migration_phase(const struct migration *m)
+{
+	return mig_state_phase(m->state);
+}
+
+bool migration_busy(const struct migration *m)
+{
+	return !mig_state_ended(m->state);
+}
+
+bool migration_holds_guest(const struct migration *m)
+{
+	return m->committed;
+}
+
+int migration_cancel(struct migration *m, struct error *err)
+{
+	if (mig_state_ended(m->state))
+		return error_set(err, -EALREADY, "already-ended", "migration %s is %s", m->id,
+				 migration_phase(m));
+	if (m->state == MIG_CANCELLING)
+		return 0;
+	if (!mig_step_find(m->state, MIG_EV_CANCEL))
+		return error_set(err, -EBUSY, "past-no-return",
+				 "migration %s cannot be cancelled any more: it is in %s", m->id,
+				 mig_state_name(m->state));
+	mig_event(m, MIG_EV_CANCEL, NULL);
+	return 0;
+}
+
+int migration_switchover(struct migration *m, struct error *err)
+{
+	if (m->state != MIG_PRECOPY)
+		return error_set(err, -EBUSY, "not-in-precopy",
+				 "migration %s is in %s, not in precopy", m->id,
+				 migration_phase(m));
+	scan_switch_now(m->engine->scan);
+	return 0;
+}
+
+/* --- the guest comes and goes --- */
+
+void migration_guest_gone(struct migration *m, enum guest_gone how)
+{
+	struct error err = {0};
+
+	m->held = false; /* whoever attaches again says what it is */
+	if (mig_state_ended(m->state))
+		return;
+	/* Its memory is read through descriptors of our own: only its death matters past the commit. */
+	if (how != GUEST_GONE_DEAD && m->committed)
+		return;
+	error_set(&err, -ESRCH, "guest-gone", "guest %s %s", m->guest_name,
+		  how == GUEST_GONE_DEAD ? "has ended" : "has lost its connection to the agent");
+	mig_event(m, MIG_EV_GONE, &err);
+}
+
+static void resumed(void *arg, int ret, const struct error *err, int fd)
+{
+	(void)arg;
+	(void)fd;
+	if (ret < 0)
+		log_error("a guest that nothing holds could not be resumed: %s", err->msg);
+}
+
+static void closed_leftover(void *arg, int ret, const struct error *err, int fd)
+{
+	(void)arg;
+	(void)fd;
+	if (ret < 0)
+		log_warn("an old userfaultfd stays in a guest: %s", err->msg);
+}
+
+/* The job that has, or may have, handed over just this guest; one that came back is a generation on. */
+static struct migration *holder(const struct source *s, const struct guest *g)
+{
+	for (struct migration *m = s->migrations; m; m = m->next)
+		if (m->committed && m->generation == g->generation &&
+		    !memcmp(m->uuid, g->uuid, sizeof(m->uuid)))
+			return m;
+	return NULL;
+}
+
+/*
+ * Rule 4 the other way round: a guest that stands still for a migration may only go on here if no
+ * job can have handed it over. An unsettled job says so until its destination has answered.
+ */
+void migration_guest_attached(struct source_guest *sg)
+{
+	struct guest *g = sg->conn;
+	struct migration *m = holder(sg->src, g);
+
+	if (m) {
+		if (sg->migration != m)
+			migration_forget_guest(sg);
+		sg->migration = m;
+		m->guest = sg;
+		m->held = g->run_state == GUEST_PAUSED_MIGRATION;
+		return;
+	}
+	if (sg->migration && !migration_busy(sg->migration))
+		migration_forget_guest(sg);
+	sg->handed_over = false;
+	if (g->kept_uffd)
+		guest_uffd_close(g, closed_leftover, NULL);
+	if (g->run_state == GUEST_PAUSED_MIGRATION)
+		guest_resume(g, resumed, NULL);
+}
+
+void migration_forget_guest(struct source_guest *sg)
+{
+	if (!sg->migration)
+		return;
+	sg->migration->guest = NULL;
+	sg->migration = NULL;
+}
+
+void migration_end_all(struct source *s)
+{
+	struct migration *m;
+
+	while ((m = s->migrations)) {
+		s->migrations = m->next;
+		/* A guest that was not handed over is let go; the destination sees the session end. */
+		if (m->held && !m->committed && mig_conn(m))
+			guest_resume(mig_conn(m), resumed, NULL);
+		destroy(m);
+	}
+}

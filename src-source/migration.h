@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A migration: one guest on its way out. The state machine is the table of proto/state.c; this is
+ * what drives it. Everything here belongs to the loop's thread.
+ */
+#ifndef DECANT_MIGRATION_H
+#define DECANT_MIGRATION_H
+
+#include <jansson.h>
+#include <stdbool.h>
+
+#include "conf/conf_options.h"
+#include "guest/driver.h"
+#include "source.h"
+#include "state.h"
+
+/**
+ * migration_new() - make a job and start it
+ * @to:		"HOST[:PORT]", "[V6]:PORT"
+ *
+ * Return: 0 with @ret; -errno with @err filled: what was asked for cannot be done now
+ */
+int migration_new(struct source *s, struct source_guest *sg, const char *to,
+		  const struct mig_options *options, struct migration **ret, struct error *err);
+/** migration_find() - Return: the job of that id, or NULL */
+struct migration *migration_find(struct source *s, const char *id);
+/** migration_json() - Return: new reference to the object of the contract */
+json_t *migration_json(const struct migration *m);
+/** migrations_json() - Return: new reference to an array of all jobs, newest first */
+json_t *migrations_json(const struct source *s);
+const char *migration_id(const struct migration *m);
+const char *migration_phase(const struct migration *m);
+/** migration_cancel() - Return: 0; -EBUSY past the point of no return, -EALREADY if it has ended; @err filled */
+int migration_cancel(struct migration *m, struct error *err);
+/** migration_switchover() - end precopy now. Return: 0, or -EBUSY with @err filled if it is not in precopy */
+int migration_switchover(struct migration *m, struct error *err);
+
+/** migration_busy() - Return: whether the job has not ended */
+bool migration_busy(const struct migration *m);
+/** migration_holds_guest() - Return: whether the guest must not run here, because it runs, or may run, elsewhere */
+bool migration_holds_guest(const struct migration *m);
+/** migration_guest_gone() - the guest of the job was lost */
+void migration_guest_gone(struct migration *m, enum guest_gone how);
+/** migration_guest_attached() - a guest has (again) attached: settle what is open, let it go if nothing holds it */
+void migration_guest_attached(struct source_guest *sg);
+/** migration_forget_guest() - the entry no longer stands for the guest of its job */
+void migration_forget_guest(struct source_guest *sg);
+
+/** migration_load_all() - take up the journals of an earlier run. Return: 0, or -errno with @err filled */
+int migration_load_all(struct source *s, struct error *err);
+/** migration_end_all() - the daemon ends: stop what runs (guests that were not handed over go on) and free */
+void migration_end_all(struct source *s);
+
+#endif

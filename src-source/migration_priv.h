@@ -1,0 +1,208 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the mig_*.c files share. */
+#ifndef DECANT_MIGRATION_PRIV_H
+#define DECANT_MIGRATION_PRIV_H
+
+#include <xxhash.h>
+
+#include "conn.h"
+#include "dial.h"
+#include "engine.h"
+#include "guests.h"
+#include "migration.h"
+#include "scan.h"
+#include "util/journal.h"
+#include "util/uuid.h"
+
+/** MIG_HOST_MAX, MIG_PORT_MAX - sizes with the NUL */
+#define MIG_HOST_MAX 256
+#define MIG_PORT_MAX 6
+
+/* Bounds of single steps, in microseconds; the switchover as a whole has switchover_timeout_ms. */
+#define MIG_DIAL_US    10000000ull
+#define MIG_PREPARE_US 60000000ull
+#define MIG_INTENT_US  10000000ull
+#define MIG_RUNNING_US 10000000ull
+#define MIG_RECEIPT_US 60000000ull
+#define MIG_ABORT_US   2000000ull
+#define MIG_GUEST_MS   5000u
+
+/**
+ * enum mig_stage - where inside of the states setup and switchover the job is; stages follow each
+ * other in this order (mig_setup.c, mig_switch.c)
+ */
+enum mig_stage {
+	MIG_STAGE_NONE,
+	MIG_STAGE_CONNECT,
+	MIG_STAGE_PREPARE,
+	MIG_STAGE_URGENT,
+	MIG_STAGE_BULK,
+	MIG_STAGE_TRACKING,
+	MIG_STAGE_INTENT,
+	MIG_STAGE_PAUSE,
+	MIG_STAGE_LAST_SCAN,
+	MIG_STAGE_STATE,
+	MIG_STAGE_READY,
+	MIG_STAGE_RESUME,
+	MIG_STAGE_UNTRACK,
+	MIG_STAGE_ABORT,
+};
+
+/**
+ * struct migration_totals - what remains to be shown when the engine is gone
+ */
+struct migration_totals {
+	uint64_t total_bytes;
+	uint64_t sent_bytes;
+	uint64_t wire_bytes;
+	uint64_t zero_pages;
+	uint64_t remaining_bytes;
+	uint64_t dirty_rate;
+	uint64_t rate;
+	uint64_t requests;
+	uint64_t stall_p50_us, stall_p99_us, stall_max_us;
+	uint32_t passes;
+};
+
+/**
+ * struct mig_switch - what is under way during the switchover
+ * @block, @page: where the search for ranges to discard goes on
+ * @discarding:	DISCARDs are not all queued yet
+ * @saving:	the guest is delivering its state
+ * @choked:	and was told to wait, because the control channel is full
+ * @hash, @length: of the state so far
+ */
+struct mig_switch {
+	uint32_t block;
+	uint64_t page;
+	bool discarding;
+	bool saving;
+	bool choked;
+	XXH3_state_t *hash;
+	uint64_t length;
+};
+
+/**
+ * struct migration - the job
+ * @guest:	its entry, NULL once that stands for another guest or is gone
+ * @guest_name, @uuid: of the guest, also when @guest is NULL
+ * @generation:	of the guest here; the destination's will be one more
+ * @state:	changed by mig_event() alone, through mig_state_apply()
+ * @stage:	see enum mig_stage
+ * @committed:	COMMIT may have been sent and was not answered with not-started
+ * @arrives_paused: the guest was paused by its own wish when the job began
+ * @held:	the guest is paused by us
+ * @tracked:	the guest's process keeps a userfaultfd for us
+ * @err:	what ended it, empty if nothing did
+ * @control:	the control channel, NULL while there is none
+ * @dial:	the channel that is being made
+ * @capabilities, @token: of the session
+ * @engine:	data threads, from setup to the end
+ * @journal:	see mig_journal.c
+ * @timer:	bound of the present step
+ * @ask_delay_us: next pause between two questions in doubt
+ * @sw:		of the switchover
+ * @pause_us:	clock_us() when the pause was asked for
+ * @phase_us:	clock_us() of the last change of state
+ * @totals:	counters of the engine, as of its end
+ * @tracking:	kind, "none" without
+ * @receipt:	what the destination said at the end, valid if @has_receipt
+ */
+struct migration {
+	struct source *src;
+	struct migration *next;
+	struct source_guest *guest;
+	char id[UUID_TEXT_MAX];
+	uint8_t id_raw[UUID_LEN];
+	char guest_name[CONF_NAME_MAX];
+	uint8_t uuid[UUID_LEN];
+	uint64_t generation;
+	char to[MIG_HOST_MAX + MIG_PORT_MAX + 2];
+	char host[MIG_HOST_MAX];
+	char port[MIG_PORT_MAX];
+	struct mig_options options;
+	enum mig_state state;
+	enum mig_stage stage;
+	bool committed;
+	bool arrives_paused;
+	bool held;
+	bool tracked;
+	struct error err;
+	uint64_t created_us, ended_us;
+	struct conn *control;
+	struct dial *dial;
+	uint64_t capabilities;
+	uint8_t token[MSG_TOKEN_LEN];
+	struct engine *engine;
+	struct journal *journal;
+	struct event *timer;
+	uint64_t ask_delay_us;
+	struct mig_switch sw;
+	uint64_t pause_us, phase_us;
+	uint64_t downtime_us;
+	struct migration_totals totals;
+	const char *tracking;
+	bool has_receipt;
+	struct msg_receipt receipt;
+};
+
+/* --- migration.c --- */
+/** mig_event() - look the step up, set the state, do the action. @err: reason of error and lost; may be NULL */
+void mig_event(struct migration *m, enum mig_event ev, const struct error *err);
+/** mig_stage() - enter a stage: the old step's time limit ends, a new one begins (0: none) */
+void mig_stage(struct migration *m, enum mig_stage stage, uint64_t timeout_us);
+/** mig_timer() - new time limit within the stage; 0: none */
+void mig_timer(struct migration *m, uint64_t timeout_us);
+/** mig_fail() - event error with a text */
+void mig_fail(struct migration *m, const char *code, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
+/** mig_conn() - Return: the attached guest, NULL while there is none */
+struct guest *mig_conn(const struct migration *m);
+/** mig_totals() - take the counters over from the engine */
+void mig_totals(const struct migration *m, struct migration_totals *t);
+/** mig_close() - end the session: channels, dials, data threads; the counters stay */
+void mig_close(struct migration *m);
+
+/* --- mig_setup.c --- */
+void mig_act_setup(struct migration *m);
+void mig_hello(const struct migration *m, enum msg_channel kind, uint8_t index,
+	       struct msg_hello *ret);
+/** mig_dial() - begin to open a channel; Return: NULL when out of memory or threads */
+struct dial *mig_dial(struct migration *m, const struct msg_hello *hello, dial_fn *fn);
+void mig_on_prepared(struct migration *m);
+
+/* --- mig_control.c --- */
+extern const struct conn_ops mig_control_ops;
+/** mig_send(), mig_send_simple() - on the control channel; a failure becomes event lost */
+void mig_send(struct migration *m, const struct msg *msg);
+void mig_send_simple(struct migration *m, enum msg_type type);
+
+/* --- mig_switch.c --- */
+void mig_act_switchover(struct migration *m);
+void mig_act_commit(struct migration *m);
+void mig_act_postcopy(struct migration *m);
+void mig_on_intent_ack(struct migration *m);
+void mig_on_last_scan(struct migration *m);
+void mig_on_sent(struct migration *m);
+void mig_on_drained(struct migration *m);
+
+/* --- mig_end.c --- */
+void mig_act_rollback(struct migration *m);
+void mig_on_aborted(struct migration *m);
+void mig_act_hold(struct migration *m);
+void mig_act_abandon(struct migration *m);
+void mig_act_release(struct migration *m);
+void mig_act_finish(struct migration *m);
+
+/* --- mig_doubt.c --- */
+void mig_act_ask(struct migration *m);
+
+/* --- mig_journal.c --- */
+/** mig_journal_open() - begin the job's journal with all that a restarted agent must know */
+int mig_journal_open(struct migration *m, struct error *err);
+/** mig_journal_note() - append a record {"type": @type}, synced. Return: 0 or -errno with @err filled */
+int mig_journal_note(struct migration *m, const char *type, struct error *err);
+/** mig_journal_end() - the last record: state, owner, error; a failure is only logged */
+void mig_journal_end(struct migration *m);
+
+#endif

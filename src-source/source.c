@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "source.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+#include <systemd/sd-daemon.h>
+
+#include "guests.h"
+#include "migration.h"
+#include "util/cleanup.h"
+#include "util/clock.h"
+#include "util/fdio.h"
+#include "util/log.h"
+
+static int load_tls(struct source *s, struct error *err)
+{
+	const struct conf_tls *t = &s->conf.tls;
+	struct tls_files files = {.ca = t->ca, .cert = t->cert, .key = t->key, .crl = t->crl};
+	struct tls_ctx *ctx;
+	int r = tls_ctx_new(&files, TLS_CLIENT, &ctx, err);
+
+	if (r < 0)
+		return r;
+	tls_ctx_unref(s->tls);
+	s->tls = ctx;
+	return 0;
+}
+
+static void on_hangup(evutil_socket_t sig, short what, void *arg)
+{
+	struct error err = {0};
+
+	(void)sig;
+	(void)what;
+	if (load_tls(arg, &err) < 0)
+		log_error("certificates not reloaded, the old ones stay in use: %s", err.msg);
+	else
+		log_info("certificates reloaded");
+}
+
+static void on_terminate(evutil_socket_t sig, short what, void *arg)
+{
+	struct source *s = arg;
+
+	(void)what;
+	log_info("%s: ending", strsignal(sig));
+	sd_notify(0, "STOPPING=1");
+	loop_stop(s->loop);
+}
+
+static int make_folders(struct source *s, struct error *err)
+{
+	const char *dirs[] = {s->conf.run_dir, s->conf.state_dir};
+
+	for (size_t i = 0; i < ARRAY_SIZE(dirs); i++) {
+		int r = fdio_mkdir_p(dirs[i], 0750);
+
+		if (r < 0)
+			return error_set(err, r, NULL, "cannot make folder %s: %s", dirs[i],
+					 strerror(-r));
+	}
+	return 0;
+}
+
+static int start(struct source *s, struct error *err)
+{
+	struct attach_config ac = {.path = s->conf.attach,
+				   .mode = 0660,
+				   .listen_fd = -1,
+				   .fn = guests_attach,
+				   .arg = s};
+	int r = make_folders(s, err);
+
+	if (!r)
+		r = load_tls(s, err);
+	if (r < 0)
+		return r;
+	if (uffd_probe(&s->caps, &s->uffd_error) < 0)
+		log_warn("%s", s->uffd_error.msg);
+	r = guests_configure(s, err);
+	if (!r)
+		r = migration_load_all(s, err);
+	if (!r)
+		r = attach_new(s->loop, &ac, &s->attach, err);
+	if (!r)
+		r = api_listen(s, err);
+	return r;
+}
+
+static void stop(struct source *s)
+{
+	rest_server_free(s->rest);
+	attach_free(s->attach);
+	migration_end_all(s);
+	guests_free(s);
+	tls_ctx_unref(s->tls);
+	conf_source_clear(&s->conf);
+	loop_free(s->loop);
+}
+
+int source_serve(const char *config)
+{
+	struct source s = {.started_us = clock_wall_us()};
+	struct event *signals[3] = {0};
+	struct error err = {0};
+	int r = conf_source_load(config, &s.conf, &err);
+
+	if (!r && !(s.loop = loop_new()))
+		r = error_set(&err, -ENOMEM, NULL, "out of memory");
+	if (!r)
+		r = start(&s, &err);
+	if (r < 0) {
+		log_error("cannot start: %s", err.msg);
+		if (s.loop)
+			stop(&s);
+		return 2;
+	}
+	signals[0] = evsignal_new(loop_base(s.loop), SIGHUP, on_hangup, &s);
+	signals[1] = evsignal_new(loop_base(s.loop), SIGTERM, on_terminate, &s);
+	signals[2] = evsignal_new(loop_base(s.loop), SIGINT, on_terminate, &s);
+	for (size_t i = 0; i < ARRAY_SIZE(signals); i++)
+		evsignal_add(signals[i], NULL);
+	sd_notify(0, "READY=1");
+	log_info("decant-source " DECANT_VERSION " serves; guests attach at %s", s.conf.attach);
+	r = loop_run(s.loop);
+	for (size_t i = 0; i < ARRAY_SIZE(signals); i++)
+		event_free(signals[i]);
+	stop(&s);
+	return r < 0 ? 1 : 0;
+}

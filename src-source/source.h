@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The source agent: everything that lives as long as the daemon does. All of it is the loop's. */
+#ifndef DECANT_SOURCE_H
+#define DECANT_SOURCE_H
+
+#include "conf/conf_source.h"
+#include "guest/attach.h"
+#include "rest/rest_server.h"
+#include "tls/tls_ctx.h"
+#include "uffd/uffd.h"
+#include "util/loop.h"
+
+struct migration;
+struct source_guest;
+
+/** SOURCE_JOBS_MAX - ended migrations that are remembered */
+#define SOURCE_JOBS_MAX 1000
+
+/**
+ * struct source - the daemon
+ * @conf:	configuration, fixed
+ * @tls:	context of new connections; replaced on SIGHUP
+ * @caps:	what the kernel can do, valid if @uffd_error is empty
+ * @uffd_error:	why there is no userfaultfd at all
+ * @guests:	list of the guests of this host
+ * @migrations:	list of jobs, newest first
+ * @started_us:	clock_wall_us() of the start
+ */
+struct source {
+	struct loop *loop;
+	struct conf_source conf;
+	struct tls_ctx *tls;
+	struct uffd_caps caps;
+	struct error uffd_error;
+	struct attach *attach;
+	struct rest_server *rest;
+	struct source_guest *guests;
+	struct migration *migrations;
+	uint64_t started_us;
+};
+
+/**
+ * source_serve() - run the daemon until SIGTERM or SIGINT
+ * @config:	path of the configuration
+ *
+ * Return: exit code of the process
+ */
+int source_serve(const char *config);
+
+/** api_listen() - open the REST interface (api.c). Return: 0, or -errno with @err filled */
+int api_listen(struct source *s, struct error *err);
+
+#endif

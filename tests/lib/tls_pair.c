@@ -51,7 +51,7 @@ void tls_pair_sockets(int fd[static 2])
 
 void tls_pair_buffers(int fd)
 {
-	int small = 1;
+	int small = 32768;
 
 	setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &small, sizeof(small));
 	setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof(small));

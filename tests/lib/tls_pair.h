@@ -14,7 +14,7 @@ int tls_pair_listen(const char *host, char port[static TLS_PAIR_PORT]);
 /** tls_pair_sockets() - two connected TCP sockets on 127.0.0.1: [0] dialled, [1] accepted */
 void tls_pair_sockets(int fd[static 2]);
 
-/** tls_pair_buffers() - make a socket's buffers as small as they go */
+/** tls_pair_buffers() - make a socket's buffers so small that a few records fill them */
 void tls_pair_buffers(int fd);
 
 /**

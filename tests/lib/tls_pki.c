@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <sys/wait.h>
 
+#define DIR_ENV "DECANT_TEST_TLS_DIR"
+
 int tls_pki_certs(const char *fmt, ...)
 {
 	char line[2 * PATH_MAX];
@@ -40,4 +42,42 @@ static int remove_one(const char *path, const struct stat *st, int flag, struct 
 void tls_pki_remove(const char *dir)
 {
 	nftw(dir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+}
+
+void tls_pki_begin(void)
+{
+	const char *top = getenv("TMPDIR");
+	char dir[PATH_MAX];
+
+	snprintf(dir, sizeof(dir), "%s/decant-tls-XXXXXX", top ? top : "/tmp");
+	if (!mkdtemp(dir) || setenv(DIR_ENV, dir, 1)) {
+		perror(dir);
+		abort();
+	}
+}
+
+const char *tls_pki_dir(void)
+{
+	return getenv(DIR_ENV);
+}
+
+void tls_pki_end(void)
+{
+	tls_pki_remove(tls_pki_dir());
+}
+
+struct tls_ctx *tls_pki_context(enum tls_role role, const char *sub, const char *name)
+{
+	struct error err = {0};
+	struct tls_ctx *ctx;
+	char dir[PATH_MAX];
+	struct tls_pki p;
+
+	snprintf(dir, sizeof(dir), "%s/%s", tls_pki_dir(), sub);
+	tls_pki_files(&p, dir, name);
+	if (tls_ctx_new(&p.files, role, &ctx, &err)) {
+		fprintf(stderr, "%s\n", err.msg);
+		abort();
+	}
+	return ctx;
 }

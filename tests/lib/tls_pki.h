@@ -28,6 +28,23 @@ int tls_pki_certs(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 /** tls_pki_files() - fill @p for host @name of the CA in folder @dir, with its revocation list */
 void tls_pki_files(struct tls_pki *p, const char *dir, const char *name);
 
+/**
+ * tls_pki_begin() - a new folder for the certificates of a test program
+ *
+ * Call it in a PRE_ALL hook. Criterion runs each test in a process of its own, so the name is kept
+ * in the environment, for tls_pki_dir().
+ */
+void tls_pki_begin(void);
+
+/** tls_pki_dir() - Return: the folder that tls_pki_begin() made */
+const char *tls_pki_dir(void);
+
+/** tls_pki_end() - delete it; for a POST_ALL hook */
+void tls_pki_end(void);
+
+/** tls_pki_context() - the context of host @name of the CA in subfolder @sub; aborts on failure */
+struct tls_ctx *tls_pki_context(enum tls_role role, const char *sub, const char *name);
+
 /** tls_pki_remove() - delete a folder and all below it */
 void tls_pki_remove(const char *dir);
 

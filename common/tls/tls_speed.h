@@ -7,7 +7,7 @@
 #include "util/error.h"
 
 /**
- * struct tls_speed - bytes per second of one thread, sealing records of 16 KiB in memory
+ * struct tls_speed - bytes per second of one thread's time, sealing records of 16 KiB in memory
  * @aes128gcm:		AES-128-GCM
  * @chacha20poly1305:	ChaCha20-Poly1305
  */
@@ -17,7 +17,7 @@ struct tls_speed {
 };
 
 /**
- * tls_speed_measure() - measure both, about 50 ms each on the calling thread
+ * tls_speed_measure() - measure both, about 50 ms of the calling thread's time each
  * @ret:	untouched on failure
  *
  * Return: 0, or -errno with @err filled

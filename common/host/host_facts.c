@@ -47,7 +47,7 @@ static json_t *meminfo(const char *text, const char *field)
 
 	if (!at || sscanf(at + strlen(field), ": %" SCNu64 " kB", &kb) != 1)
 		return json_null();
-	return json_integer((json_int_t)(kb * 1024));
+	return json_integer((json_int_t)kb * 1024);
 }
 
 json_t *host_memory(void)
@@ -59,8 +59,8 @@ json_t *host_memory(void)
 	if (fdio_read_file("/proc/meminfo", SMALL_FILE, &text) < 0)
 		text = NULL;
 	if (statvfs("/dev/shm", &fs) == 0) {
-		total = json_integer((json_int_t)(fs.f_blocks * fs.f_frsize));
-		unused = json_integer((json_int_t)(fs.f_bavail * fs.f_frsize));
+		total = json_integer((json_int_t)fs.f_blocks * (json_int_t)fs.f_frsize);
+		unused = json_integer((json_int_t)fs.f_bavail * (json_int_t)fs.f_frsize);
 	}
 	return json_pack("{s:o, s:o, s:o, s:o}", "total_bytes", meminfo(text, "MemTotal"),
 			 "available_bytes", meminfo(text, "MemAvailable"), "shm_total_bytes", total,
@@ -117,8 +117,8 @@ static json_t *huge_pool(const char *dir, uint64_t kb)
 
 	snprintf(total, sizeof(total), HUGE_DIR "/%s/nr_hugepages", dir);
 	snprintf(unused, sizeof(unused), HUGE_DIR "/%s/free_hugepages", dir);
-	return json_pack("{s:I, s:s, s:o, s:o}", "bytes", (json_int_t)(kb * 1024), "kind",
-			 "hugetlb", "total", file_number(total), "free", file_number(unused));
+	return json_pack("{s:I, s:s, s:o, s:o}", "bytes", (json_int_t)kb * 1024, "kind", "hugetlb",
+			 "total", file_number(total), "free", file_number(unused));
 }
 
 static int is_pool(const struct dirent *d)

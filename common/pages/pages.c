@@ -196,13 +196,13 @@ static const char *header_fault(const struct pages *p, const struct pages_what *
 {
 	const struct pages_header *h = p->map;
 
-	if (memcmp(h->magic, pages_magic, sizeof(h->magic)))
+	if (memcmp(h->magic, pages_magic, sizeof(h->magic)) != 0)
 		return "is not a file of page states, or was never finished";
 	if (h->version != PAGES_VERSION || h->header != PAGES_HEADER)
 		return "was written by another version";
 	if (h->what.npages != what->npages || h->what.page_size != what->page_size)
 		return "is about a block of another size";
-	if (memcmp(h->what.id, what->id, sizeof(h->what.id)))
+	if (memcmp(h->what.id, what->id, sizeof(h->what.id)) != 0)
 		return "is about another block";
 	return NULL;
 }

@@ -17,8 +17,8 @@
 
 static_assert(UFFD_F_THREAD_ID == UFFD_FEATURE_THREAD_ID, "feature bits are the kernel's");
 static_assert(UFFD_F_EVENT_REMOVE == UFFD_FEATURE_EVENT_REMOVE, "feature bits are the kernel's");
-static_assert(UFFD_CAN_COPY == (UINT64_C(1) << _UFFDIO_COPY), "ioctl bits are the kernel's");
-static_assert(UFFD_CAN_API == (UINT64_C(1) << _UFFDIO_API), "ioctl bits are the kernel's");
+static_assert(UFFD_CAN_COPY >> _UFFDIO_COPY == 1, "ioctl bits are the kernel's");
+static_assert(UFFD_CAN_API >> _UFFDIO_API == 1, "ioctl bits are the kernel's");
 static_assert(UFFD_MODE_MISSING == UFFDIO_REGISTER_MODE_MISSING, "modes are the kernel's");
 static_assert(UFFD_MODE_WP == UFFDIO_REGISTER_MODE_WP, "modes are the kernel's");
 static_assert(sizeof(struct uffd_msg) == 32, "messages of the kernel are 32 bytes");

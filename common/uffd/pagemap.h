@@ -91,6 +91,9 @@ int pagemap_present(int fd, uint64_t start, uint64_t end, PAGEMAP_RUN_FN(fn), vo
  * pagemap_file_data() - report the parts of [0, len) of a file that are not holes
  * @fd:		of tmpfs or a memfd; on hugetlbfs, which knows no holes, all is data
  *
+ * A page that fallocate(2) reserved and nobody touched counts as a hole here, but does not fault and
+ * refuses UFFDIO_COPY with EEXIST. So to empty a file punch all of it, not only what is reported.
+ *
  * Works on a file description of its own where /proc lets it, so that the position of a descriptor
  * shared with the guest does not move.
  *

@@ -120,7 +120,7 @@ uint64_t bitmap_count(const struct bitmap *b)
 /* First bit at or after @from that differs from @flip's, where @flip is all zeros or all ones. */
 static uint64_t next(const struct bitmap *b, uint64_t from, uint64_t flip)
 {
-	uint64_t n = nwords(b), w = WORD(from), v, bit;
+	uint64_t n = nwords(b), w = WORD(from), v;
 
 	if (from >= b->nbits)
 		return b->nbits;
@@ -130,9 +130,8 @@ static uint64_t next(const struct bitmap *b, uint64_t from, uint64_t flip)
 			return b->nbits;
 		v = load(b, w) ^ flip;
 	}
-	bit = w * 64 + (uint64_t)__builtin_ctzll(v);
-	/* Behind @nbits all bits are clear, which a search for clear ones must not report. */
-	return bit < b->nbits ? bit : b->nbits;
+	/* Bits behind the last one are clear: where nothing else is, @nbits is the first of them. */
+	return w * 64 + (uint64_t)__builtin_ctzll(v);
 }
 
 uint64_t bitmap_next_set(const struct bitmap *b, uint64_t from)

@@ -129,6 +129,7 @@ static void drain(struct loop *l)
 		run_item(l, it);
 		pthread_mutex_lock(&l->lock);
 	}
+	/* Also for a later loop_run(), if this one has been stopped. */
 	if (l->head)
 		wake(l);
 	pthread_mutex_unlock(&l->lock);
@@ -244,7 +245,6 @@ int loop_run(struct loop *l)
 	l->running = true;
 	l->ended = false;
 	pthread_mutex_unlock(&l->lock);
-	wake(l); /* for what an earlier loop_run() left in the queue */
 	errno = 0;
 	ret = event_base_loop(l->base, EVLOOP_NO_EXIT_ON_EMPTY) < 0 ? -(errno ? errno : EIO) : 0;
 	__atomic_store_n(&l->stop, false, __ATOMIC_RELEASE);

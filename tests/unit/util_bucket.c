@@ -111,6 +111,11 @@ Test(bucket, extremes_do_not_wrap)
 	for (int i = 0; i < 10; i++)
 		cr_assert(gt(u64, bucket_take(&b, UINT64_MAX, 0), UINT64_MAX / 4));
 	cr_assert(lt(i64, b.tokens, 0));
+	bucket_init(&b, 1, 0);
+	for (int i = 0; i < 10; i++) {
+		bucket_take(&b, INT64_MAX / 2, 0);
+		cr_assert(lt(i64, b.tokens, 0));
+	}
 	bucket_init(&b, INT64_MAX, 0);
 	bucket_take(&b, INT64_MAX, 0);
 	cr_assert(zero(u64, bucket_take(&b, 0, UINT64_MAX)));

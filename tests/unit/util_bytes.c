@@ -70,6 +70,17 @@ Test(bytes, read_back)
 	cr_assert(eq(ptr, (void *)r.what, NULL));
 }
 
+/* Where fields of the message above start and end. */
+static bool is_field_end(size_t len)
+{
+	static const size_t ends[] = {0, 1, 3, 7, 15, 18, 23, 25};
+
+	for (size_t i = 0; i < sizeof(ends) / sizeof(ends[0]); i++)
+		if (ends[i] == len)
+			return true;
+	return false;
+}
+
 /* Each buffer size that is too small fails, writes nothing behind it, and stays failed. */
 Test(bytes, writer_cut_at_each_byte)
 {
@@ -82,6 +93,7 @@ Test(bytes, writer_cut_at_each_byte)
 		put_all(&w);
 		cr_assert(w.failed, "capacity %zu", cap);
 		cr_assert(le(sz, w.len, cap));
+		cr_assert(is_field_end(w.len), "half a field: %zu", w.len);
 		cr_assert(zero(int, memcmp(buf, golden, w.len)));
 		for (size_t i = cap; i < sizeof(buf); i++)
 			cr_assert(eq(u8, buf[i], 0x5a));

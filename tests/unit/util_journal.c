@@ -164,7 +164,7 @@ Test(journal, torn_at_each_byte)
 {
 	json_t *records;
 	struct journal *j;
-	size_t two, three;
+	size_t two, three, len;
 	struct box b;
 
 	box_init(&b);
@@ -178,6 +178,8 @@ Test(journal, torn_at_each_byte)
 		j = box_open(&b, &records);
 		check_records(records, 2);
 		json_decref(records);
+		free(slurp(&b, &len));
+		cr_assert(eq(sz, len, two));
 		append(&b, j, 2);
 		journal_close(j);
 		j = box_open(&b, &records);

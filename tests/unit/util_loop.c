@@ -318,14 +318,23 @@ static void note(void *arg)
 	loop_stop(t->l);
 }
 
+static void nothing(void *arg)
+{
+	(void)arg;
+}
+
 static void arm_after_a_delay(void *arg)
 {
 	struct timing *t = arg;
 
-	/* The loop's idea of now must not be that of the callback's start. */
+	/*
+	 * The loop's idea of now must not be that of the callback's start. More work makes it look
+	 * at its timers again at once.
+	 */
 	usleep(30000);
 	t->start = clock_us();
 	t->timer = loop_timer(t->l, 20000, note, t);
+	loop_post(t->l, nothing, NULL);
 }
 
 Test(loop, timers_are_not_early)
@@ -337,6 +346,22 @@ Test(loop, timers_are_not_early)
 	event_free(t.timer);
 	cr_assert(ge(u64, t.fired - t.start, 20000));
 	cr_assert(lt(u64, t.fired - t.start, 2000000));
+	loop_free(t.l);
+}
+
+/* Not even by the grain of a coarse clock, at whatever moment of a tick they are armed. */
+Test(loop, short_timers_are_not_early)
+{
+	struct timing t = {.l = loop_new()};
+
+	for (useconds_t i = 0; i < 40; i++) {
+		usleep(i * 100);
+		t.start = clock_us();
+		t.timer = loop_timer(t.l, 1500, note, &t);
+		cr_assert(zero(int, loop_run(t.l)));
+		cr_assert(ge(u64, t.fired - t.start, 1500));
+		event_free(t.timer);
+	}
 	loop_free(t.l);
 }
 

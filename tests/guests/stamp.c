@@ -590,7 +590,8 @@ static const char usage[] =
 	"  --report FILE      JSON, written anew several times a second\n"
 	"  --state-kb N       ballast in the saved state\n"
 	"  --paused           start paused  --dma  do not declare the blocks free of DMA\n"
-	"Signals: USR1 verify every page; USR2 toggle the guest's own pause.\n";
+	"Signals: USR1 verify every page; USR2 toggle the guest's own pause; HUP forget the\n"
+	"longest stall so far.\n";
 
 static const struct option options[] = {
 	{"name", 1, NULL, 'n'},    {"attach", 1, NULL, 'a'}, {"mb", 1, NULL, 'm'},
@@ -697,6 +698,9 @@ static void live(struct stamp *s, const sigset_t *signals)
 			s->wish = !s->wish;
 			decant_guest_set_paused(s->guest, s->wish);
 			break;
+		case SIGHUP:
+			set(s->longest_stall_us, 0);
+			break;
 		case SIGTERM:
 		case SIGINT:
 			set(s->quit, true);
@@ -758,6 +762,7 @@ int main(int argc, char **argv)
 	sigemptyset(&signals);
 	sigaddset(&signals, SIGUSR1);
 	sigaddset(&signals, SIGUSR2);
+	sigaddset(&signals, SIGHUP);
 	sigaddset(&signals, SIGTERM);
 	sigaddset(&signals, SIGINT);
 	pthread_sigmask(SIG_BLOCK, &signals, NULL);

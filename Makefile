@@ -110,14 +110,17 @@ UNIT_BIN     := $(patsubst tests/unit/%.c,$(BUILD)/tests/unit/%,$(wildcard tests
 INTEG_BIN    := $(patsubst tests/integration/%.c,$(BUILD)/tests/integration/%,$(wildcard tests/integration/*.c))
 PLATFORM_BIN := $(patsubst tests/platform/%.c,$(BUILD)/tests/platform/%,$(wildcard tests/platform/*.c))
 GUEST_BIN    := $(patsubst tests/guests/%.c,$(BUILD)/tests/guests/%,$(wildcard tests/guests/*.c))
+DEMO_BIN     := $(BUILD)/tests/demo/demo
 BENCH_BIN    := $(patsubst tests/bench/%.c,$(BUILD)/tests/bench/%,$(wildcard tests/bench/*.c))
-TESTLIB_OBJ  := $(call obj,$(wildcard tests/lib/*.c))
+TESTLIB      := $(BUILD)/libtests.a
 AGENT_LIBS   := $(BUILD)/libsource.a $(BUILD)/libdest.a $(BUILD)/libproto.a $(BUILD)/libcommon.a
 
-$(BUILD)/tests/unit/%: $(BUILD)/obj/tests/unit/%.o $(TESTLIB_OBJ) $(AGENT_LIBS) $(BUILD)/libdecant-guest.a
+$(TESTLIB): $(call obj,$(wildcard tests/lib/*.c))
+	$(archive)
+$(BUILD)/tests/unit/%: $(BUILD)/obj/tests/unit/%.o $(TESTLIB) $(AGENT_LIBS) $(BUILD)/libdecant-guest.a
 	$(call say,LD,$@)
 	$(Q)mkdir -p $(@D) && $(CC) -o $@ $^ $(LDFLAGS_) $(LIBS) -lcriterion
-$(BUILD)/tests/integration/%: $(BUILD)/obj/tests/integration/%.o $(TESTLIB_OBJ) $(BUILD)/libproto.a $(BUILD)/libcommon.a
+$(BUILD)/tests/integration/%: $(BUILD)/obj/tests/integration/%.o $(TESTLIB) $(BUILD)/libproto.a $(BUILD)/libcommon.a
 	$(call say,LD,$@)
 	$(Q)mkdir -p $(@D) && $(CC) -o $@ $^ $(LDFLAGS_) $(LIBS) -lcriterion
 $(BUILD)/tests/platform/%: $(BUILD)/obj/tests/platform/%.o
@@ -126,18 +129,23 @@ $(BUILD)/tests/platform/%: $(BUILD)/obj/tests/platform/%.o
 $(BUILD)/tests/guests/%: $(BUILD)/obj/tests/guests/%.o $(BUILD)/libdecant-guest.a
 	$(call say,LD,$@)
 	$(Q)mkdir -p $(@D) && $(CC) -o $@ $^ $(LDFLAGS_)
-$(BUILD)/tests/bench/%: $(BUILD)/obj/tests/bench/%.o $(TESTLIB_OBJ) $(BUILD)/libproto.a $(BUILD)/libcommon.a
+$(BENCH_BIN) $(DEMO_BIN): $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(TESTLIB) $(BUILD)/libproto.a $(BUILD)/libcommon.a
 	$(call say,LD,$@)
 	$(Q)mkdir -p $(@D) && $(CC) -o $@ $^ $(LDFLAGS_) $(LIBS)
 
 SANITIZERS := address undefined thread
 TESTS := $(UNIT_BIN) $(INTEG_BIN) $(PLATFORM_BIN) $(GUEST_BIN)
+CERTS := build/test-certs/complete
+
+$(CERTS): tests/lib/certs deploy/decant-certs
+	$(call say,CERTS,$(@D))
+	$(Q)tests/lib/certs $(@D)
 
 .PHONY: deps tests sanitized test test-full bench demo
 deps:
 	$(Q)tests/deps build test
 $(UNIT_BIN) $(INTEG_BIN): | deps
-tests: $(TESTS)
+tests: $(TESTS) $(CERTS)
 sanitized: all
 	$(Q)for s in $(SANITIZERS); do $(MAKE) --no-print-directory SAN=$$s all || exit; done
 test: deps all tests sanitized
@@ -145,10 +153,10 @@ test: deps all tests sanitized
 test-full: deps all tests sanitized
 	$(Q)for s in address undefined; do $(MAKE) --no-print-directory SAN=$$s tests || exit; done
 	$(Q)tests/run --full
-bench: all $(BENCH_BIN) $(GUEST_BIN)
+bench: all $(BENCH_BIN) $(GUEST_BIN) $(CERTS)
 	$(Q)for b in $(BENCH_BIN); do $$b || exit; done
-demo: all $(GUEST_BIN)
-	$(Q)tests/demo/demo
+demo: all $(GUEST_BIN) $(CERTS) $(DEMO_BIN)
+	$(Q)$(DEMO_BIN)
 
 # --- style -------------------------------------------------------------------------------------
 C_FILES := $(shell git ls-files '*.c' '*.h' 2>/dev/null)

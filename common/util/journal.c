@@ -222,7 +222,7 @@ static int undo(struct journal *j, int r, bool synced_failed, struct error *err)
 			 j->broken ? "; the journal is closed for writing until a restart" : "");
 }
 
-int journal_append(struct journal *j, const json_t *record, struct error *err)
+static int append(struct journal *j, const json_t *record, bool sync, struct error *err)
 {
 	CLEANUP_FREE char *line = NULL;
 	ssize_t n;
@@ -242,10 +242,30 @@ int journal_append(struct journal *j, const json_t *record, struct error *err)
 	r = fdio_pwrite_full(j->fd, line, (size_t)n, j->size);
 	if (r < 0)
 		return undo(j, r, false, err);
-	if (fdatasync(j->fd))
+	if (sync && fdatasync(j->fd))
 		return undo(j, -errno, true, err);
 	j->size += (uint64_t)n;
 	return 0;
+}
+
+int journal_append(struct journal *j, const json_t *record, struct error *err)
+{
+	return append(j, record, true, err);
+}
+
+int journal_write(struct journal *j, const json_t *record, struct error *err)
+{
+	return append(j, record, false, err);
+}
+
+int journal_sync(struct journal *j, struct error *err)
+{
+	if (j->broken)
+		return error_set(err, -EIO, NULL, "%s: an earlier append failed", j->path);
+	if (!fdatasync(j->fd))
+		return 0;
+	j->broken = true;
+	return error_set(err, -errno, NULL, "%s: cannot sync: %m", j->path);
 }
 
 void journal_close(struct journal *j)

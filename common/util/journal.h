@@ -29,6 +29,15 @@ int journal_open(const char *path, struct journal **ret, json_t **ret_records, s
  * refuses further use
  */
 int journal_append(struct journal *j, const json_t *record, struct error *err);
+/**
+ * journal_write() - write one record and do not sync it
+ *
+ * For a moment that cannot wait for a disk: the record outlives the death of the process, and is as
+ * good as lost if the whole machine dies before journal_sync(). Return: as journal_append()
+ */
+int journal_write(struct journal *j, const json_t *record, struct error *err);
+/** journal_sync() - fdatasync(2) what was written. Return: 0 or -errno with @err filled; after a failure the journal refuses further use */
+int journal_sync(struct journal *j, struct error *err);
 /** journal_close() - NULL is fine */
 void journal_close(struct journal *j);
 

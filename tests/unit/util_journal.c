@@ -414,3 +414,34 @@ Test(journal, killed_while_appending)
 	}
 	box_remove(&b);
 }
+
+/* What was written without a sync outlives the process, and later records come behind it. */
+Test(journal, written_and_killed)
+{
+	struct box b;
+	struct journal *j;
+	json_t *records = NULL;
+	pid_t pid;
+
+	box_init(&b);
+	pid = fork();
+	if (!pid) {
+		json_t *rec = json_pack("{s:i, s:s}", "n", 0, "text", "two\nlines, \xc3\xa4");
+
+		if (!journal_open(b.path, &j, NULL, &b.err) && !journal_write(j, rec, &b.err))
+			kill(getpid(), SIGKILL);
+		_exit(1);
+	}
+	cr_assert(eq(int, waitpid(pid, &(int){0}, 0), pid));
+	j = box_open(&b, &records);
+	check_records(records, 1);
+	json_decref(records);
+	append(&b, j, 1);
+	cr_assert(zero(int, journal_sync(j, &b.err)));
+	journal_close(j);
+	j = box_open(&b, &records);
+	check_records(records, 2);
+	json_decref(records);
+	journal_close(j);
+	box_remove(&b);
+}

@@ -1,0 +1,411 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "fault.h"
+#include <errno.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <pthread.h>
+#include <sched.h>
+#include <semaphore.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/resource.h>
+#include "frame.h"
+#include "uffd/uffd.h"
+#include "util/cleanup.h"
+#include "util/clock.h"
+#include "util/log.h"
+
+/* Frames of the urgent channel before the userfaultfd is looked at again. */
+#define FRAMES_AT_ONCE 8
+/* Requests that can wait to be written: one for each of 25,000 threads of the guest. */
+#define REQUESTS_MAX (1u << 20)
+
+/**
+ * struct fault - the thread; the rest belongs to it, but for the atomics
+ * @place, @ops, @arg: see fault_start()
+ * @urgent:	owned; NULL without one, or when it is lost
+ * @in, @out:	of @urgent
+ * @tally:	of @urgent
+ * @io:		how placing waits in this thread
+ * @thread:	joined by fault_stop()
+ * @started:	posted by the thread
+ * @wake_fd:	eventfd: @quit or @hold have changed
+ * @quit, @hold: see fault_stop(), fault_hold()
+ * @told:	bit for each enum fault_trouble
+ * @later, @nlater, @later_cap: events that were read while a page was being placed
+ * @m:		a message to send
+ */
+struct fault {
+	struct place *place;
+	const struct fault_ops *ops;
+	void *arg;
+	struct tls_chan *urgent;
+	struct frame_reader in;
+	struct frame_writer out;
+	struct tally *tally;
+	struct place_io io;
+	pthread_t thread;
+	sem_t started;
+	int wake_fd;
+	_Atomic bool quit;
+	_Atomic bool hold;
+	unsigned int told;
+	struct uffd_event *later;
+	size_t nlater;
+	size_t later_cap;
+	struct msg m;
+};
+
+static void trouble(struct fault *f, enum fault_trouble what, const struct error *err)
+{
+	if (f->told & 1u << what)
+		return;
+	f->told |= 1u << what;
+	f->ops->trouble(f->arg, what, err);
+}
+
+static void drop_urgent(struct fault *f)
+{
+	tls_chan_free(f->urgent);
+	f->urgent = NULL;
+	atomic_store(&f->hold, true);
+}
+
+/* P19: what was asked for stays noted in place.h; it is asked for again when there is a way. */
+static void lose_urgent(struct fault *f, const struct error *err)
+{
+	drop_urgent(f);
+	trouble(f, FAULT_LOST, err);
+}
+
+static void flush(struct fault *f)
+{
+	struct error err = {0};
+	int r = f->urgent ? frame_writer_flush(&f->out, f->urgent, &err) : 0;
+
+	if (r && r != -EAGAIN)
+		lose_urgent(f, &err);
+}
+
+/* --- faults --- */
+
+static void ask(struct fault *f, unsigned int block, uint64_t page)
+{
+	const struct place_block *b = &f->place->blocks[block];
+
+	f->m.type = MSG_REQUEST;
+	f->m.request = (struct msg_request){
+		.block = block, .offset = page << b->shift, .length = b->page_size};
+	if (atomic_load_explicit(&f->hold, memory_order_relaxed))
+		return;
+	if (!f->urgent) {
+		f->ops->request(f->arg, &f->m.request);
+	} else if (frame_writer_put(&f->out, &f->m)) {
+		struct error err = {0};
+
+		error_set(&err, -ENOBUFS, "lost",
+			  "urgent channel: the source does not read its requests");
+		lose_urgent(f, &err);
+	}
+}
+
+static void on_fault(struct fault *f, const struct uffd_event *ev, uint64_t now_us)
+{
+	struct error err = {0};
+	unsigned int block;
+	uint64_t page;
+	int r;
+
+	if (!place_find(f->place, ev->addr, &block, &page)) {
+		error_set(&err, -EFAULT, "fault-outside",
+			  "the guest faults at 0x%" PRIx64
+			  ", which is in none of its blocks: it is held",
+			  ev->addr);
+		trouble(f, FAULT_BROKEN, &err);
+		return;
+	}
+	r = place_fault(f->place, &f->io, block, page, now_us, &err);
+	if (r == PLACE_ASK)
+		ask(f, block, page);
+	else if (r < 0 && r != -ESRCH && r != -ECANCELED)
+		trouble(f, FAULT_BROKEN, &err);
+}
+
+/* Events are acted on in the order in which the kernel gives them: faults first, then the rest. */
+static void on_event(struct fault *f, struct uffd_event *ev, uint64_t now_us)
+{
+	struct error err = {0};
+	int r;
+
+	switch (ev->kind) {
+	case UFFD_EV_FAULT:
+		on_fault(f, ev, now_us);
+		break;
+	case UFFD_EV_REMOVE:
+	case UFFD_EV_UNMAP:
+		r = place_removed(f->place, &f->io, ev->addr, ev->len, &err);
+		log_debug("fault: the guest gave back %" PRIu64 " bytes at 0x%" PRIx64, ev->len,
+			  ev->addr);
+		if (r && r != -ESRCH && r != -ECANCELED)
+			trouble(f, FAULT_BROKEN, &err);
+		break;
+	case UFFD_EV_FORK:
+		close(ev->fd);
+		log_warn("the guest has forked: its child is not migrated");
+		break;
+	default:
+		log_warn("userfaultfd event %u passed over", (unsigned int)ev->raw);
+	}
+}
+
+static bool keep_for_later(struct fault *f, const struct uffd_event *ev)
+{
+	if (f->nlater == f->later_cap) {
+		size_t cap = f->later_cap * 2 + UFFD_READ_MAX;
+		struct uffd_event *p = reallocarray(f->later, cap, sizeof(*p));
+
+		if (!p)
+			return false;
+		f->later = p;
+		f->later_cap = cap;
+	}
+	f->later[f->nlater++] = *ev;
+	return true;
+}
+
+/*
+ * Placing met an event that has to be read first. A removed range is noted at once, so that the page
+ * under way is not placed into it; the rest waits until the page under way is done.
+ */
+static int again(void *arg)
+{
+	struct fault *f = arg;
+	struct uffd_event ev[UFFD_READ_MAX];
+	int n = uffd_read(f->place->uffd, ev, UFFD_READ_MAX);
+
+	if (n < 0)
+		return n;
+	if (atomic_load_explicit(&f->quit, memory_order_relaxed))
+		return -ECANCELED;
+	/* Nothing to read: the guest's thread is still on its way out of the change. */
+	if (!n)
+		sched_yield();
+	for (int i = 0; i < n; i++) {
+		if (ev[i].kind == UFFD_EV_REMOVE || ev[i].kind == UFFD_EV_UNMAP)
+			place_note_removed(f->place, ev[i].addr, ev[i].len);
+		if (!keep_for_later(f, &ev[i]))
+			return -ENOMEM;
+	}
+	return 0;
+}
+
+/* Return: 0 or -errno: the descriptor is of no use */
+static int read_faults(struct fault *f)
+{
+	struct uffd_event ev[UFFD_READ_MAX];
+	uint64_t now_us;
+	int n;
+
+	do {
+		n = uffd_read(f->place->uffd, ev, UFFD_READ_MAX);
+		if (n < 0)
+			return n;
+		now_us = clock_us();
+		for (int i = 0; i < n; i++)
+			on_event(f, &ev[i], now_us);
+		for (size_t i = 0; i < f->nlater; i++) {
+			struct uffd_event later = f->later[i];
+
+			on_event(f, &later, now_us);
+		}
+		f->nlater = 0;
+		flush(f);
+	} while (n == UFFD_READ_MAX);
+	return 0;
+}
+
+/* --- the urgent channel --- */
+
+static int nack(struct fault *f, const struct msg_pages *m)
+{
+	f->m.type = MSG_NACK;
+	f->m.nack = (struct msg_nack){
+		.block = m->block, .pass = m->pass, .offset = m->offset, .length = m->length};
+	return frame_writer_put(&f->out, &f->m);
+}
+
+static int on_frame(struct fault *f, const struct msg *m, const void *data, struct error *err)
+{
+	int r;
+
+	if (m->type == MSG_ERROR)
+		return error_set(err, -EPROTO, "peer-error",
+				 "the source says on the urgent channel: %s (%s)", m->error.message,
+				 m->error.code);
+	if (m->type != MSG_PAGES)
+		return error_set(err, -EBADMSG, "unexpected-message", "%s on the urgent channel",
+				 msg_type_name(m->type));
+	r = place_pages(f->place, &f->io, &m->pages, data, err);
+	if (r < 0)
+		return r;
+	tally_frame(f->tally, &m->pages, r);
+	return r ? nack(f, &m->pages) : 0;
+}
+
+/* Return: whether more may be there */
+static bool read_urgent(struct fault *f)
+{
+	const struct msg *m;
+	const uint8_t *data;
+
+	for (int i = 0; i < FRAMES_AT_ONCE; i++) {
+		struct error err = {0};
+		int r = frame_reader_next(&f->in, f->urgent, &m, &data, &err);
+
+		if (r == -EAGAIN)
+			return false;
+		if (r && r != -EBADMSG) {
+			lose_urgent(f, &err);
+			return false;
+		}
+		if (!r)
+			r = on_frame(f, m, data, &err);
+		if (r == -ESRCH || r == -ECANCELED)
+			return false;
+		if (r < 0) {
+			error_set(&err, r, NULL, "urgent channel: %s", strerror(-r));
+			drop_urgent(f);
+			trouble(f, FAULT_BROKEN, &err);
+			return false;
+		}
+	}
+	return true;
+}
+
+/* --- the thread --- */
+
+/* Return: 0 or -errno: the userfaultfd is of no use */
+static int step(struct fault *f, bool *more)
+{
+	struct pollfd fds[3] = {
+		{.fd = f->place->uffd, .events = POLLIN},
+		{.fd = f->wake_fd, .events = POLLIN},
+		{.fd = f->urgent ? tls_chan_fd(f->urgent) : -1,
+		 .events = (short)(f->in.events |
+				   (frame_writer_queued(&f->out) ? f->out.events : 0))},
+	};
+	bool pending = f->urgent && *more; /* decrypted, perhaps: poll cannot tell */
+	uint64_t n;
+	int r;
+
+	if (poll(fds, ARRAY_SIZE(fds), pending ? 0 : -1) < 0 && errno != EINTR)
+		return -errno;
+	if (fds[1].revents && read(f->wake_fd, &n, sizeof(n)) < 0 && errno != EAGAIN)
+		return -errno;
+	if (fds[0].revents & (POLLERR | POLLNVAL))
+		return -EBADF;
+	r = fds[0].revents ? read_faults(f) : 0;
+	if (r)
+		return r;
+	if (f->urgent && atomic_load(&f->hold))
+		drop_urgent(f);
+	*more = f->urgent && (pending || fds[2].revents) && read_urgent(f);
+	if (f->urgent)
+		flush(f);
+	return 0;
+}
+
+static void *fault_main(void *arg)
+{
+	struct fault *f = arg;
+	struct error err = {0};
+	bool more = true;
+	int r = 0;
+
+	/* The guest waits for this thread; without the right to it, it goes on as it is. */
+	setpriority(PRIO_PROCESS, 0, -5);
+	log_debug("fault: thread begins, %s urgent channel", f->urgent ? "with" : "without");
+	sem_post(&f->started);
+	while (!r && !atomic_load(&f->quit))
+		r = step(f, &more);
+	if (r) {
+		error_set(&err, r, "userfaultfd", "userfaultfd of the guest: %s", strerror(-r));
+		trouble(f, FAULT_ENDED, &err);
+	}
+	log_debug("fault: thread ends, %" PRIu64 " faults, %" PRIu64 " requests",
+		  atomic_load(&f->place->faults), atomic_load(&f->place->requests));
+	return NULL;
+}
+
+static void fault_free(struct fault *f)
+{
+	drop_urgent(f);
+	frame_reader_free(&f->in);
+	frame_writer_free(&f->out);
+	if (f->wake_fd >= 0)
+		close(f->wake_fd);
+	sem_destroy(&f->started);
+	free(f->later);
+	free(f);
+}
+
+int fault_start(struct place *place, struct tls_chan *urgent, struct tally *tally,
+		const struct fault_ops *ops, void *arg, struct fault **ret)
+{
+	struct fault *f = calloc(1, sizeof(*f));
+	int r = 0;
+
+	if (!f) {
+		tls_chan_free(urgent);
+		return -ENOMEM;
+	}
+	f->place = place;
+	f->tally = tally;
+	f->ops = ops;
+	f->arg = arg;
+	f->io = (struct place_io){again, f};
+	sem_init(&f->started, 0, 0);
+	f->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (f->wake_fd < 0)
+		r = -errno;
+	f->urgent = urgent;
+	if (!r && urgent)
+		r = frame_reader_init(&f->in, MSG_CHANNEL_URGENT, true);
+	if (!r && urgent)
+		r = frame_writer_init(&f->out, REQUESTS_MAX);
+	if (!r)
+		r = -pthread_create(&f->thread, NULL, fault_main, f);
+	if (r) {
+		fault_free(f);
+		return r;
+	}
+	while (sem_wait(&f->started) && errno == EINTR)
+		;
+	*ret = f;
+	return 0;
+}
+
+static void wake(struct fault *f)
+{
+	uint64_t one = 1;
+
+	if (write(f->wake_fd, &one, sizeof(one)) < 0)
+		log_debug("fault: cannot wake: %s", strerror(errno));
+}
+
+void fault_hold(struct fault *f)
+{
+	atomic_store(&f->hold, true);
+	wake(f);
+}
+
+void fault_stop(struct fault *f)
+{
+	if (!f)
+		return;
+	atomic_store(&f->quit, true);
+	wake(f);
+	pthread_join(f->thread, NULL);
+	fault_free(f);
+}

@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The fault thread of one arriving guest. It sleeps on three things at once: the guest's
+ * userfaultfd, the urgent channel and an eventfd; it asks for pages and places them itself, because
+ * a second thread in between doubles the time that the guest waits.
+ *
+ * Which rules it could break: 2 and 1 are kept by place.h, through which it places. 5: it never
+ * closes the userfaultfd, and it goes on answering what can be answered without the source when
+ * the session is lost, so that nobody is handed anything but the truth; what is missing waits.
+ */
+#ifndef DECANT_FAULT_H
+#define DECANT_FAULT_H
+
+#include "msg.h"
+#include "place.h"
+#include "tally.h"
+#include "tls/tls_chan.h"
+#include "util/error.h"
+
+struct fault;
+
+/** enum fault_trouble - what went wrong */
+enum fault_trouble {
+	FAULT_LOST,   /* the urgent channel; faults are noted and wait */
+	FAULT_BROKEN, /* the source sent what cannot be, or a fault cannot be answered; goes on */
+	FAULT_ENDED,  /* the userfaultfd itself failed; the thread has ended, faults wait */
+};
+
+/**
+ * struct fault_ops - called on the fault thread; must not wait
+ * @request:	a page is wanted and there is no urgent channel
+ * @trouble:	told at most once for each kind
+ */
+struct fault_ops {
+	void (*request)(void *arg, const struct msg_request *m);
+	void (*trouble)(void *arg, enum fault_trouble what, const struct error *err);
+};
+
+/**
+ * fault_start() - start the thread; returns when it runs (P10: before anything is registered)
+ * @place:	with @place->uffd, after its handshake
+ * @urgent:	taken over, also on failure; NULL: requests go through @ops->request
+ * @tally:	of the urgent channel
+ *
+ * Return: 0 or -errno
+ */
+int fault_start(struct place *place, struct tls_chan *urgent, struct tally *tally,
+		const struct fault_ops *ops, void *arg, struct fault **ret);
+/** fault_hold() - the session is over: end the urgent channel, ask for nothing; any thread */
+void fault_hold(struct fault *f);
+/**
+ * fault_stop() - end and join the thread; NULL is fine. Not from its callbacks.
+ *
+ * Rule 5: only when every page is received, or the guest is ended; faults that nobody reads wait.
+ */
+void fault_stop(struct fault *f);
+
+#endif

@@ -1,0 +1,465 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "history.h"
+#include <assert.h>
+#include <dirent.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include "util/cleanup.h"
+#include "util/clock.h"
+#include "util/fdio.h"
+#include "util/journal.h"
+#include "util/log.h"
+
+/**
+ * struct history - all of them
+ * @dir:	state_dir/incoming
+ * @boot:	of now
+ * @newest:	list, newest first
+ */
+struct history {
+	char *dir;
+	char boot[UUID_TEXT_MAX];
+	struct past *newest;
+};
+
+static const char *const fate_names[] = {
+	[HISTORY_SETUP] = "setup",         [HISTORY_MAY_OWN] = "may-own", [HISTORY_OWNER] = "owner",
+	[HISTORY_COMPLETED] = "completed", [HISTORY_ABORTED] = "aborted", [HISTORY_GONE] = "gone",
+};
+
+char *history_boot(char buf[static UUID_TEXT_MAX])
+{
+	CLEANUP_FREE char *text = NULL;
+
+	buf[0] = '\0';
+	if (fdio_read_file("/proc/sys/kernel/random/boot_id", 64, &text) >= UUID_TEXT_MAX - 1)
+		snprintf(buf, UUID_TEXT_MAX, "%.36s", text);
+	return buf;
+}
+
+static char *path_of(const struct history *h, const char *id)
+{
+	char *path;
+
+	return asprintf(&path, "%s/%s.journal", h->dir, id) < 0 ? NULL : path;
+}
+
+static void past_free(struct past *p)
+{
+	if (!p)
+		return;
+	guest_free(p->guest);
+	journal_close(p->journal);
+	json_decref(p->facts);
+	json_decref(p->view);
+	free(p->identity);
+	free(p);
+}
+
+static void drop_journal(struct past *p)
+{
+	journal_close(p->journal);
+	p->journal = NULL;
+}
+
+bool history_ended(const struct past *p)
+{
+	switch (p->fate) {
+	case HISTORY_COMPLETED:
+		return p->registered || !p->same_boot;
+	case HISTORY_ABORTED:
+	case HISTORY_GONE:
+		return true;
+	default:
+		return !p->same_boot;
+	}
+}
+
+/* --- facts --- */
+
+static const char *text_at(const json_t *o, const char *key)
+{
+	const char *s = json_string_value(json_object_get(o, key));
+
+	return s ? s : "";
+}
+
+/* A past from its "setup" record. */
+static struct past *past_new(const json_t *facts)
+{
+	struct past *p = calloc(1, sizeof(*p));
+
+	if (!p)
+		return NULL;
+	snprintf(p->id, sizeof(p->id), "%s", text_at(facts, "id"));
+	snprintf(p->name, sizeof(p->name), "%s", text_at(facts, "guest"));
+	p->identity = strdup(text_at(facts, "identity"));
+	p->generation = (uint64_t)json_integer_value(json_object_get(facts, "generation"));
+	p->facts = json_deep_copy(facts);
+	if (!p->identity || !p->facts || uuid_parse(text_at(facts, "uuid"), p->uuid)) {
+		past_free(p);
+		return NULL;
+	}
+	return p;
+}
+
+static int fate_of(const char *name)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(fate_names); i++)
+		if (!strcmp(name, fate_names[i]))
+			return (int)i;
+	return -1;
+}
+
+/* --- reading at the start --- */
+
+static int replay(const struct history *h, struct past *p, const json_t *records)
+{
+	size_t i;
+	json_t *rec;
+
+	p->same_boot = true;
+	json_array_foreach(records, i, rec)
+	{
+		const char *name = text_at(rec, "record");
+		json_t *view = json_object_get(rec, "view");
+		int fate = fate_of(name);
+
+		if (!*h->boot || strcmp(text_at(rec, "boot"), h->boot))
+			p->same_boot = false;
+		if (!strcmp(name, "registered"))
+			p->registered = true;
+		else if (fate < 0)
+			return -EBADMSG;
+		else
+			p->fate = (enum history_fate)fate;
+		if (json_is_object(view)) {
+			json_decref(p->view);
+			p->view = json_incref(view);
+		}
+	}
+	return 0;
+}
+
+/*
+ * The agent ended before COMMIT was noted: "owner" would be here if the guest had run, because a
+ * record that was written outlives the process. After a crash of the whole host it need not.
+ */
+static void abort_unfinished(struct past *p)
+{
+	struct error err = {0};
+
+	if (!p->same_boot || p->fate > HISTORY_MAY_OWN)
+		return;
+	if (history_note(p, HISTORY_ABORTED, NULL, true, &err))
+		log_error("history: %s: %s", p->id, err.msg);
+	else
+		log_notice("incoming %s of guest %s: aborted, the agent had ended before it was "
+			   "handed over",
+			   p->id, p->name);
+}
+
+static struct past *load(const struct history *h, const char *id, struct error *err)
+{
+	CLEANUP_FREE char *path = path_of(h, id);
+	struct journal *j = NULL;
+	json_t *records = NULL;
+	struct past *p = NULL;
+
+	if (!path || journal_open(path, &j, &records, err))
+		return NULL;
+	if (json_array_size(records))
+		p = past_new(json_array_get(records, 0));
+	if (!p || strcmp(p->id, id) || replay(h, p, records)) {
+		error_set(err, -EBADMSG, "bad-journal", "%s: not a record of an incoming migration",
+			  path);
+		past_free(p);
+		journal_close(j);
+		p = NULL;
+	} else {
+		p->journal = j;
+		abort_unfinished(p);
+		if (history_ended(p))
+			drop_journal(p);
+	}
+	json_decref(records);
+	return p;
+}
+
+static json_int_t created(const struct past *p)
+{
+	return json_integer_value(json_object_get(p->facts, "created"));
+}
+
+static void insert(struct history *h, struct past *p)
+{
+	struct past **at = &h->newest;
+
+	while (*at && created(*at) > created(p))
+		at = &(*at)->next;
+	p->next = *at;
+	*at = p;
+}
+
+static int load_all(struct history *h, struct error *err)
+{
+	DIR *d = opendir(h->dir);
+	struct dirent *e;
+
+	if (!d)
+		return error_set(err, -errno, NULL, "%s: %s", h->dir, strerror(errno));
+	while ((e = readdir(d))) {
+		struct error why = {0};
+		char id[UUID_TEXT_MAX];
+		uint8_t raw[UUID_LEN];
+		struct past *p;
+
+		snprintf(id, sizeof(id), "%.36s", e->d_name);
+		if (uuid_parse(id, raw) || strcmp(e->d_name + strlen(id), ".journal"))
+			continue;
+		p = load(h, id, &why);
+		if (p)
+			insert(h, p);
+		else
+			log_error("history: %s", error_is_set(&why) ? why.msg : "out of memory");
+	}
+	closedir(d);
+	return 0;
+}
+
+/* Keep the newest; what may still be asked for or is held stays whatever its age. */
+static void prune(struct history *h)
+{
+	struct past **at = &h->newest;
+	unsigned int n = 0;
+
+	while (*at) {
+		struct past *p = *at;
+		CLEANUP_FREE char *path = NULL;
+
+		if (p->live || !history_ended(p) || ++n <= HISTORY_MAX) {
+			at = &p->next;
+			continue;
+		}
+		*at = p->next;
+		path = path_of(h, p->id);
+		if (path)
+			unlink(path);
+		past_free(p);
+	}
+}
+
+int history_open(const char *state_dir, struct history **ret, struct error *err)
+{
+	struct history *h = calloc(1, sizeof(*h));
+	int r;
+
+	if (!h || asprintf(&h->dir, "%s/incoming", state_dir) < 0) {
+		free(h);
+		return error_set(err, -ENOMEM, NULL, "out of memory");
+	}
+	history_boot(h->boot);
+	r = fdio_mkdir_p(h->dir, 0700);
+	if (r)
+		error_set(err, r, NULL, "%s: %s", h->dir, strerror(-r));
+	else
+		r = load_all(h, err);
+	if (r) {
+		history_close(h);
+		return r;
+	}
+	prune(h);
+	*ret = h;
+	return 0;
+}
+
+void history_close(struct history *h)
+{
+	if (!h)
+		return;
+	while (h->newest) {
+		struct past *p = h->newest;
+
+		h->newest = p->next;
+		past_free(p);
+	}
+	free(h->dir);
+	free(h);
+}
+
+/* --- writing --- */
+
+static json_t *stamped(const struct past *p, const char *name, const json_t *more)
+{
+	char boot[UUID_TEXT_MAX];
+	json_t *rec = more ? json_deep_copy(more) : json_object();
+
+	(void)p;
+	if (!rec)
+		return NULL;
+	json_object_set_new(rec, "record", json_string(name));
+	json_object_set_new(rec, "boot", json_string(history_boot(boot)));
+	json_object_set_new(rec, "at", json_integer((json_int_t)clock_wall_us()));
+	return rec;
+}
+
+static int write_record(struct past *p, const char *name, const json_t *more, bool sync,
+			struct error *err)
+{
+	json_t *rec = stamped(p, name, more);
+	int r;
+
+	if (!rec)
+		return error_set(err, -ENOMEM, NULL, "out of memory");
+	if (!p->journal)
+		r = error_set(err, -EBADF, "bad-journal", "the journal of %s is closed", p->id);
+	else
+		r = sync ? journal_append(p->journal, rec, err)
+			 : journal_write(p->journal, rec, err);
+	json_decref(rec);
+	return r;
+}
+
+int history_begin(struct history *h, const json_t *facts, struct past **ret, struct error *err)
+{
+	CLEANUP_FREE char *path = NULL;
+	struct past *p = past_new(facts);
+	int r;
+
+	if (!p)
+		return error_set(err, -ENOMEM, NULL, "out of memory");
+	path = path_of(h, p->id);
+	if (!path || history_find(h, p->id) || !access(path, F_OK)) {
+		r = error_set(err, -EEXIST, "migration-exists",
+			      "migration %s was here before: begin a new one", p->id);
+	} else {
+		p->same_boot = true;
+		p->live = true;
+		r = journal_open(path, &p->journal, NULL, err);
+		if (!r) {
+			r = write_record(p, fate_names[HISTORY_SETUP], facts, true, err);
+			if (r)
+				unlink(path);
+		}
+	}
+	if (r) {
+		past_free(p);
+		return r;
+	}
+	p->fate = HISTORY_SETUP;
+	insert(h, p);
+	*ret = p;
+	return 0;
+}
+
+static bool may_follow(enum history_fate from, enum history_fate to)
+{
+	switch (to) {
+	case HISTORY_MAY_OWN:
+		return from == HISTORY_SETUP;
+	case HISTORY_OWNER:
+		return from == HISTORY_MAY_OWN;
+	case HISTORY_COMPLETED:
+	case HISTORY_GONE:
+		return from == HISTORY_OWNER;
+	case HISTORY_ABORTED:
+		return from == HISTORY_SETUP || from == HISTORY_MAY_OWN;
+	default:
+		return false;
+	}
+}
+
+int history_note(struct past *p, enum history_fate fate, const json_t *view, bool sync,
+		 struct error *err)
+{
+	json_t *more = NULL;
+	int r;
+
+	assert(may_follow(p->fate, fate));
+	if (view) {
+		more = json_pack("{s:O}", "view", (json_t *)view);
+		if (!more)
+			return error_set(err, -ENOMEM, NULL, "out of memory");
+	}
+	r = write_record(p, fate_names[fate], more, sync, err);
+	json_decref(more);
+	if (!r)
+		p->fate = fate;
+	return r;
+}
+
+int history_sync(struct past *p, struct error *err)
+{
+	return p->journal ? journal_sync(p->journal, err) : 0;
+}
+
+int history_registered(struct past *p, struct error *err)
+{
+	int r = write_record(p, "registered", NULL, true, err);
+
+	if (!r) {
+		p->registered = true;
+		drop_journal(p);
+	}
+	return r;
+}
+
+void history_end(struct history *h, struct past *p, const json_t *view)
+{
+	p->live = false;
+	if (view) {
+		json_decref(p->view);
+		p->view = json_deep_copy(view);
+	}
+	if (history_ended(p))
+		drop_journal(p);
+	prune(h);
+}
+
+/* --- asking --- */
+
+struct past *history_first(const struct history *h)
+{
+	return h->newest;
+}
+
+struct past *history_find(const struct history *h, const char *id)
+{
+	struct past *p = h->newest;
+
+	while (p && strcmp(p->id, id))
+		p = p->next;
+	return p;
+}
+
+struct past *history_find_guest(const struct history *h, const uint8_t uuid[static MSG_UUID_LEN],
+				uint64_t generation)
+{
+	for (struct past *p = h->newest; p; p = p->next) {
+		if (p->same_boot && p->generation == generation &&
+		    (p->fate == HISTORY_OWNER || p->fate == HISTORY_COMPLETED) &&
+		    !memcmp(p->uuid, uuid, MSG_UUID_LEN))
+			return p;
+	}
+	return NULL;
+}
+
+enum msg_answer history_answer(const struct past *p, const char *identity, uint64_t generation)
+{
+	if (strcmp(p->identity, identity) || p->generation != generation)
+		return MSG_ANSWER_UNKNOWN;
+	switch (p->fate) {
+	case HISTORY_ABORTED:
+		return MSG_ANSWER_NOT_STARTED;
+	case HISTORY_COMPLETED:
+		return MSG_ANSWER_COMPLETED;
+	case HISTORY_OWNER:
+	case HISTORY_GONE:
+		return p->same_boot ? MSG_ANSWER_RUNNING : MSG_ANSWER_UNKNOWN;
+	default:
+		return MSG_ANSWER_UNKNOWN;
+	}
+}

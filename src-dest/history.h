@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What became of every incoming migration, on disk: state_dir/incoming/ID.journal, one file each,
+ * one record a line. A record says "setup", "may-own", "owner", "completed", "registered", "aborted"
+ * or "gone", with the id of this boot.
+ *
+ *   setup	a session has begun			synced
+ *   may-own	the source may hand over from here on	synced before INTENT_ACK
+ *   owner	COMMIT came; this host runs the guest	written before it runs, synced behind RUNNING
+ *   completed	every page is here			synced before the receipt
+ *   registered	this host's decant-source has it	synced
+ *   aborted	it never ran here and never will	synced before the guest is ended and before
+ *						anybody is told so
+ *   gone	it ran here and has died		synced
+ *
+ * Rule 4 (one place) rests on this order: "aborted" and "owner" exclude each other, and who is asked
+ * says "not started" only when "aborted" is on the disk. "owner" needs no sync while the guest stands
+ * still: what it must survive is the agent; with the whole host the guest is gone, too, and an
+ * other boot's "may-own" answers "unknown".
+ *
+ * Loop thread only.
+ */
+#ifndef DECANT_HISTORY_H
+#define DECANT_HISTORY_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include "guest/driver.h"
+#include "msg.h"
+#include "util/error.h"
+#include "util/uuid.h"
+
+/** HISTORY_MAX - ended migrations that are kept */
+#define HISTORY_MAX 1000
+
+/** enum history_fate - the last record of a file; REGISTERED counts as COMPLETED */
+enum history_fate {
+	HISTORY_SETUP,
+	HISTORY_MAY_OWN,
+	HISTORY_OWNER,
+	HISTORY_COMPLETED,
+	HISTORY_ABORTED,
+	HISTORY_GONE,
+};
+
+struct journal;
+
+/**
+ * struct past - one incoming migration, under way or ended
+ * @id:		of the migration
+ * @identity:	of the source, as tls_chan_identity() has it
+ * @generation:	that the guest has when it runs here
+ * @uuid:	of the guest
+ * @name:	of the guest
+ * @fate:	see enum history_fate
+ * @same_boot:	all of it is of this boot of the host
+ * @registered:	nothing is left to be done after COMPLETED
+ * @facts:	the "setup" record: name, uuid, launcher, driver, vars, from
+ * @view:	as the REST interface showed it last; NULL while an incoming lives
+ * @live:	an incoming of this life of the agent is behind it
+ * @journal:	open while there may be further records, else NULL
+ * @guest:	of an earlier life of the agent, held or waiting to be registered; owned
+ * @next:	older
+ */
+struct past {
+	char id[UUID_TEXT_MAX];
+	char *identity;
+	uint64_t generation;
+	uint8_t uuid[MSG_UUID_LEN];
+	char name[MSG_NAME_MAX];
+	enum history_fate fate;
+	bool same_boot;
+	bool registered;
+	json_t *facts;
+	json_t *view;
+	bool live;
+	struct journal *journal;
+	struct guest *guest;
+	struct past *next;
+};
+
+struct history;
+
+/**
+ * history_open() - read what is there
+ * @state_dir:	its folder "incoming" is made if it is missing
+ *
+ * What was under way without "owner" when the agent ended gets its "aborted" record here. A file that
+ * cannot be read is reported and answers "unknown"; it is left alone.
+ *
+ * Return: 0 or -errno with @err filled
+ */
+int history_open(const char *state_dir, struct history **ret, struct error *err);
+/** history_close() - NULL is fine; guests of earlier lives are let go of (they run on) */
+void history_close(struct history *h);
+
+/**
+ * history_begin() - a new incoming: writes and syncs "setup"
+ * @facts:	borrowed; id, identity, from, guest, uuid, generation, driver, launcher, vars, created
+ *
+ * Return: 0 with @ret (@live is set); -EEXIST if this id was here before; or another -errno, with
+ * @err filled
+ */
+int history_begin(struct history *h, const json_t *facts, struct past **ret, struct error *err);
+/**
+ * history_note() - write a record
+ * @fate:	must follow from the one before (asserted)
+ * @view:	goes with it and is kept as past.view; borrowed, NULL for none
+ * @sync:	return only when it is on the disk
+ *
+ * Return: 0 or -errno with @err filled: then @fate has not changed
+ */
+int history_note(struct past *p, enum history_fate fate, const json_t *view, bool sync,
+		 struct error *err);
+/** history_sync() - what was written without; Return: 0 or -errno with @err filled */
+int history_sync(struct past *p, struct error *err);
+/** history_registered() - the last record of a completed one. Return: 0 or -errno with @err filled */
+int history_registered(struct past *p, struct error *err);
+/** history_end() - no incoming is behind it any more; @view replaces past.view (borrowed, may be
+ * NULL). Drops the oldest ended ones beyond HISTORY_MAX */
+void history_end(struct history *h, struct past *p, const json_t *view);
+
+/** history_find() - by id. Return: NULL if there is none */
+struct past *history_find(const struct history *h, const char *id);
+/** history_find_guest() - the newest one with OWNER or COMPLETED of this boot for a guest. Return:
+ * NULL if there is none */
+struct past *history_find_guest(const struct history *h, const uint8_t uuid[static MSG_UUID_LEN],
+				uint64_t generation);
+/** history_first() - newest; go on with past.next */
+struct past *history_first(const struct history *h);
+/** history_answer() - what a QUERY from @identity about @generation is told (not for a live one that
+ * is before COMMIT: that is aborted first) */
+enum msg_answer history_answer(const struct past *p, const char *identity, uint64_t generation);
+/** history_ended() - Return: whether nothing more can be asked of it */
+bool history_ended(const struct past *p);
+
+/** history_boot() - this boot of the kernel, "" if it cannot be told. Return: @buf */
+char *history_boot(char buf[static UUID_TEXT_MAX]);
+
+#endif

@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/pidfd.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include "util/cleanup.h"
+#include "util/log.h"
+
+extern char **environ;
+
+/**
+ * struct launch - a process that we started
+ * @pid:	not reaped as long as @ended is false, so it means this process and no other
+ * @pidfd:	owned
+ * @ended:	reaped
+ * @ev:		tells its end
+ * @on_exit, @arg: who is told
+ */
+struct launch {
+	pid_t pid;
+	int pidfd;
+	bool ended;
+	struct event *ev;
+	launch_exit_fn *on_exit;
+	void *arg;
+};
+
+static void on_pidfd(evutil_socket_t fd, short what, void *arg)
+{
+	struct launch *l = arg;
+	siginfo_t si = {0};
+	char how[96];
+
+	(void)what;
+	if (waitid(P_PIDFD, (id_t)fd, &si, WEXITED | WNOHANG) || !si.si_pid)
+		return;
+	l->ended = true;
+	event_del(l->ev);
+	if (si.si_code == CLD_EXITED)
+		snprintf(how, sizeof(how), "exit status %d", si.si_status);
+	else
+		snprintf(how, sizeof(how), "killed by signal %d (%s)", si.si_status,
+			 strsignal(si.si_status));
+	l->on_exit(l->arg, how);
+}
+
+/* The environment of the agent, but for what names its own supervision or an older token. */
+static bool env_stays(const char *e)
+{
+	static const char *const gone[] = {
+		"DECANT_INCOMING=", "DECANT_ATTACH=",  "NOTIFY_SOCKET=",         "LISTEN_PID=",
+		"LISTEN_FDS=",      "LISTEN_FDNAMES=", "WATCHDOG_PID=",          "WATCHDOG_USEC=",
+		"JOURNAL_STREAM=",  "INVOCATION_ID=",  "CREDENTIALS_DIRECTORY=",
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(gone); i++)
+		if (!strncmp(e, gone[i], strlen(gone[i])))
+			return false;
+	return true;
+}
+
+static char **env_make(char *incoming, char *attach)
+{
+	size_t n = 0, k = 0;
+	char **env;
+
+	while (environ[n])
+		n++;
+	env = calloc(n + 3, sizeof(*env));
+	if (!env)
+		return NULL;
+	for (size_t i = 0; i < n; i++)
+		if (env_stays(environ[i]))
+			env[k++] = environ[i];
+	env[k++] = incoming;
+	env[k++] = attach;
+	return env;
+}
+
+static int spawn_attrs(posix_spawnattr_t *a)
+{
+	sigset_t none, all;
+	int r;
+
+	sigemptyset(&none);
+	sigfillset(&all);
+	r = posix_spawnattr_setsigmask(a, &none);
+	if (!r)
+		r = posix_spawnattr_setsigdefault(a, &all);
+	if (!r)
+		r = posix_spawnattr_setflags(a, POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK |
+							POSIX_SPAWN_SETSIGDEF);
+	return r;
+}
+
+static int spawn_files(posix_spawn_file_actions_t *fa, int log_fd)
+{
+	int r = posix_spawn_file_actions_addopen(fa, 0, "/dev/null", O_RDONLY, 0);
+
+	if (!r)
+		r = posix_spawn_file_actions_adddup2(fa, log_fd, 1);
+	if (!r)
+		r = posix_spawn_file_actions_adddup2(fa, log_fd, 2);
+	if (!r)
+		r = posix_spawn_file_actions_addclosefrom_np(fa, 3);
+	return r;
+}
+
+static int spawn(const struct launch_spec *s, char **env, int log_fd, pid_t *ret)
+{
+	posix_spawn_file_actions_t fa;
+	posix_spawnattr_t attr;
+	int r;
+
+	r = posix_spawn_file_actions_init(&fa);
+	if (r)
+		return -r;
+	r = posix_spawnattr_init(&attr);
+	if (!r) {
+		r = spawn_files(&fa, log_fd);
+		if (!r)
+			r = spawn_attrs(&attr);
+		if (!r)
+			r = posix_spawn(ret, s->argv[0], &fa, &attr, s->argv, env);
+		posix_spawnattr_destroy(&attr);
+	}
+	posix_spawn_file_actions_destroy(&fa);
+	return -r;
+}
+
+static int start_process(const struct launch_spec *s, pid_t *ret, struct error *err)
+{
+	char incoming[sizeof("DECANT_INCOMING=") + 2 * MSG_TOKEN_LEN] = "DECANT_INCOMING=";
+	CLEANUP_FREE char *attach = NULL;
+	CLEANUP_FREE char **env = NULL;
+	CLEANUP_CLOSE int log_fd = -1;
+	char *p = incoming + strlen(incoming);
+	int r;
+
+	for (size_t i = 0; i < MSG_TOKEN_LEN; i++, p += 2)
+		snprintf(p, 3, "%02x", s->token[i]);
+	if (asprintf(&attach, "DECANT_ATTACH=%s", s->attach) < 0)
+		return error_set(err, -ENOMEM, NULL, "out of memory");
+	env = env_make(incoming, attach);
+	if (!env)
+		return error_set(err, -ENOMEM, NULL, "out of memory");
+	log_fd = open(s->log_path, O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0640);
+	if (log_fd < 0)
+		return error_set(err, -errno, "launch-failed", "log file %s: %s", s->log_path,
+				 strerror(errno));
+	r = spawn(s, env, log_fd, ret);
+	explicit_bzero(incoming, sizeof(incoming));
+	if (r)
+		return error_set(err, r, "launch-failed", "cannot start %s: %s", s->argv[0],
+				 strerror(-r));
+	return 0;
+}
+
+int launch_start(struct loop *loop, const struct launch_spec *spec, launch_exit_fn *on_exit,
+		 void *arg, struct launch **ret, struct error *err)
+{
+	struct launch *l = calloc(1, sizeof(*l));
+	int r;
+
+	if (!l)
+		return error_set(err, -ENOMEM, NULL, "out of memory");
+	l->pidfd = -1;
+	l->on_exit = on_exit;
+	l->arg = arg;
+	r = start_process(spec, &l->pid, err);
+	if (r) {
+		l->ended = true;
+		launch_free(l);
+		return r;
+	}
+	l->pidfd = pidfd_open(l->pid, 0);
+	if (l->pidfd >= 0)
+		l->ev = event_new(loop_base(loop), l->pidfd, EV_READ | EV_PERSIST, on_pidfd, l);
+	if (l->pidfd < 0 || !l->ev || event_add(l->ev, NULL)) {
+		r = error_set(err, l->pidfd < 0 ? -errno : -ENOMEM, "launch-failed",
+			      "cannot watch %s: %s", spec->argv[0], strerror(errno));
+		kill(l->pid, SIGKILL);
+		waitpid(l->pid, NULL, 0);
+		l->ended = true;
+		launch_free(l);
+		return r;
+	}
+	log_debug("launch: pid %d is %s", (int)l->pid, spec->argv[0]);
+	*ret = l;
+	return 0;
+}
+
+void launch_watch(struct launch *l, launch_exit_fn *on_exit, void *arg)
+{
+	l->on_exit = on_exit;
+	l->arg = arg;
+}
+
+pid_t launch_pid(const struct launch *l)
+{
+	return l->pid;
+}
+
+void launch_kill(struct launch *l)
+{
+	if (!l->ended)
+		pidfd_send_signal(l->pidfd, SIGKILL, NULL, 0);
+}
+
+void launch_free(struct launch *l)
+{
+	if (!l)
+		return;
+	if (l->ev)
+		event_free(l->ev);
+	if (l->pidfd >= 0)
+		close(l->pidfd);
+	free(l);
+}

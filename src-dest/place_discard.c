@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Emptying memory before the guest runs, and putting it under the userfaultfd's eyes. */
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+#include "place_priv.h"
+#include "uffd/uffd.h"
+#include "util/log.h"
+
+/* --- discarding --- */
+
+static int discard_check(const struct place_block *b, const struct guest_range *r,
+			 struct error *err)
+{
+	if (!r->length || (r->offset | r->length) & (b->page_size - 1) || r->length > b->length ||
+	    r->offset > b->length - r->length)
+		return error_set(err, -EBADMSG, "bad-message",
+				 "DISCARD in block %s: offset %" PRIu64 ", length %" PRIu64
+				 " are not whole pages inside its %" PRIu64 " bytes",
+				 b->name, r->offset, r->length, b->length);
+	return 0;
+}
+
+/*
+ * A huge folio that cannot be split is zeroed by the kernel and not freed. Such a page would be read
+ * as zeros without a fault once the guest runs, so it is refused here (rule 5).
+ */
+static int check_holes(const struct place_block *b, const struct guest_range *ranges, size_t n,
+		       struct error *err)
+{
+	for (size_t i = 0; i < n; i++) {
+		uint64_t off = ranges[i].offset;
+		int r = gmem_check_hole(&b->mem, off, ranges[i].length, &off);
+
+		if (r < 0)
+			return place_fail(err, r, b, off >> b->shift, "looking at");
+		if (!r)
+			return error_set(err, -EBUSY, "not-empty",
+					 "block %s: the page at 0x%" PRIx64
+					 " could not be taken away: is the "
+					 "memory locked, or pinned by a device?",
+					 b->name, off);
+	}
+	return 0;
+}
+
+int place_discard(struct place *p, unsigned int block, const struct guest_range *ranges, size_t n,
+		  struct error *err)
+{
+	struct place_block *b;
+	int r;
+
+	if (block >= p->n)
+		return error_set(err, -EBADMSG, "bad-message", "DISCARD for block %u of %u", block,
+				 p->n);
+	b = &p->blocks[block];
+	for (size_t i = 0; i < n; i++) {
+		r = discard_check(b, &ranges[i], err);
+		if (r)
+			return r;
+	}
+	for (size_t i = 0; i < n; i++)
+		place_set(b, ranges[i].offset >> b->shift, ranges[i].length >> b->shift,
+			  PAGES_MISSING);
+	r = place_punch(p, b, ranges, n, err);
+	return r ? r : check_holes(b, ranges, n, err);
+}
+
+int place_discard_all(struct place *p, struct error *err)
+{
+	int r = 0;
+
+	for (unsigned int i = 0; i < p->n && !r; i++) {
+		struct guest_range all = {0, p->blocks[i].length};
+
+		r = place_discard(p, i, &all, 1, err);
+	}
+	return r;
+}
+
+/* --- registering --- */
+
+static int register_block(struct place *p, struct place_block *b, struct error *err)
+{
+	uint64_t can = 0;
+	int r = uffd_register(p->uffd, b->mem.block.addr, b->length, UFFD_MODE_MISSING, &can);
+
+	if (r)
+		return error_set(err, r, "cannot-register",
+				 "block %s cannot be registered for missing faults: %s", b->name,
+				 strerror(-r));
+	b->registered = true;
+	b->zeropage = can & UFFD_CAN_ZEROPAGE;
+	if (!(can & UFFD_CAN_COPY) || !(can & UFFD_CAN_WAKE))
+		return error_set(err, -EOPNOTSUPP, "cannot-register",
+				 "block %s: this kernel cannot place pages into its kind of memory "
+				 "(no UFFDIO_COPY or WAKE)",
+				 b->name);
+	log_debug("place: block %s registered, %" PRIu64 " bytes at 0x%" PRIx64 "%s", b->name,
+		  b->length, b->mem.block.addr, b->zeropage ? "" : ", zeros by copy");
+	return 0;
+}
+
+int place_register(struct place *p, struct error *err)
+{
+	int r = 0;
+
+	for (unsigned int i = 0; i < p->n && !r; i++)
+		r = register_block(p, &p->blocks[i], err);
+	if (r)
+		place_unregister(p, NULL);
+	return r;
+}
+
+int place_unregister(struct place *p, struct error *err)
+{
+	int first = 0;
+
+	for (unsigned int i = 0; i < p->n; i++) {
+		struct place_block *b = &p->blocks[i];
+		int r = b->registered ? uffd_unregister(p->uffd, b->mem.block.addr, b->length) : 0;
+
+		b->registered = false;
+		if (!r || r == -ESRCH)
+			continue;
+		error_set(err, r, "unregister", "block %s: %s", b->name, strerror(-r));
+		first = first ? first : r;
+	}
+	return first;
+}

@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Whether a guest may come: said by name before anything is started. */
+#include <assert.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+#include "incoming_priv.h"
+#include "resident.h"
+#include "util/cleanup.h"
+
+/* Largest page that is put together beside the guest: more would cost each channel as much memory. */
+#define PAGE_SIZE_MAX (2u << 20)
+
+/* --- limits and names --- */
+
+static int check_limits(const struct incoming *inc, struct error *err)
+{
+	uint64_t limit = inc->d->conf.limit_memory_bytes, used = 0;
+
+	for (const struct incoming *o = inc->d->incomings; o; o = incoming_next(o))
+		if (o != inc && incoming_state(o) != INC_END)
+			used += incoming_memory(o);
+	if (limit && (inc->total > limit || used > limit - inc->total))
+		return error_set(err, -ENOMEM, "limit-memory",
+				 "guest %s has %" PRIu64 " bytes, other incoming ones %" PRIu64
+				 ", and the limit is %" PRIu64 " (limits.memory_bytes)",
+				 inc->setup->name, inc->total, used, limit);
+	return 0;
+}
+
+static int taken(const struct incoming *inc, const char *how, struct error *err)
+{
+	return error_set(err, -EEXIST, "guest-exists", "a guest of the name or uuid of %s %s",
+			 inc->setup->name, how);
+}
+
+static int check_free(const struct incoming *inc, struct error *err)
+{
+	const struct msg_setup *s = inc->setup;
+
+	for (const struct incoming *o = inc->d->incomings; o; o = incoming_next(o))
+		if (o != inc && incoming_state(o) != INC_END &&
+		    incoming_is_guest(o, s->name, s->uuid))
+			return taken(inc, "is arriving here already", err);
+	if (resident_find(inc->d, s->name, s->uuid))
+		return taken(inc, "runs here", err);
+	for (const struct past *p = history_first(inc->d->history); p; p = p->next)
+		if (!p->live && p->same_boot && p->fate == HISTORY_OWNER &&
+		    (!strcmp(p->name, s->name) || !memcmp(p->uuid, s->uuid, MSG_UUID_LEN)))
+			return taken(inc, "is held here, by a migration that was cut off", err);
+	return 0;
+}
+
+static int check_launcher(const struct incoming *inc, const struct conf_launcher **ret,
+			  struct error *err)
+{
+	const struct msg_setup *s = inc->setup;
+	const struct conf_dest *conf = &inc->d->conf;
+
+	if (!*s->launcher)
+		return error_set(
+			err, -EINVAL, "no-launcher",
+			"guest %s names no launcher: give its description one that this host's "
+			"configuration has",
+			s->name);
+	for (size_t i = 0; i < conf->n_launchers; i++) {
+		const struct conf_launcher *l = &conf->launchers[i];
+
+		if (strcmp(l->name, s->launcher))
+			continue;
+		if (strcmp(conf_guest_driver_name(l->driver), s->driver))
+			return error_set(
+				err, -EINVAL, "wrong-driver",
+				"guest %s has driver %s and launcher \"%s\" here starts guests of "
+				"driver %s",
+				s->name, s->driver, l->name, conf_guest_driver_name(l->driver));
+		*ret = l;
+		return 0;
+	}
+	return error_set(err, -ENOENT, "unknown-launcher",
+			 "no launcher \"%s\" is configured on this host (launchers)", s->launcher);
+}
+
+/* --- the host and the blocks --- */
+
+static int check_block(const struct incoming *inc, const struct msg_block *b, struct error *err)
+{
+	uint64_t host = (uint64_t)sysconf(_SC_PAGESIZE);
+
+	if (b->kind != MSG_BLOCK_HUGETLB && b->page_size != host)
+		return error_set(err, -EOPNOTSUPP, "page-size",
+				 "block %s has pages of %u bytes and this host of %" PRIu64,
+				 b->name, b->page_size, host);
+	if (b->page_size & (b->page_size - 1) || b->page_size > PAGE_SIZE_MAX ||
+	    b->page_size < host)
+		return error_set(err, -EOPNOTSUPP, "page-size",
+				 "block %s has pages of %u bytes: not supported, at most %u",
+				 b->name, b->page_size, PAGE_SIZE_MAX);
+	if (b->length % b->page_size)
+		return error_set(err, -EBADMSG, "bad-message",
+				 "block %s: length %" PRIu64
+				 " is not a multiple of its page size %u",
+				 b->name, b->length, b->page_size);
+	if (b->kind == MSG_BLOCK_HUGETLB && inc->setup->may_postcopy &&
+	    !(inc->d->caps.features & UFFD_F_MISSING_HUGETLBFS))
+		return error_set(
+			err, -EOPNOTSUPP, "host-postcopy",
+			"block %s has huge pages and this host's kernel cannot receive them by "
+			"post-copy (no MISSING_HUGETLBFS): use mode precopy",
+			b->name);
+	return 0;
+}
+
+static int check_host(const struct incoming *inc, struct error *err)
+{
+	if (!inc->setup->may_postcopy)
+		return 0;
+	if (inc->d->caps_ret) {
+		*err = inc->d->caps_err;
+		error_prefix(err, "this host cannot receive by post-copy, use mode precopy");
+		return inc->d->caps_ret;
+	}
+	if (!uffd_caps_postcopy(&inc->d->caps, err))
+		return 0;
+	error_prefix(err, "this host cannot receive by post-copy, use mode precopy");
+	return -EOPNOTSUPP;
+}
+
+int admit_check(const struct incoming *inc, const struct conf_launcher **ret, struct error *err)
+{
+	int r;
+
+	if (!conf_guest_name_ok(inc->setup->name))
+		return error_set(err, -EINVAL, "bad-name", "\"%s\" is no name of a guest here",
+				 inc->setup->name);
+	if (strcmp(inc->setup->driver, conf_guest_driver_name(GUEST_DRIVER_NATIVE)))
+		return error_set(err, -EOPNOTSUPP, "not-supported",
+				 "driver \"%s\" is not supported yet", inc->setup->driver);
+	r = check_host(inc, err);
+	for (unsigned int i = 0; !r && i < inc->nblocks; i++)
+		r = check_block(inc, &inc->blocks[i], err);
+	if (!r)
+		r = check_limits(inc, err);
+	if (!r)
+		r = check_free(inc, err);
+	return r ? r : check_launcher(inc, ret, err);
+}
+
+/* --- the guest that attached itself --- */
+
+static_assert((int)MSG_BLOCK_MEMFD == (int)GUEST_BLOCK_MEMFD &&
+		      (int)MSG_BLOCK_ANON == (int)GUEST_BLOCK_ANON &&
+		      (int)MSG_BLOCK_HUGETLB == (int)GUEST_BLOCK_HUGETLB,
+	      "kinds of blocks have the same numbers on the wire and in the guest");
+
+static int compare_block(const struct msg_block *want, const struct guest_block *have,
+			 struct error *err)
+{
+	if (want->kind != (uint8_t)have->kind)
+		return error_set(err, -EINVAL, "block-differs",
+				 "block %s is %s at the source and %s here", want->name,
+				 guest_block_kind_name((enum guest_block_kind)want->kind),
+				 guest_block_kind_name(have->kind));
+	if (want->length != have->length)
+		return error_set(err, -EINVAL, "block-differs",
+				 "block %s has %" PRIu64 " bytes at the source and %" PRIu64
+				 " here",
+				 want->name, want->length, have->length);
+	if (want->page_size != have->page_size)
+		return error_set(err, -EINVAL, "block-differs",
+				 "block %s has pages of %u bytes at the source and %" PRIu64
+				 " here",
+				 want->name, want->page_size, have->page_size);
+	return 0;
+}
+
+static const struct guest_block *block_of(const struct guest *g, const char *name)
+{
+	for (unsigned int i = 0; i < g->nblocks; i++)
+		if (!strcmp(g->blocks[i].name, name))
+			return &g->blocks[i];
+	return NULL;
+}
+
+int admit_blocks(const struct incoming *inc, const struct guest *g, uint16_t *ret_index,
+		 struct error *err)
+{
+	for (unsigned int i = 0; i < inc->nblocks; i++) {
+		const struct guest_block *b = block_of(g, inc->blocks[i].name);
+		int r;
+
+		if (!b)
+			return error_set(err, -ENOENT, "block-differs",
+					 "block %s is not in the guest that was launched here",
+					 inc->blocks[i].name);
+		r = compare_block(&inc->blocks[i], b, err);
+		if (r)
+			return r;
+		ret_index[i] = b->index;
+	}
+	/* Names are unique on both sides: as many as there are, they are the same. */
+	if (g->nblocks != inc->nblocks)
+		return error_set(
+			err, -EINVAL, "block-differs",
+			"the guest that was launched here has %u blocks, the source's has %u",
+			g->nblocks, inc->nblocks);
+	return 0;
+}

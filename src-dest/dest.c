@@ -1,0 +1,327 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "dest.h"
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <systemd/sd-daemon.h>
+#include "api.h"
+#include "incoming.h"
+#include "listen.h"
+#include "resident.h"
+#include "util/cleanup.h"
+#include "util/clock.h"
+#include "util/fdio.h"
+#include "util/log.h"
+
+/* For the guests that are to be ended, and for the last words to sources. */
+#define END_US 5000000
+
+/* --- certificates --- */
+
+static int load_tls(struct dest *d, struct error *err)
+{
+	const struct conf_tls *t = &d->conf.tls;
+	struct tls_files files = {.ca = t->ca, .cert = t->cert, .key = t->key, .crl = t->crl};
+	struct tls_ctx *ctx;
+	int r = tls_ctx_new(&files, TLS_SERVER, &ctx, err);
+
+	if (r)
+		return r;
+	tls_ctx_unref(d->tls);
+	d->tls = ctx;
+	return 0;
+}
+
+static void on_hangup(evutil_socket_t sig, short what, void *arg)
+{
+	struct error err = {0};
+
+	(void)sig;
+	(void)what;
+	if (load_tls(arg, &err))
+		log_error("certificates not reloaded, the old ones stay in use: %s", err.msg);
+	else
+		log_info("certificates reloaded");
+}
+
+/* --- processes that nobody watches any more --- */
+
+static void reaped(void *arg, const char *how)
+{
+	struct dest_reap *r = arg, **at = &r->d->reaps;
+
+	log_debug("process %d has ended: %s", (int)launch_pid(r->launch), how);
+	while (*at != r)
+		at = &(*at)->next;
+	*at = r->next;
+	launch_free(r->launch);
+	free(r);
+}
+
+void dest_reap(struct dest *d, struct launch *launch)
+{
+	struct dest_reap *r = calloc(1, sizeof(*r));
+
+	if (!r) {
+		launch_free(launch);
+		return;
+	}
+	r->d = d;
+	r->launch = launch;
+	r->next = d->reaps;
+	d->reaps = r;
+	launch_watch(launch, reaped, r);
+}
+
+/* --- guests that attach themselves --- */
+
+static int let_go(struct past *p);
+
+static void on_held_gone(void *arg, struct guest *g, enum guest_gone how)
+{
+	struct past *p = arg;
+	struct error err = {0};
+
+	guest_free(g);
+	p->guest = NULL;
+	if (how != GUEST_GONE_DEAD)
+		return;
+	log_error("guest %s has died; it was held by incoming %s", p->name, p->id);
+	if (history_note(p, HISTORY_GONE, NULL, true, &err))
+		log_error("incoming %s: %s", p->id, err.msg);
+}
+
+static void on_let_go(void *arg, int ret, const struct error *err, int fd)
+{
+	const struct past *p = arg;
+
+	(void)fd;
+	if (ret)
+		log_error("guest %s could not be resumed: %s", p->name, err->msg);
+	else
+		log_notice("guest %s runs here: it had been handed over when the agent ended",
+			   p->name);
+}
+
+static int let_go(struct past *p)
+{
+	return guest_resume(p->guest, on_let_go, p);
+}
+
+static void let_go_later(evutil_socket_t fd, short what, void *arg)
+{
+	struct past *p = arg;
+
+	(void)fd;
+	(void)what;
+	if (p->guest && let_go(p))
+		log_error("guest %s could not be resumed", p->name);
+}
+
+/*
+ * A guest of an incoming that an earlier life of this agent left. It is the owner's record that lets
+ * it go, if that had not been done (rule 4); what is missing in its memory waits behind its own copy
+ * of the userfaultfd (rule 5), which nobody here closes.
+ */
+static int adopt(struct dest *d, struct past *p, struct guest *g, struct error *err)
+{
+	const struct timeval soon = {.tv_usec = 1};
+
+	if (p->guest)
+		return error_set(err, -EEXIST, "guest-exists", "guest %s is attached already",
+				 p->name);
+	if (p->fate == HISTORY_COMPLETED) {
+		if (resident_new(d, p, g, NULL))
+			return error_set(err, -ENOMEM, NULL, "out of memory");
+		return 0;
+	}
+	log_warn(
+		"guest %s is held: pages of it may be missing since the agent ended in incoming %s",
+		p->name, p->id);
+	p->guest = g;
+	guest_watch(g, on_held_gone, NULL, p);
+	if (g->run_state == GUEST_PAUSED_MIGRATION)
+		event_base_once(loop_base(d->loop), -1, EV_TIMEOUT, let_go_later, p, &soon);
+	return 0;
+}
+
+static int on_attach(void *arg, struct guest *g, struct error *err)
+{
+	struct dest *d = arg;
+	struct past *p;
+
+	for (struct incoming *inc = d->incomings; inc; inc = incoming_next(inc)) {
+		bool mine;
+		int r = incoming_attach(inc, g, &mine, err);
+
+		if (mine)
+			return r;
+	}
+	if (resident_attach(d, g))
+		return 0;
+	p = history_find_guest(d->history, g->uuid, g->generation);
+	if (p && !p->live && !(p->fate == HISTORY_COMPLETED && p->registered))
+		return adopt(d, p, g, err);
+	/* Its start fails then, and it ends: it never ran, and its record says so. */
+	if (g->has_token || g->run_state == GUEST_INCOMING)
+		return error_set(err, -EACCES, "aborted",
+				 "the migration that launched guest %s is over", g->name);
+	return error_set(err, -EACCES, "unknown-guest",
+			 "guest %s has not arrived through this agent: it belongs to decant-source",
+			 g->name);
+}
+
+/* --- begin and end --- */
+
+static void on_terminate(evutil_socket_t sig, short what, void *arg)
+{
+	struct dest *d = arg;
+
+	(void)what;
+	log_info("%s: ending", strsignal(sig));
+	dest_end(d);
+}
+
+static void end_now(void *arg)
+{
+	struct dest *d = arg;
+
+	loop_stop(d->loop);
+}
+
+static bool waits_for(const struct incoming *inc)
+{
+	return incoming_state(inc) == INC_END;
+}
+
+void dest_maybe_ended(struct dest *d)
+{
+	if (!d->ending)
+		return;
+	for (const struct incoming *inc = d->incomings; inc; inc = incoming_next(inc))
+		if (waits_for(inc))
+			return;
+	if (d->end_timer)
+		event_free(d->end_timer);
+	/* Time for what is still to be written to sources. */
+	d->end_timer = loop_timer(d->loop, 20000, end_now, d);
+}
+
+void dest_end(struct dest *d)
+{
+	struct incoming *next;
+
+	if (d->ending) {
+		loop_stop(d->loop);
+		return;
+	}
+	d->ending = true;
+	sd_notify(0, "STOPPING=1");
+	listen_free(steal_ptr(&d->listener));
+	d->end_timer = loop_timer(d->loop, END_US, end_now, d);
+	for (struct incoming *inc = d->incomings; inc; inc = next) {
+		next = incoming_next(inc);
+		incoming_end(inc);
+	}
+	dest_maybe_ended(d);
+}
+
+static int make_folders(const struct dest *d, struct error *err)
+{
+	const char *dirs[] = {d->conf.run_dir, d->conf.state_dir};
+
+	for (size_t i = 0; i < ARRAY_SIZE(dirs); i++) {
+		int r = fdio_mkdir_p(dirs[i], 0750);
+
+		if (r)
+			return error_set(err, r, NULL, "cannot make folder %s: %s", dirs[i],
+					 strerror(-r));
+	}
+	return 0;
+}
+
+static int start(struct dest *d, struct error *err)
+{
+	struct attach_config ac = {
+		.path = d->conf.attach, .mode = 0660, .listen_fd = -1, .fn = on_attach, .arg = d};
+	int r = make_folders(d, err);
+
+	if (!r)
+		r = load_tls(d, err);
+	if (r)
+		return r;
+	d->caps_ret = uffd_probe(&d->caps, &d->caps_err);
+	if (d->caps_ret)
+		log_warn("no incoming post-copy: %s", d->caps_err.msg);
+	r = history_open(d->conf.state_dir, &d->history, err);
+	if (!r)
+		r = attach_new(d->loop, &ac, &d->attach, err);
+	if (!r)
+		r = api_listen(d, err);
+	return r ? r : listen_new(d, &d->listener, err);
+}
+
+static void stop(struct dest *d)
+{
+	listen_free(d->listener);
+	rest_server_free(d->rest);
+	attach_free(d->attach);
+	while (d->incomings)
+		incoming_drop(d->incomings);
+	resident_free_all(d);
+	history_close(d->history);
+	while (d->reaps) {
+		struct dest_reap *r = d->reaps;
+
+		d->reaps = r->next;
+		launch_free(r->launch);
+		free(r);
+	}
+	if (d->end_timer)
+		event_free(d->end_timer);
+	tls_ctx_unref(d->tls);
+	conf_dest_clear(&d->conf);
+	loop_free(d->loop);
+}
+
+static int add_signals(struct dest *d)
+{
+	static const int numbers[] = {SIGTERM, SIGINT, SIGHUP};
+
+	for (size_t i = 0; i < ARRAY_SIZE(numbers); i++) {
+		d->signals[i] = evsignal_new(loop_base(d->loop), numbers[i],
+					     numbers[i] == SIGHUP ? on_hangup : on_terminate, d);
+		if (!d->signals[i] || evsignal_add(d->signals[i], NULL))
+			return -ENOMEM;
+	}
+	return 0;
+}
+
+int dest_serve(const char *config)
+{
+	struct dest d = {.started_us = clock_wall_us()};
+	struct error err = {0};
+	int r = conf_dest_load(config, &d.conf, &err);
+
+	if (!r && !(d.loop = loop_new()))
+		r = error_set(&err, -ENOMEM, NULL, "out of memory");
+	if (!r)
+		r = start(&d, &err);
+	if (!r && add_signals(&d))
+		r = error_set(&err, -ENOMEM, NULL, "out of memory");
+	if (r) {
+		log_error("cannot start: %s", err.msg);
+		if (d.loop)
+			stop(&d);
+		return 2;
+	}
+	sd_notify(0, "READY=1");
+	log_info("decant-dest " DECANT_VERSION " serves at %s port %u; guests attach at %s",
+		 d.conf.listen_host, d.conf.listen_port, d.conf.attach);
+	r = loop_run(d.loop);
+	for (size_t i = 0; i < ARRAY_SIZE(d.signals); i++)
+		event_free(d.signals[i]);
+	stop(&d);
+	return r ? 1 : 0;
+}

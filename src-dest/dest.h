@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The daemon's context: passed to everything, so that no file has state of its own. */
+#ifndef DECANT_DEST_H
+#define DECANT_DEST_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include "conf/conf_dest.h"
+#include "guest/attach.h"
+#include "history.h"
+#include "launch.h"
+#include "rest/rest_server.h"
+#include "tls/tls_ctx.h"
+#include "uffd/uffd.h"
+#include "util/loop.h"
+
+struct incoming;
+struct listener;
+struct resident;
+
+/**
+ * struct dest_reap - a process that is of no interest any more but must be reaped
+ * @launch:	owned
+ */
+struct dest_reap {
+	struct dest *d;
+	struct launch *launch;
+	struct dest_reap *next;
+};
+
+/**
+ * struct dest - all of decant-dest; loop thread only
+ * @loop:	the one loop
+ * @conf:	of the configuration file
+ * @tls:	for new connections; replaced on SIGHUP
+ * @caps:	what this host's kernel can do, if @caps_ret is 0
+ * @caps_ret, @caps_err: result of the probe (P1)
+ * @history:	records of all incoming migrations
+ * @attach:	where guests attach themselves
+ * @listener:	where sources connect
+ * @rest:	the REST server
+ * @incomings:	sessions and guests that are not settled yet
+ * @n_incomings: how many
+ * @residents:	guests that have arrived and stay here until decant-source has them
+ * @reaps:	processes to reap
+ * @signals:	SIGTERM, SIGINT, SIGHUP
+ * @ending:	dest_end() was called
+ * @end_timer:	bounds it
+ * @started_us:	clock_wall_us() of the start
+ */
+struct dest {
+	struct loop *loop;
+	struct conf_dest conf;
+	struct tls_ctx *tls;
+	struct uffd_caps caps;
+	int caps_ret;
+	struct error caps_err;
+	struct history *history;
+	struct attach *attach;
+	struct listener *listener;
+	struct rest_server *rest;
+	struct incoming *incomings;
+	unsigned int n_incomings;
+	struct resident *residents;
+	struct dest_reap *reaps;
+	struct event *signals[3];
+	bool ending;
+	struct event *end_timer;
+	uint64_t started_us;
+};
+
+/**
+ * dest_serve() - be the daemon until a signal ends it
+ * @config:	path of the configuration file
+ *
+ * Return: exit code of the contract; what went wrong was logged
+ */
+int dest_serve(const char *config);
+
+/** dest_end() - begin an orderly end: what is before COMMIT is aborted, the rest is left held */
+void dest_end(struct dest *d);
+/** dest_maybe_ended() - to be called when an incoming is gone: stops the loop once nothing is left to
+ * wait for */
+void dest_maybe_ended(struct dest *d);
+/** dest_reap() - take over a process that nobody watches any more */
+void dest_reap(struct dest *d, struct launch *launch);
+
+#endif

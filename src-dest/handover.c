@@ -1,0 +1,261 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * From INTENT to RUNNING.
+ *
+ * Which rules it could break, and why it does not:
+ *
+ *   4 (one place)  the guest is let go by handover_let_go() alone, behind the record "owner", which is
+ *		written only in state ready on COMMIT; "aborted" and "owner" exclude each other
+ *   1, 5		the discards are done and seen to be holes before the blocks are registered, and
+ *		the blocks are registered before the guest touches memory (its state is loaded after)
+ *   8		"owner" is written before the guest runs: whoever takes over after a SIGKILL knows
+ *		that it may let the guest go
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include "incoming_priv.h"
+#include "uffd/uffd.h"
+#include "util/cleanup.h"
+#include "util/log.h"
+
+/* --- INTENT --- */
+
+int handover_intent(struct incoming *inc, const struct msg *m, struct error *err)
+{
+	uint64_t due = inc->setup->generation + 1;
+	int r;
+
+	if (inc->stage != STAGE_PREPARED)
+		return error_set(err, -EBADMSG, "unexpected-message", "INTENT %s",
+				 inc->stage < STAGE_PREPARED ? "before PREPARED" : "came twice");
+	if (m->number.value != due)
+		return error_set(err, -EBADMSG, "bad-generation",
+				 "INTENT for generation %" PRIu64 ", due is %" PRIu64,
+				 m->number.value, due);
+	r = history_note(inc->past, HISTORY_MAY_OWN, NULL, true, err);
+	if (r)
+		return r;
+	inc->stage = STAGE_INTENT;
+	incoming_send_simple(inc, MSG_INTENT_ACK);
+	return 0;
+}
+
+/* --- SWITCH and DISCARD --- */
+
+int handover_switch(struct incoming *inc, const struct msg *m, struct error *err)
+{
+	if (inc->stage != STAGE_INTENT)
+		return error_set(err, -EBADMSG, "unexpected-message", "SWITCH before INTENT");
+	atomic_store(&inc->place.pass, m->switch_.pass);
+	atomic_store(&inc->place.regime, PLACE_CLOSED);
+	incoming_event(inc, INC_EV_SWITCH, NULL);
+	return 0;
+}
+
+void handover_do_discard(struct incoming *inc)
+{
+	int r;
+
+	if (inc->place.uffd < 0)
+		return;
+	/* While discards are under way: its start is no part of the pause then. */
+	r = fault_start(&inc->place, steal_ptr(&inc->urgent), &inc->urgent_tally, &bridge_fault_ops,
+			inc, &inc->fault);
+	if (r)
+		incoming_failf(inc, r, NULL, "the fault thread: %s", strerror(-r));
+}
+
+/** struct discarding - a DISCARD for the worker; @inc is referenced */
+struct discarding {
+	struct worker_job job;
+	struct incoming *inc;
+	uint32_t block;
+	uint32_t n;
+	struct guest_range ranges[];
+};
+
+static int run_discard(struct worker_job *job, struct error *err)
+{
+	struct discarding *d = (struct discarding *)job;
+
+	return place_discard(&d->inc->place, d->block, d->ranges, d->n, err);
+}
+
+static void listen_now(struct incoming *inc);
+
+static void done_discard(struct worker_job *job)
+{
+	struct discarding *d = (struct discarding *)job;
+	struct incoming *inc = d->inc;
+
+	inc->discards--;
+	if (job->ret && job->ret != -ECANCELED)
+		incoming_event(inc, INC_EV_FAIL, &job->err);
+	else if (inc->state == INC_DISCARD && inc->discards == INCOMING_DISCARDS_MAX / 2)
+		incoming_pause(inc, false);
+	else if (inc->state == INC_LISTENING && inc->listen_wanted && !inc->discards)
+		listen_now(inc);
+	incoming_unref(inc);
+	free(d);
+}
+
+int handover_discard(struct incoming *inc, const struct msg *m, struct error *err)
+{
+	struct discarding *d = malloc(sizeof(*d) + m->discard.n * sizeof(d->ranges[0]));
+
+	if (!d)
+		return error_set(err, -ENOMEM, NULL, "out of memory");
+	d->job = (struct worker_job){.run = run_discard, .done = done_discard};
+	d->inc = incoming_ref(inc);
+	d->block = m->discard.block;
+	d->n = m->discard.n;
+	for (uint32_t i = 0; i < d->n; i++)
+		d->ranges[i] = (struct guest_range){m->discard.ranges[i].offset,
+						    m->discard.ranges[i].length};
+	worker_push(inc->worker, &d->job);
+	if (++inc->discards >= INCOMING_DISCARDS_MAX)
+		incoming_pause(inc, true);
+	return 0;
+}
+
+/* --- LISTEN --- */
+
+int handover_listen(struct incoming *inc, const struct msg *m, struct error *err)
+{
+	if (m->listen.postcopy && !inc->fault)
+		return error_set(err, -EBADMSG, "unexpected-message",
+				 "LISTEN for post-copy, which SETUP had not said");
+	inc->listen_postcopy = m->listen.postcopy;
+	incoming_event(inc, INC_EV_LISTEN, NULL);
+	return 0;
+}
+
+static int listen_complete(struct incoming *inc, struct error *err)
+{
+	unsigned int block;
+	uint64_t off;
+
+	if (!place_first_missing(&inc->place, &block, &off))
+		return 0;
+	return error_set(
+		err, -ENODATA, "pages-missing",
+		"LISTEN without post-copy, and block %s has not been received at 0x%" PRIx64,
+		inc->place.blocks[block].name, off);
+}
+
+/* Discards are done: their holes become faults, then the state may be loaded, which touches memory. */
+static void listen_now(struct incoming *inc)
+{
+	struct error err = {0};
+	int r;
+
+	inc->listen_wanted = false;
+	if (inc->listen_postcopy)
+		r = place_register(&inc->place, &err);
+	else
+		r = listen_complete(inc, &err);
+	if (r) {
+		incoming_event(inc, INC_EV_FAIL, &err);
+		return;
+	}
+	if (inc->listen_postcopy)
+		atomic_store_explicit(&inc->place.regime, PLACE_LIVE, memory_order_release);
+	load_begin(inc);
+	if (inc->state == INC_LISTENING)
+		incoming_pause(inc, false);
+}
+
+void handover_do_listen(struct incoming *inc)
+{
+	incoming_pause(inc, true);
+	if (inc->discards)
+		inc->listen_wanted = true;
+	else
+		listen_now(inc);
+}
+
+void handover_do_ready(struct incoming *inc)
+{
+	incoming_send_simple(inc, MSG_READY);
+}
+
+/* --- COMMIT --- */
+
+int handover_commit(struct incoming *inc, const struct msg *m, struct error *err)
+{
+	if (m->number.value != inc->past->generation)
+		return error_set(err, -EBADMSG, "bad-generation",
+				 "COMMIT of generation %" PRIu64 ", due is %" PRIu64,
+				 m->number.value, inc->past->generation);
+	/*
+	 * Not synced: the guest stands still. It outlives this agent all the same, and a crash of the
+	 * host takes the guest with it. If it cannot be written, nothing has happened yet.
+	 */
+	if (history_note(inc->past, HISTORY_OWNER, NULL, false, err))
+		return -EIO;
+	incoming_event(inc, INC_EV_COMMIT, NULL);
+	return 0;
+}
+
+static void on_resumed(void *arg, int ret, const struct error *err, int fd)
+{
+	struct incoming *inc = arg;
+	struct error why = {0};
+	struct msg *m;
+
+	(void)fd;
+	/* Lost: its end, or its coming back, is told by the driver. */
+	if (ret == -ECONNRESET)
+		return;
+	if (ret) {
+		why = *err;
+		error_prefix(&why, "guest %s could not be resumed", inc->setup->name);
+		incoming_event(inc, INC_EV_FAIL, &why);
+		return;
+	}
+	inc->resumed = true;
+	log_notice("incoming %s: guest %s %s here, generation %" PRIu64, inc->id_text,
+		   inc->setup->name, inc->setup->paused ? "stands paused" : "runs",
+		   inc->past->generation);
+	m = inc->control ? calloc(1, sizeof(*m)) : NULL;
+	if (m) {
+		m->type = MSG_RUNNING;
+		m->number.value = inc->past->generation;
+		incoming_send(inc, m);
+		free(m);
+	}
+	settle_look(inc);
+}
+
+void handover_let_go(struct incoming *inc)
+{
+	struct error err = {0};
+	int r;
+
+	if (!inc->guest)
+		return;
+	r = guest_resume(inc->guest, on_resumed, inc);
+	if (!r)
+		return;
+	error_set(&err, r, NULL, "guest %s could not be resumed: %s", inc->setup->name,
+		  strerror(-r));
+	incoming_event(inc, INC_EV_FAIL, &err);
+}
+
+void handover_do_run(struct incoming *inc)
+{
+	handover_let_go(inc);
+}
+
+/* RUNNING is out: now there is time for the disk. */
+void handover_drained(struct incoming *inc)
+{
+	struct error err = {0};
+
+	if (!inc->past || inc->past->fate != HISTORY_OWNER || !inc->resumed)
+		return;
+	if (history_sync(inc->past, &err))
+		log_error("incoming %s: %s", inc->id_text, err.msg);
+}

@@ -1,0 +1,519 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "incoming.h"
+#include <assert.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <openssl/crypto.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include "incoming_priv.h"
+#include "util/cleanup.h"
+#include "util/clock.h"
+#include "util/fdio.h"
+#include "util/log.h"
+
+/* --- life --- */
+
+static void incoming_free(struct incoming *inc)
+{
+	conn_free(inc->control);
+	tls_chan_free(inc->urgent);
+	guest_free(inc->guest);
+	launch_free(inc->launch);
+	load_free(&inc->load);
+	if (inc->timer)
+		event_free(inc->timer);
+	if (inc->stop_fd >= 0)
+		close(inc->stop_fd);
+	free(inc->identity);
+	free(inc->from);
+	free(inc->setup);
+	free(inc->blocks);
+	free(inc->complete);
+	free(inc);
+}
+
+struct incoming *incoming_ref(struct incoming *inc)
+{
+	atomic_fetch_add(&inc->refs, 1);
+	return inc;
+}
+
+void incoming_unref(struct incoming *inc)
+{
+	if (atomic_fetch_sub(&inc->refs, 1) == 1)
+		incoming_free(inc);
+}
+
+void incoming_remove(struct incoming *inc)
+{
+	struct dest *d = inc->d;
+	struct incoming **at = &d->incomings;
+
+	while (*at && *at != inc)
+		at = &(*at)->next;
+	if (!*at)
+		return;
+	*at = inc->next;
+	d->n_incomings--;
+	incoming_unref(inc);
+	dest_maybe_ended(d);
+}
+
+struct incoming *incoming_find(struct dest *d, const uint8_t id[static MSG_UUID_LEN])
+{
+	struct incoming *inc = d->incomings;
+
+	while (inc && memcmp(inc->id, id, MSG_UUID_LEN))
+		inc = inc->next;
+	return inc;
+}
+
+/* --- small help --- */
+
+void incoming_send(struct incoming *inc, const struct msg *m)
+{
+	int r = inc->control ? conn_send(inc->control, m) : 0;
+
+	if (r)
+		log_warn("incoming %s: %s not sent: %s", inc->id_text, msg_type_name(m->type),
+			 strerror(-r));
+}
+
+void incoming_send_simple(struct incoming *inc, enum msg_type type)
+{
+	int r = inc->control ? conn_send_simple(inc->control, type) : 0;
+
+	if (r)
+		log_warn("incoming %s: %s not sent: %s", inc->id_text, msg_type_name(type),
+			 strerror(-r));
+}
+
+void incoming_close_control(struct incoming *inc)
+{
+	if (inc->control)
+		conn_close_when_sent(steal_ptr(&inc->control));
+}
+
+void incoming_pause(struct incoming *inc, bool paused)
+{
+	if (inc->control)
+		conn_pause(inc->control, paused);
+}
+
+void incoming_timer(struct incoming *inc, uint64_t us, loop_fn *fn)
+{
+	if (inc->timer)
+		event_free(inc->timer);
+	inc->timer = us ? loop_timer(inc->d->loop, us, fn, inc) : NULL;
+	if (us && !inc->timer)
+		log_error("incoming %s: out of memory, a step is without its time limit",
+			  inc->id_text);
+}
+
+int incoming_failf(struct incoming *inc, int r, const char *code, const char *fmt, ...)
+{
+	struct error err = {0};
+	va_list ap;
+
+	va_start(ap, fmt);
+	error_setv(&err, r, code, fmt, ap);
+	va_end(ap);
+	incoming_event(inc, INC_EV_FAIL, &err);
+	return r;
+}
+
+/* --- events --- */
+
+typedef void action_fn(struct incoming *inc);
+
+static action_fn *const actions[] = {
+	[INC_ACT_PREPARE] = prepare_begin,
+	[INC_ACT_DISCARD] = handover_do_discard,
+	[INC_ACT_LISTEN] = handover_do_listen,
+	[INC_ACT_READY] = handover_do_ready,
+	[INC_ACT_RUN] = handover_do_run,
+	[INC_ACT_SETTLE] = settle_do_settle,
+	[INC_ACT_HOLD] = settle_do_hold,
+	[INC_ACT_BURY] = settle_do_bury,
+	[INC_ACT_DISCARD_GUEST] = settle_do_discard_guest,
+};
+static_assert(ARRAY_SIZE(actions) == INC_ACT_COUNT_, "an action for each");
+
+void incoming_event(struct incoming *inc, enum inc_event ev, const struct error *err)
+{
+	const struct inc_step *step;
+	enum inc_state was = inc->state;
+
+	/* The session can be lost or fail on several channels at once; the first one counts. */
+	if (err && !inc_step_find(inc->state, ev)) {
+		log_debug("incoming %s: %s in %s passed over: %s", inc->id_text, inc_event_name(ev),
+			  inc_state_name(inc->state), err->msg);
+		return;
+	}
+	if (inc_state_apply(&inc->state, ev, &step)) {
+		log_error("incoming %s: event %s in state %s", inc->id_text, inc_event_name(ev),
+			  inc_state_name(inc->state));
+		return;
+	}
+	if (err && !error_is_set(&inc->err))
+		inc->err = *err;
+	if (inc->state == INC_END)
+		inc->end_event = ev;
+	log_info("incoming %s: %s -> %s (%s)%s%s", inc->id_text, inc_state_name(was),
+		 inc_state_name(inc->state), inc_event_name(ev), err ? ": " : "",
+		 err ? err->msg : "");
+	actions[step->action](inc);
+}
+
+/* --- messages --- */
+
+static int check_block(const struct incoming *inc, const struct msg_block *b, struct error *err)
+{
+	if (b->index != inc->nblocks)
+		return error_set(err, -EBADMSG, "bad-message", "BLOCK %u where %u was due",
+				 b->index, inc->nblocks);
+	if (b->length > MSG_MEMORY_MAX - inc->total)
+		return error_set(err, -EBADMSG, "bad-message",
+				 "BLOCK %s: all blocks together are larger than 2^46 bytes",
+				 b->name);
+	for (unsigned int i = 0; i < inc->nblocks; i++)
+		if (!strcmp(inc->blocks[i].name, b->name))
+			return error_set(err, -EBADMSG, "bad-message", "BLOCK %s comes twice",
+					 b->name);
+	return 0;
+}
+
+static int on_setup(struct incoming *inc, const struct msg *m, struct error *err)
+{
+	if (inc->setup)
+		return error_set(err, -EBADMSG, "unexpected-message", "SETUP came twice");
+	inc->setup = malloc(sizeof(*inc->setup));
+	inc->blocks = calloc(m->setup.blocks ? m->setup.blocks : 1, sizeof(*inc->blocks));
+	if (!inc->setup || !inc->blocks)
+		return error_set(err, -ENOMEM, NULL, "out of memory");
+	*inc->setup = m->setup;
+	if (!m->setup.blocks)
+		incoming_event(inc, INC_EV_SETUP, NULL);
+	else
+		conn_set_timeout(inc->control, INCOMING_SETUP_US);
+	return 0;
+}
+
+static int on_block(struct incoming *inc, const struct msg *m, struct error *err)
+{
+	int r;
+
+	if (!inc->setup)
+		return error_set(err, -EBADMSG, "unexpected-message", "BLOCK before SETUP");
+	r = check_block(inc, &m->block, err);
+	if (r)
+		return r;
+	inc->blocks[inc->nblocks++] = m->block;
+	inc->total += m->block.length;
+	if (inc->nblocks == inc->setup->blocks)
+		incoming_event(inc, INC_EV_SETUP, NULL);
+	else
+		conn_set_timeout(inc->control, INCOMING_SETUP_US);
+	return 0;
+}
+
+static int on_abort(struct incoming *inc, const struct msg *m, struct error *err)
+{
+	struct error why = {0};
+
+	(void)err;
+	error_set(&why, -ECANCELED, m->error.code, "the source gave up: %s", m->error.message);
+	incoming_event(inc, INC_EV_ABORT, &why);
+	return 0;
+}
+
+static int on_error(struct incoming *inc, const struct msg *m, struct error *err)
+{
+	struct error why = {0};
+
+	(void)err;
+	/* The channel ends behind ERROR: nothing is to be answered. */
+	conn_free(steal_ptr(&inc->control));
+	error_set(&why, -EREMOTEIO, m->error.code, "the source says: %s", m->error.message);
+	incoming_event(inc, INC_EV_FAIL, &why);
+	return 0;
+}
+
+static const struct {
+	enum msg_type type;
+	int (*handle)(struct incoming *inc, const struct msg *m, struct error *err);
+} handlers[] = {
+	{MSG_SETUP, on_setup},           {MSG_BLOCK, on_block},
+	{MSG_INTENT, handover_intent},   {MSG_SWITCH, handover_switch},
+	{MSG_DISCARD, handover_discard}, {MSG_LISTEN, handover_listen},
+	{MSG_STATE, load_state},         {MSG_STATE_END, load_state_end},
+	{MSG_COMMIT, handover_commit},   {MSG_COMPLETE, settle_complete},
+	{MSG_ABORT, on_abort},
+};
+
+static int handle(struct incoming *inc, const struct msg *m, struct error *err)
+{
+	int r;
+
+	if (m->type == MSG_ERROR)
+		return on_error(inc, m, err);
+	r = inc_state_check_msg(inc->state, m->type, err);
+	if (r)
+		return r;
+	for (size_t i = 0; i < ARRAY_SIZE(handlers); i++)
+		if (handlers[i].type == m->type)
+			return handlers[i].handle(inc, m, err);
+	return error_set(err, -EBADMSG, "unexpected-message", "%s on the control channel",
+			 msg_type_name(m->type));
+}
+
+/* The source is told by ERROR, by the action that the event leads to. */
+static void on_message(struct conn *c, const struct msg *m, void *arg)
+{
+	struct incoming *inc = incoming_ref(arg);
+	struct error err = {0};
+
+	(void)c;
+	/* What was under way when this side ended the session. */
+	if (inc->state != INC_END && handle(inc, m, &err))
+		incoming_event(inc, INC_EV_FAIL, &err);
+	incoming_unref(inc);
+}
+
+static void on_closed(struct conn *c, const struct error *why, void *arg)
+{
+	struct incoming *inc = incoming_ref(arg);
+	struct error err = {0};
+
+	conn_free(c);
+	inc->control = NULL;
+	error_set(&err, -ECONNRESET, "lost", "control channel: %s (%s)", why->msg, why->code);
+	if (inc->state == INC_END)
+		settle_control_closed(inc);
+	else
+		incoming_event(inc, INC_EV_LOST, &err);
+	incoming_unref(inc);
+}
+
+static void on_drained(struct conn *c, void *arg)
+{
+	(void)c;
+	handover_drained(arg);
+}
+
+static const struct conn_ops control_ops = {
+	.message = on_message, .closed = on_closed, .drained = on_drained};
+
+/* --- opening and joining --- */
+
+static struct incoming *incoming_new(struct dest *d, struct conn *conn, const struct msg_hello *h)
+{
+	struct incoming *inc = calloc(1, sizeof(*inc));
+
+	if (!inc)
+		return NULL;
+	inc->d = d;
+	inc->refs = 1;
+	inc->receipt_ok = -1;
+	inc->created_us = clock_wall_us();
+	inc->place.uffd = -1;
+	memcpy(inc->id, h->migration, sizeof(inc->id));
+	uuid_text(inc->id, inc->id_text);
+	fdio_random(inc->token, sizeof(inc->token));
+	inc->identity = strdup(tls_chan_identity(conn_chan(conn)));
+	inc->from = strdup(tls_chan_peer(conn_chan(conn)));
+	inc->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (!inc->identity || !inc->from || inc->stop_fd < 0) {
+		incoming_free(inc);
+		return NULL;
+	}
+	return inc;
+}
+
+int incoming_open(struct dest *d, struct conn *conn, const struct msg_hello *h,
+		  uint64_t capabilities, struct error *err)
+{
+	struct incoming *inc;
+	struct msg *ack;
+
+	if (d->ending)
+		return error_set(err, -ESHUTDOWN, "ending", "this agent is being stopped");
+	if (d->n_incomings >= d->conf.limit_incoming)
+		return error_set(err, -EBUSY, "limit-incoming",
+				 "%u incoming migrations are under way, which is the limit "
+				 "(limits.incoming): try again later",
+				 d->n_incomings);
+	if (incoming_find(d, h->migration))
+		return error_set(err, -EEXIST, "migration-exists",
+				 "this migration has a session already");
+	ack = calloc(1, sizeof(*ack));
+	inc = ack ? incoming_new(d, conn, h) : NULL;
+	if (!inc) {
+		free(ack);
+		return error_set(err, -ENOMEM, NULL, "out of memory");
+	}
+	inc->capabilities = capabilities;
+	inc->control = conn;
+	inc->next = d->incomings;
+	d->incomings = inc;
+	d->n_incomings++;
+	conn_set_ops(conn, &control_ops, inc);
+	conn_set_channel(conn, MSG_CHANNEL_CONTROL);
+	conn_keepalive(conn);
+	conn_set_timeout(conn, INCOMING_SETUP_US);
+	ack->type = MSG_HELLO_ACK;
+	ack->hello_ack =
+		(struct msg_hello_ack){.version = MSG_VERSION, .capabilities = capabilities};
+	memcpy(ack->hello_ack.token, inc->token, MSG_TOKEN_LEN);
+	incoming_send(inc, ack);
+	explicit_bzero(ack, sizeof(*ack));
+	free(ack);
+	log_info("incoming %s: from %s (%s)", inc->id_text, inc->from, inc->identity);
+	return 0;
+}
+
+int incoming_may_join(const struct incoming *inc, const struct msg_hello *h, const char *identity,
+		      struct error *err)
+{
+	/* One answer for both: who is not of the session learns nothing about it. */
+	if (CRYPTO_memcmp(inc->token, h->token, MSG_TOKEN_LEN) || strcmp(inc->identity, identity))
+		return error_set(err, -EACCES, "bad-token",
+				 "the token is not that of this migration");
+	if (inc->state != INC_ADVISE || inc->stage < STAGE_PREPARED)
+		return error_set(
+			err, -EBADMSG, "unexpected-message",
+			"a further channel in state %s: it may come behind PREPARED and before "
+			"SWITCH",
+			inc_state_name(inc->state));
+	if (h->kind == MSG_CHANNEL_URGENT && !(inc->capabilities & MSG_CAP_URGENT))
+		return error_set(err, -EBADMSG, "unexpected-message",
+				 "an urgent channel without the capability");
+	if (h->kind == MSG_CHANNEL_URGENT && (h->index || inc->urgent))
+		return error_set(err, -EBUSY, "channel-exists",
+				 "there is an urgent channel already");
+	if (h->kind == MSG_CHANNEL_BULK && h->index >= inc->setup->bulk_channels)
+		return error_set(err, -EBADMSG, "bad-message", "bulk channel %u of %u", h->index,
+				 inc->setup->bulk_channels);
+	if (h->kind == MSG_CHANNEL_BULK && inc->bulk[h->index])
+		return error_set(err, -EBUSY, "channel-exists",
+				 "there is a bulk channel %u already", h->index);
+	return 0;
+}
+
+int incoming_join(struct incoming *inc, enum msg_channel kind, unsigned int index,
+		  struct tls_chan *chan, struct error *err)
+{
+	int r;
+
+	log_debug("incoming %s: %s channel %u from %s", inc->id_text, msg_channel_name(kind), index,
+		  tls_chan_peer(chan));
+	if (kind == MSG_CHANNEL_URGENT) {
+		inc->urgent = chan;
+		inc->had_urgent = true;
+		return 0;
+	}
+	r = receive_start(&inc->place, chan, bridge_receive_end, inc, &inc->bulk[index]);
+	return r ? error_set(err, r, NULL, "bulk channel %u: %s", index, strerror(-r)) : 0;
+}
+
+uint64_t incoming_capabilities(const struct incoming *inc)
+{
+	return inc->capabilities;
+}
+
+/* --- from outside the session --- */
+
+enum msg_answer incoming_query(struct incoming *inc, const char *identity, uint64_t generation)
+{
+	struct error err = {0};
+
+	if (!inc->past || strcmp(inc->identity, identity))
+		return MSG_ANSWER_UNKNOWN;
+	/*
+	 * Asked in doubt: the control channel is lost for the source, and so is a COMMIT that may still
+	 * be under way in it. Ending here makes sure that it is never obeyed.
+	 */
+	if (inc->state < INC_RUNNING) {
+		error_set(&err, -ECONNRESET, "lost", "the source has lost the session and asks");
+		conn_free(steal_ptr(&inc->control));
+		incoming_event(inc, INC_EV_LOST, &err);
+	}
+	return history_answer(inc->past, identity, generation);
+}
+
+int incoming_attach(struct incoming *inc, struct guest *g, bool *ret_mine, struct error *err)
+{
+	bool waits = inc->state == INC_ADVISE && inc->stage == STAGE_ATTACH;
+	bool runs = inc->state == INC_RUNNING || inc->state == INC_HELD ||
+		    (inc->state == INC_END && inc->end_event == INC_EV_ACCOUNTED);
+
+	*ret_mine = true;
+	if (waits && g->has_token && !CRYPTO_memcmp(g->token, inc->guest_token, GUEST_TOKEN_LEN))
+		return prepare_attached(inc, g, err);
+	if (runs && !inc->guest && inc->past && !memcmp(g->uuid, inc->past->uuid, MSG_UUID_LEN) &&
+	    g->generation == inc->past->generation) {
+		log_notice("incoming %s: guest %s has attached again", inc->id_text, g->name);
+		inc->guest = g;
+		prepare_guest_watch(inc);
+		if (!inc->resumed)
+			handover_let_go(inc);
+		settle_look(inc);
+		return 0;
+	}
+	*ret_mine = false;
+	return 0;
+}
+
+void incoming_end(struct incoming *inc)
+{
+	struct error err = {0};
+
+	error_set(&err, -ESHUTDOWN, "ending", "decant-dest is being stopped");
+	incoming_event(inc, inc->state < INC_RUNNING ? INC_EV_FAIL : INC_EV_LOST, &err);
+}
+
+/*
+ * Rule 5: the guest's process keeps its copy of the userfaultfd, so that nothing is handed zeros when
+ * ours is closed; faults wait for the agent's next life.
+ */
+void incoming_drop(struct incoming *inc)
+{
+	settle_stop_threads(inc);
+	if (inc->place.uffd >= 0)
+		close(inc->place.uffd);
+	if (inc->placed)
+		place_clear(&inc->place);
+	incoming_remove(inc);
+}
+
+/* --- what others ask --- */
+
+struct incoming *incoming_next(const struct incoming *inc)
+{
+	return inc->next;
+}
+
+enum inc_state incoming_state(const struct incoming *inc)
+{
+	return inc->state;
+}
+
+uint64_t incoming_memory(const struct incoming *inc)
+{
+	return inc->total;
+}
+
+bool incoming_is_guest(const struct incoming *inc, const char *name,
+		       const uint8_t uuid[static MSG_UUID_LEN])
+{
+	return inc->past &&
+	       (!strcmp(inc->setup->name, name) || !memcmp(inc->setup->uuid, uuid, MSG_UUID_LEN));
+}
+
+struct past *incoming_past(const struct incoming *inc)
+{
+	return inc->past;
+}

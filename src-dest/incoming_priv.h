@@ -1,0 +1,242 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* An incoming migration as the files that carry it out share it. */
+#ifndef DECANT_INCOMING_PRIV_H
+#define DECANT_INCOMING_PRIV_H
+
+#include <xxhash.h>
+#include "fault.h"
+#include "incoming.h"
+#include "place.h"
+#include "receive.h"
+#include "worker.h"
+
+/** INCOMING_ATTACH_US - from the launch until the guest has attached itself */
+#define INCOMING_ATTACH_US 10000000
+/** INCOMING_SETUP_US - from HELLO until SETUP, and for each message up to the last BLOCK */
+#define INCOMING_SETUP_US 10000000
+/** INCOMING_SETTLE_US - from COMPLETE until pages and counts agree */
+#define INCOMING_SETTLE_US 10000000
+/** INCOMING_DISCARDS_MAX - discards that may wait for the worker before reading pauses */
+#define INCOMING_DISCARDS_MAX 8
+
+/**
+ * enum inc_stage - how far the preparation is, inside state advise
+ * @STAGE_ADMIT:	nothing has been started
+ * @STAGE_ATTACH:	launched, the guest is to attach itself
+ * @STAGE_GUEST:	it is asked for what is needed of it
+ * @STAGE_EMPTY:	its memory is being emptied
+ * @STAGE_PREPARED:	PREPARED was sent, channels may come
+ * @STAGE_INTENT:	"may own" is on the disk
+ */
+enum inc_stage {
+	STAGE_ADMIT,
+	STAGE_ATTACH,
+	STAGE_GUEST,
+	STAGE_EMPTY,
+	STAGE_PREPARED,
+	STAGE_INTENT,
+};
+
+/**
+ * struct inc_load - the guest's state on its way into it
+ * @hash:	XXH3-64 of what came
+ * @bytes:	what came
+ * @rest, @rest_len: a piece that the guest had no room for
+ * @under_way:	guest_load() was called and is not done
+ * @ended:	STATE_END came and was right
+ */
+struct inc_load {
+	XXH3_state_t *hash;
+	uint64_t bytes;
+	uint8_t *rest;
+	size_t rest_len;
+	bool under_way;
+	bool ended;
+};
+
+/**
+ * struct incoming - see incoming.h
+ * @d:		the daemon
+ * @next:	in dest.incomings
+ * @refs:	the list's, and one for each post from a thread that is under way
+ * @id, @id_text: of the migration
+ * @identity:	of the source: its subject alternative names
+ * @from:	its address
+ * @token:	that further channels present
+ * @capabilities: agreed on
+ * @state:	only incoming_event() changes it
+ * @stage:	inside advise
+ * @control:	NULL when the session is over
+ * @setup:	as it came; NULL before
+ * @blocks, @nblocks: BLOCKs as they came
+ * @total:	bytes of all of them
+ * @guest_token: with which the guest attaches itself
+ * @launch:	its process, as far as we started it and it has not ended
+ * @guest:	NULL before it attached itself and while it is disconnected
+ * @timer:	bound of the stage under way, or the look whether all is there
+ * @past:	its record; NULL before SETUP was admitted
+ * @place:	its memory; @placed once it is filled
+ * @worker:	from the emptying on
+ * @stop_fd:	eventfd, readable once threads shall give up waiting for the loop
+ * @bulk:	receivers
+ * @urgent:	the urgent channel until the fault thread takes it
+ * @urgent_tally: its counts
+ * @closed_bytes: payload that came on bulk channels whose receivers are stopped
+ * @had_urgent:	for the view
+ * @fault:	the fault thread, from the switch on
+ * @discards:	pushed to the worker and not done
+ * @listen_wanted: LISTEN came while discards were under way
+ * @listen_postcopy: what it said
+ * @load:	the guest's state
+ * @complete:	COMPLETE, once it came
+ * @complete_us: when it came last
+ * @resumed:	the guest was let go
+ * @unregistered: missing faults are off: the kernel fills holes again
+ * @ending:	the guest is being ended or handed over
+ * @end_event:	what led to END
+ * @closing:	RECEIPT was sent; waits for the source to close
+ * @receipt_ok:	for the view: 1, 0, or -1 for not yet
+ * @err:	what went wrong first
+ * @created_us, @ended_us: wall clock; 0 for not yet
+ */
+struct incoming {
+	struct dest *d;
+	struct incoming *next;
+	_Atomic unsigned int refs;
+	uint8_t id[MSG_UUID_LEN];
+	char id_text[UUID_TEXT_MAX];
+	char *identity;
+	char *from;
+	uint8_t token[MSG_TOKEN_LEN];
+	uint64_t capabilities;
+	enum inc_state state;
+	enum inc_stage stage;
+	struct conn *control;
+	struct msg_setup *setup;
+	struct msg_block *blocks;
+	unsigned int nblocks;
+	uint64_t total;
+	uint8_t guest_token[GUEST_TOKEN_LEN];
+	struct launch *launch;
+	struct guest *guest;
+	struct event *timer;
+	struct past *past;
+	struct place place;
+	bool placed;
+	struct worker *worker;
+	int stop_fd;
+	struct receive *bulk[MSG_CHANNELS_MAX];
+	struct tls_chan *urgent;
+	struct tally urgent_tally;
+	uint64_t closed_bytes;
+	bool had_urgent;
+	struct fault *fault;
+	unsigned int discards;
+	bool listen_wanted;
+	bool listen_postcopy;
+	struct inc_load load;
+	struct msg_complete *complete;
+	uint64_t complete_us;
+	bool resumed;
+	bool unregistered;
+	bool ending;
+	enum inc_event end_event;
+	bool closing;
+	int receipt_ok;
+	struct error err;
+	uint64_t created_us;
+	uint64_t ended_us;
+};
+
+/* incoming.c */
+
+/**
+ * incoming_event() - the only way in which the state changes: look the step up, go there, act
+ * @err:	why, for the events of failure; the first one is kept; NULL for the others
+ *
+ * An event of failure or loss that has no row (the session was over already) is passed over.
+ */
+void incoming_event(struct incoming *inc, enum inc_event ev, const struct error *err);
+/** incoming_fail() - incoming_event(INC_EV_FAIL) with a text. Return: -errno @r */
+int incoming_failf(struct incoming *inc, int r, const char *code, const char *fmt, ...)
+	__attribute__((format(printf, 4, 5)));
+/** incoming_ref() - for a post from any thread. Return: @inc */
+struct incoming *incoming_ref(struct incoming *inc);
+/** incoming_unref() - loop thread */
+void incoming_unref(struct incoming *inc);
+/** incoming_send() - queue a message on control if there is one */
+void incoming_send(struct incoming *inc, const struct msg *m);
+void incoming_send_simple(struct incoming *inc, enum msg_type type);
+/** incoming_close_control() - end the session, after what is queued */
+void incoming_close_control(struct incoming *inc);
+/** incoming_timer() - replace the timer; @us 0 only cancels */
+void incoming_timer(struct incoming *inc, uint64_t us, loop_fn *fn);
+/** incoming_pause() - stop or go on reading control */
+void incoming_pause(struct incoming *inc, bool paused);
+/** incoming_remove() - off the list, its resources are gone */
+void incoming_remove(struct incoming *inc);
+
+/* prepare.c: the stages of advise */
+
+void prepare_begin(struct incoming *inc);
+/** prepare_attached() - the launched guest is there. Return: 0, or -errno with @err filled */
+int prepare_attached(struct incoming *inc, struct guest *g, struct error *err);
+/** prepare_guest_watch() - be told of the guest's loss */
+void prepare_guest_watch(struct incoming *inc);
+/* admit.c */
+/** admit_check() - limits, names, launcher, blocks: everything that can be said before something is
+ * started. Return: 0 with the launcher, or -errno with @err filled */
+int admit_check(const struct incoming *inc, const struct conf_launcher **ret, struct error *err);
+/** admit_blocks() - does the guest have the blocks of SETUP? @ret_index[i] is the guest's index of
+ * block i. Return: 0, or -errno with @err naming the block and what differs */
+int admit_blocks(const struct incoming *inc, const struct guest *g, uint16_t *ret_index,
+		 struct error *err);
+
+/* handover.c: messages from INTENT to COMPLETE; each Return: 0, or -errno with @err filled */
+
+int handover_intent(struct incoming *inc, const struct msg *m, struct error *err);
+int handover_switch(struct incoming *inc, const struct msg *m, struct error *err);
+int handover_discard(struct incoming *inc, const struct msg *m, struct error *err);
+int handover_listen(struct incoming *inc, const struct msg *m, struct error *err);
+int handover_commit(struct incoming *inc, const struct msg *m, struct error *err);
+/* its actions */
+void handover_do_discard(struct incoming *inc);
+void handover_do_listen(struct incoming *inc);
+void handover_do_ready(struct incoming *inc);
+void handover_do_run(struct incoming *inc);
+/** handover_drained() - everything queued on control is out */
+void handover_drained(struct incoming *inc);
+/** handover_let_go() - resume a guest that this host owns */
+void handover_let_go(struct incoming *inc);
+
+/* load.c */
+
+/** load_begin() - have the guest take its state; STATE may come from here on */
+void load_begin(struct incoming *inc);
+int load_state(struct incoming *inc, const struct msg *m, struct error *err);
+int load_state_end(struct incoming *inc, const struct msg *m, struct error *err);
+void load_free(struct inc_load *l);
+
+/* settle.c: the ends */
+
+int settle_complete(struct incoming *inc, const struct msg *m, struct error *err);
+void settle_do_settle(struct incoming *inc);
+void settle_do_hold(struct incoming *inc);
+void settle_do_bury(struct incoming *inc);
+void settle_do_discard_guest(struct incoming *inc);
+/** settle_parts_gone() - the guest or its process is gone: is that all that was waited for? */
+void settle_parts_gone(struct incoming *inc);
+/** settle_control_closed() - the source has closed after the receipt */
+void settle_control_closed(struct incoming *inc);
+/** settle_look() - are all pages here, and do the counts agree? */
+void settle_look(struct incoming *inc);
+/** settle_stop_threads() - data threads and worker; channels end */
+void settle_stop_threads(struct incoming *inc);
+
+/* bridge.c: from data threads to the loop */
+
+extern const struct fault_ops bridge_fault_ops;
+receive_end_fn bridge_receive_end;
+place_punch_fn bridge_punch;
+
+#endif

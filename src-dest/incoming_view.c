@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+/* An incoming migration as the REST interface shows it. */
+#include <string.h>
+#include "incoming_priv.h"
+#include "util/cleanup.h"
+#include "util/clock.h"
+
+static json_t *number(uint64_t n)
+{
+	return json_integer((json_int_t)n);
+}
+
+static json_t *time_json(uint64_t wall_us)
+{
+	char text[CLOCK_TEXT_MAX];
+
+	return wall_us ? json_string(clock_rfc3339(text, wall_us)) : json_null();
+}
+
+/* `end` says nothing to a client: how it ended does. */
+static const char *phase(const struct incoming *inc)
+{
+	if (inc->state != INC_END)
+		return inc_state_name(inc->state);
+	if (inc->end_event == INC_EV_ACCOUNTED)
+		return "completed";
+	return inc->past && inc->past->fate == HISTORY_GONE ? "failed" : "aborted";
+}
+
+static uint64_t received_bytes(const struct incoming *inc)
+{
+	uint64_t n = atomic_load(&inc->urgent_tally.bytes);
+
+	for (unsigned int i = 0; i < MSG_CHANNELS_MAX; i++)
+		if (inc->bulk[i])
+			n += atomic_load(&receive_tally(inc->bulk[i])->bytes);
+	return n + inc->closed_bytes;
+}
+
+static json_t *memory_json(const struct incoming *inc)
+{
+	uint64_t pages = 0, received = 0, zero = 0;
+
+	for (unsigned int i = 0; inc->placed && i < inc->place.n; i++) {
+		const struct place_block *b = &inc->place.blocks[i];
+
+		pages += b->npages;
+		received += atomic_load(&b->received);
+		zero += b->pages ? pages_count(b->pages, PAGES_ZERO) : 0;
+	}
+	return json_pack("{s:o, s:o, s:o, s:o, s:o}", "total_bytes", number(inc->total),
+			 "received_pages", number(received), "missing_pages",
+			 number(pages - received), "zero_pages", number(zero), "received_bytes",
+			 number(received_bytes(inc)));
+}
+
+static json_t *buckets_json(const struct hist *h)
+{
+	json_t *a = json_array();
+
+	for (size_t i = 0; a && i < HIST_BUCKETS; i++) {
+		uint64_t n = __atomic_load_n(&h->count[i], __ATOMIC_RELAXED);
+
+		if (n)
+			json_array_append_new(a, json_pack("{s:o, s:o}", "le_us",
+							   number(hist_bucket_le(i)), "count",
+							   number(n)));
+	}
+	return a;
+}
+
+static json_t *postcopy_json(const struct incoming *inc)
+{
+	const struct hist *h = &inc->place.latency;
+
+	return json_pack("{s:o, s:o, s:{s:o, s:o, s:o, s:o, s:o}}", "faults",
+			 number(atomic_load(&inc->place.faults)), "requests",
+			 number(atomic_load(&inc->place.requests)), "latency_us", "p50",
+			 number(hist_quantile(h, 0.5)), "p90", number(hist_quantile(h, 0.9)), "p99",
+			 number(hist_quantile(h, 0.99)), "max", number(h->max_us), "buckets",
+			 buckets_json(h));
+}
+
+static void add_channel(const struct incoming *inc, json_t *a, const char *kind, uint64_t bytes,
+			bool open)
+{
+	uint64_t end = inc->ended_us ? inc->ended_us : clock_wall_us();
+	uint64_t us = end > inc->created_us ? end - inc->created_us : 1;
+
+	json_array_append_new(a, json_pack("{s:s, s:o, s:o, s:s}", "kind", kind, "bytes",
+					   number(bytes), "rate_bytes_per_s",
+					   number((uint64_t)((double)bytes * 1e6 / (double)us)),
+					   "state", open ? "open" : "closed"));
+}
+
+static json_t *channels_json(const struct incoming *inc)
+{
+	json_t *a = json_array();
+
+	if (!a)
+		return NULL;
+	add_channel(inc, a, "control", 0, inc->control);
+	if (inc->had_urgent)
+		add_channel(inc, a, "urgent", atomic_load(&inc->urgent_tally.bytes),
+			    inc->urgent || (inc->fault && inc->state != INC_HELD));
+	for (unsigned int i = 0; i < MSG_CHANNELS_MAX; i++)
+		if (inc->bulk[i])
+			add_channel(inc, a, "bulk",
+				    atomic_load(&receive_tally(inc->bulk[i])->bytes),
+				    receive_open(inc->bulk[i]));
+	return a;
+}
+
+static json_t *error_json(const struct error *e)
+{
+	if (!error_is_set(e))
+		return json_null();
+	return json_pack("{s:s, s:s}", "code", e->code, "message", e->msg);
+}
+
+json_t *incoming_view(const struct incoming *inc)
+{
+	char uuid[UUID_TEXT_MAX] = "";
+
+	if (inc->setup)
+		uuid_text(inc->setup->uuid, uuid);
+	return json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "id",
+			 inc->id_text, "guest", inc->setup ? inc->setup->name : "", "uuid", uuid,
+			 "phase", phase(inc), "from", inc->from, "identity", inc->identity,
+			 "created_at", time_json(inc->created_us), "ended_at",
+			 time_json(inc->ended_us), "error", error_json(&inc->err), "memory",
+			 memory_json(inc), "postcopy", postcopy_json(inc), "channels",
+			 channels_json(inc), "digest_ok",
+			 inc->receipt_ok < 0 ? json_null() : json_boolean(inc->receipt_ok));
+}

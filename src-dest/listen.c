@@ -1,0 +1,457 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "listen.h"
+#include <errno.h>
+#include <event2/listener.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include "conn.h"
+#include "incoming.h"
+#include "util/cleanup.h"
+#include "util/log.h"
+#include "util/text.h"
+
+/* Addresses that a name may stand for. */
+#define SOCKETS_MAX 8
+/* After accept(2) has failed for want of descriptors. */
+#define REST_US 200000
+
+/**
+ * struct peer - a connection that no session has yet
+ * @l:		where it came in
+ * @conn:	owned
+ * @addr:	of the other end, without its port
+ * @alen:	bytes of @addr
+ * @kind, @index, @migration: of its HELLO, once HELLO_ACK is on its way
+ * @answered:	HELLO_ACK was sent: it joins its session when that is out
+ * @hello:	what it said
+ * @query:	it may ask
+ * @next:	younger
+ */
+struct peer {
+	struct listener *l;
+	struct conn *conn;
+	uint8_t addr[16];
+	size_t alen;
+	struct msg_hello hello;
+	bool answered;
+	bool query;
+	struct peer *next;
+};
+
+/**
+ * struct listener - see listen.h
+ * @sockets:	@n of them
+ * @oldest:	peers, in the order in which they came
+ * @n_peers:	how many
+ * @rest:	accepting goes on after this
+ */
+struct listener {
+	struct dest *d;
+	struct evconnlistener *sockets[SOCKETS_MAX];
+	unsigned int n;
+	struct peer *oldest;
+	unsigned int n_peers;
+	struct event *rest;
+};
+
+/* --- peers --- */
+
+static void peer_unlink(struct peer *p)
+{
+	struct peer **at = &p->l->oldest;
+
+	while (*at != p)
+		at = &(*at)->next;
+	*at = p->next;
+	p->l->n_peers--;
+}
+
+/* Its connection has another owner, or none. */
+static void peer_gone(struct peer *p)
+{
+	peer_unlink(p);
+	free(p);
+}
+
+static void peer_drop(struct peer *p)
+{
+	conn_free(p->conn);
+	peer_gone(p);
+}
+
+static void peer_refuse(struct peer *p, const struct error *why)
+{
+	log_notice("connection from %s (%s) refused: %s", tls_chan_peer(conn_chan(p->conn)),
+		   tls_chan_identity(conn_chan(p->conn)), why->msg);
+	conn_send_error(p->conn, MSG_ERROR, why);
+	conn_close_when_sent(p->conn);
+	peer_gone(p);
+}
+
+/* --- HELLO --- */
+
+static uint64_t capabilities(const struct dest *d, uint64_t theirs)
+{
+	uint64_t ours = MSG_CAP_URGENT;
+
+	if (!d->caps_ret && !uffd_caps_postcopy(&d->caps, NULL))
+		ours |= MSG_CAP_POSTCOPY;
+	return ours & theirs;
+}
+
+static int answer_hello(struct peer *p, uint64_t caps, struct error *err)
+{
+	struct msg *m = calloc(1, sizeof(*m));
+	int r;
+
+	if (!m)
+		return error_set(err, -ENOMEM, NULL, "out of memory");
+	m->type = MSG_HELLO_ACK;
+	m->hello_ack = (struct msg_hello_ack){.version = MSG_VERSION, .capabilities = caps};
+	r = conn_send(p->conn, m);
+	free(m);
+	return r ? error_set(err, r, NULL, "HELLO_ACK: %s", strerror(-r)) : 0;
+}
+
+/* The channel leaves the loop once HELLO_ACK is out: see on_drained(). */
+static int hello_data(struct peer *p, struct error *err)
+{
+	struct incoming *inc = incoming_find(p->l->d, p->hello.migration);
+	int r;
+
+	if (!inc)
+		return error_set(err, -EACCES, "bad-token",
+				 "the token is not that of this migration");
+	r = incoming_may_join(inc, &p->hello, tls_chan_identity(conn_chan(p->conn)), err);
+	if (r)
+		return r;
+	p->answered = true;
+	return answer_hello(p, incoming_capabilities(inc), err);
+}
+
+static int hello_query(struct peer *p, struct error *err)
+{
+	(void)err;
+	p->query = true;
+	conn_set_channel(p->conn, MSG_CHANNEL_QUERY);
+	conn_set_timeout(p->conn, MSG_HELLO_TIMEOUT_US);
+	return 0;
+}
+
+static int on_hello(struct peer *p, const struct msg_hello *h, struct error *err)
+{
+	struct dest *d = p->l->d;
+	int r;
+
+	if (h->version_min > MSG_VERSION || h->version_max < MSG_VERSION)
+		return error_set(
+			err, -EPROTO, "version",
+			"the source speaks versions %u to %u of the protocol, this side %u",
+			h->version_min, h->version_max, MSG_VERSION);
+	p->hello = *h;
+	switch (h->kind) {
+	case MSG_CHANNEL_CONTROL:
+		r = incoming_open(d, p->conn, h, capabilities(d, h->capabilities), err);
+		if (!r)
+			peer_gone(p);
+		return r;
+	case MSG_CHANNEL_QUERY:
+		return hello_query(p, err);
+	default:
+		return hello_data(p, err);
+	}
+}
+
+/* --- QUERY --- */
+
+static enum msg_answer ask(struct dest *d, const struct msg_hello *h, const char *identity,
+			   uint64_t generation)
+{
+	struct incoming *inc = incoming_find(d, h->migration);
+	char id[UUID_TEXT_MAX];
+	const struct past *p;
+
+	if (inc)
+		return incoming_query(inc, identity, generation);
+	p = history_find(d->history, uuid_text(h->migration, id));
+	return p ? history_answer(p, identity, generation) : MSG_ANSWER_UNKNOWN;
+}
+
+static void on_query(struct peer *p, uint64_t generation)
+{
+	static const char *const words[] = {"unknown", "not-started", "running", "completed"};
+	const char *identity = tls_chan_identity(conn_chan(p->conn));
+	struct msg *m = calloc(1, sizeof(*m));
+	char id[UUID_TEXT_MAX];
+
+	if (m) {
+		m->type = MSG_ANSWER;
+		m->answer.answer = (uint8_t)ask(p->l->d, &p->hello, identity, generation);
+		log_notice("%s asks about migration %s, generation %llu: %s", identity,
+			   uuid_text(p->hello.migration, id), (unsigned long long)generation,
+			   words[m->answer.answer]);
+		conn_send(p->conn, m);
+		free(m);
+	}
+	conn_close_when_sent(p->conn);
+	peer_gone(p);
+}
+
+/* --- callbacks of the connection --- */
+
+static void on_established(struct conn *c, void *arg)
+{
+	struct peer *p = arg;
+	const struct conf_dest *conf = &p->l->d->conf;
+	struct error err = {0};
+
+	if (tls_allow_check((const char *const *)conf->allow, conf->n_allow, conn_chan(c), &err))
+		peer_refuse(p, &err);
+}
+
+static void on_message(struct conn *c, const struct msg *m, void *arg)
+{
+	struct peer *p = arg;
+	struct error err = {0};
+
+	(void)c;
+	if (p->query && m->type == MSG_QUERY) {
+		on_query(p, m->number.value);
+		return;
+	}
+	if (p->query || p->answered || m->type != MSG_HELLO)
+		error_set(&err, -EBADMSG, "unexpected-message", "%s where %s was due",
+			  msg_type_name(m->type), p->query ? "QUERY" : "HELLO");
+	else if (!on_hello(p, &m->hello, &err))
+		return;
+	peer_refuse(p, &err);
+}
+
+static void on_closed(struct conn *c, const struct error *why, void *arg)
+{
+	log_notice("connection from %s refused: %s (%s)", tls_chan_peer(conn_chan(c)), why->msg,
+		   why->code);
+	peer_drop(arg);
+}
+
+/* Looked up again: the session may have ended meanwhile, or the place been taken. */
+static int join(struct peer *p, struct tls_chan *chan, struct error *err)
+{
+	struct incoming *inc = incoming_find(p->l->d, p->hello.migration);
+	int r = -EACCES;
+
+	if (!inc)
+		error_set(err, r, "bad-token", "the migration has ended");
+	else
+		r = incoming_may_join(inc, &p->hello, tls_chan_identity(chan), err);
+	if (r) {
+		tls_chan_free(chan);
+		return r;
+	}
+	return incoming_join(inc, p->hello.kind, p->hello.index, chan, err);
+}
+
+static void on_drained(struct conn *c, void *arg)
+{
+	struct peer *p = arg;
+	struct error err = {0};
+	struct tls_chan *chan;
+
+	if (!p->answered)
+		return;
+	chan = conn_release(c);
+	if (!chan)
+		return;
+	if (join(p, chan, &err))
+		log_notice("a %s channel was not taken: %s", msg_channel_name(p->hello.kind),
+			   err.msg);
+	peer_gone(p);
+}
+
+static const struct conn_ops peer_ops = {.established = on_established,
+					 .message = on_message,
+					 .closed = on_closed,
+					 .drained = on_drained};
+
+/* --- accepting --- */
+
+static size_t address_of(const struct sockaddr *sa, uint8_t out[static 16])
+{
+	if (sa->sa_family == AF_INET6) {
+		memcpy(out, &((const struct sockaddr_in6 *)sa)->sin6_addr, 16);
+		return 16;
+	}
+	memcpy(out, &((const struct sockaddr_in *)sa)->sin_addr, 4);
+	return 4;
+}
+
+/* Who floods loses its own oldest connection first; only then the oldest of all goes. */
+static void make_room(struct listener *l, const uint8_t *addr, size_t alen)
+{
+	struct peer *oldest_of_it = NULL;
+	unsigned int n = 0;
+
+	for (struct peer *p = l->oldest; p; p = p->next) {
+		if (p->alen != alen || memcmp(p->addr, addr, alen))
+			continue;
+		n++;
+		oldest_of_it = oldest_of_it ? oldest_of_it : p;
+	}
+	if (n >= LISTEN_PENDING_PEER_MAX)
+		peer_drop(oldest_of_it);
+	else if (l->n_peers >= LISTEN_PENDING_MAX)
+		peer_drop(l->oldest);
+}
+
+static void set_options(int fd)
+{
+	int one = 1, idle = 10, interval = 5, count = 3;
+
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof(one));
+	setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof(idle));
+	setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval, sizeof(interval));
+	setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof(count));
+}
+
+static struct peer *peer_new(struct listener *l, int fd)
+{
+	struct peer *p = calloc(1, sizeof(*p));
+	struct tls_chan *chan;
+
+	if (!p || tls_chan_accept(l->d->tls, fd, &chan)) {
+		close(fd);
+		free(p);
+		return NULL;
+	}
+	p->l = l;
+	p->conn = conn_new(l->d->loop, chan, true, MSG_CHANNEL_CONTROL, &peer_ops, p);
+	if (!p->conn) {
+		free(p);
+		return NULL;
+	}
+	return p;
+}
+
+static void on_accept(struct evconnlistener *s, evutil_socket_t fd, struct sockaddr *sa, int len,
+		      void *arg)
+{
+	struct listener *l = arg;
+	uint8_t addr[16];
+	size_t alen = address_of(sa, addr);
+	struct peer *p, **at;
+
+	(void)s;
+	(void)len;
+	make_room(l, addr, alen);
+	set_options(fd);
+	p = peer_new(l, fd);
+	if (!p) {
+		log_error("listen: out of memory");
+		return;
+	}
+	memcpy(p->addr, addr, sizeof(addr));
+	p->alen = alen;
+	for (at = &l->oldest; *at;)
+		at = &(*at)->next;
+	*at = p;
+	l->n_peers++;
+}
+
+static void on_rested(void *arg)
+{
+	struct listener *l = arg;
+
+	event_free(l->rest);
+	l->rest = NULL;
+	for (unsigned int i = 0; i < l->n; i++)
+		evconnlistener_enable(l->sockets[i]);
+}
+
+/* No descriptors left: the connection stays in the backlog, and would be told again at once. */
+static void on_accept_error(struct evconnlistener *s, void *arg)
+{
+	struct listener *l = arg;
+
+	(void)s;
+	log_warn("listen: accept: %s", strerror(EVUTIL_SOCKET_ERROR()));
+	if (l->rest)
+		return;
+	for (unsigned int i = 0; i < l->n; i++)
+		evconnlistener_disable(l->sockets[i]);
+	l->rest = loop_timer(l->d->loop, REST_US, on_rested, l);
+}
+
+/* --- opening --- */
+
+static int open_socket(struct listener *l, const struct addrinfo *ai, struct error *err)
+{
+	CLEANUP_CLOSE int fd =
+		socket(ai->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, ai->ai_protocol);
+	struct evconnlistener *s;
+	int one = 1;
+
+	if (fd < 0)
+		return error_set(err, -errno, "listen", "socket: %s", strerror(errno));
+	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+	if (ai->ai_family == AF_INET6)
+		setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof(one));
+	if (bind(fd, ai->ai_addr, ai->ai_addrlen))
+		return error_set(err, -errno, "listen", "%s port %u: %s", l->d->conf.listen_host,
+				 l->d->conf.listen_port, strerror(errno));
+	s = evconnlistener_new(loop_base(l->d->loop), on_accept, l,
+			       LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC, 128, fd);
+	if (!s)
+		return error_set(err, -errno, "listen", "%s port %u: %s", l->d->conf.listen_host,
+				 l->d->conf.listen_port, strerror(errno));
+	steal_fd(&fd);
+	evconnlistener_set_error_cb(s, on_accept_error);
+	l->sockets[l->n++] = s;
+	return 0;
+}
+
+int listen_new(struct dest *d, struct listener **ret, struct error *err)
+{
+	struct addrinfo hints = {.ai_flags = AI_PASSIVE, .ai_socktype = SOCK_STREAM}, *all = NULL;
+	struct listener *l = calloc(1, sizeof(*l));
+	char port[8];
+	int r;
+
+	if (!l)
+		return error_set(err, -ENOMEM, NULL, "out of memory");
+	l->d = d;
+	snprintf(port, sizeof(port), "%u", d->conf.listen_port);
+	r = getaddrinfo(d->conf.listen_host, port, &hints, &all);
+	if (r) {
+		r = error_set(err, -EADDRNOTAVAIL, "listen", "%s: %s", d->conf.listen_host,
+			      gai_strerror(r));
+	} else {
+		for (struct addrinfo *ai = all; ai && !r && l->n < SOCKETS_MAX; ai = ai->ai_next)
+			r = open_socket(l, ai, err);
+		freeaddrinfo(all);
+	}
+	if (r) {
+		listen_free(l);
+		return r;
+	}
+	*ret = l;
+	return 0;
+}
+
+void listen_free(struct listener *l)
+{
+	if (!l)
+		return;
+	while (l->oldest)
+		peer_drop(l->oldest);
+	for (unsigned int i = 0; i < l->n; i++)
+		evconnlistener_free(l->sockets[i]);
+	if (l->rest)
+		event_free(l->rest);
+	free(l);
+}

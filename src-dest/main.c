@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* decant-dest: the daemon (serve), and the operator's commands. */
+#include <string.h>
+#include "cli/cli.h"
+#include "cli_dest.h"
+#include "dest.h"
+#include "util/log.h"
+
+int main(int argc, char **argv)
+{
+	const char *config;
+	int r;
+
+	if (argc < 2 || strcmp(argv[1], "serve"))
+		return cli_dest_main(argc, argv);
+	r = cli_serve_args("decant-dest", argc, argv, &config);
+	if (r >= 0)
+		return r;
+	if (log_setup(NULL))
+		return cli_error(CLI_USAGE, "serve",
+				 "DECANT_LOG is none of debug, info, notice, warning, error");
+	return dest_serve(config);
+}

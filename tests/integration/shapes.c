@@ -230,7 +230,7 @@ Test(shapes, without_urgent_channel)
 	       *channel;
 	size_t i;
 
-	json_array_foreach (lab_at(job, "channels"), i, channel)
+	json_array_foreach(lab_at(job, "channels"), i, channel)
 		lab_check(lab, strcmp(lab_str(lab, channel, "kind"), "urgent"), "there is one");
 	json_decref(job);
 	lab_guest_arrived(g, b);

@@ -36,7 +36,7 @@ static void merge(json_t *conf, json_t *over)
 	const char *key;
 	json_t *value;
 
-	json_object_foreach (over, key, value) {
+	json_object_foreach(over, key, value) {
 		json_t *old = json_object_get(conf, key);
 
 		if (json_is_object(old) && json_is_object(value))

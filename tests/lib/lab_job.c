@@ -216,7 +216,7 @@ static json_t *newest(struct lab *lab, const char *sock, const char *path)
 	size_t i;
 
 	lab_check(lab, json_is_array(lab_at(list, "items")), "%s: no items", path);
-	json_array_foreach (lab_at(list, "items"), i, item) {
+	json_array_foreach(lab_at(list, "items"), i, item) {
 		if (!best ||
 		    strcmp(lab_str(lab, item, "created_at"), lab_str(lab, best, "created_at")) >= 0)
 			best = item;

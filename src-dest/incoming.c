@@ -29,6 +29,7 @@ static void incoming_free(struct incoming *inc)
 		close(inc->stop_fd);
 	free(inc->identity);
 	free(inc->from);
+	free(inc->log_path);
 	free(inc->setup);
 	free(inc->blocks);
 	free(inc->complete);

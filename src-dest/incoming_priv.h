@@ -72,6 +72,7 @@ struct inc_load {
  * @total:	bytes of all of them
  * @guest_token: with which the guest attaches itself
  * @launch:	its process, as far as we started it and it has not ended
+ * @log_path:	where its output goes
  * @guest:	NULL before it attached itself and while it is disconnected
  * @timer:	bound of the stage under way, or the look whether all is there
  * @past:	its record; NULL before SETUP was admitted
@@ -118,6 +119,7 @@ struct incoming {
 	uint64_t total;
 	uint8_t guest_token[GUEST_TOKEN_LEN];
 	struct launch *launch;
+	char *log_path;
 	struct guest *guest;
 	struct event *timer;
 	struct past *past;

@@ -62,14 +62,28 @@ static void on_launch_exit(void *arg, const char *how)
 	bool died = !inc->guest;
 
 	launch_free(steal_ptr(&inc->launch));
-	error_set(&err, -ESRCH, "guest-gone",
-		  "the process of guest %s has ended: %s; see %s/%s.log", inc->setup->name, how,
-		  inc->d->conf.run_dir, inc->setup->name);
+	error_set(&err, -ESRCH, "guest-gone", "the process of guest %s has ended: %s; see %s",
+		  inc->setup->name, how, inc->log_path);
 	/* An attached guest's own process may be another one: its driver tells of its end. */
 	if (died && inc->state != INC_END)
 		incoming_event(inc, INC_EV_GONE, &err);
 	else
 		settle_parts_gone(inc);
+}
+
+/* What a guest has to say is of use longer than it lives: not in run_dir. */
+static int make_log_path(struct incoming *inc, struct error *err)
+{
+	CLEANUP_FREE char *dir = NULL;
+	int r;
+
+	if (asprintf(&dir, "%s/log", inc->d->conf.state_dir) < 0 ||
+	    asprintf(&inc->log_path, "%s/%s.log", dir, inc->setup->name) < 0) {
+		inc->log_path = NULL;
+		return error_set(err, -ENOMEM, NULL, "out of memory");
+	}
+	r = fdio_mkdir_p(dir, 0750);
+	return r ? error_set(err, r, NULL, "cannot make folder %s: %s", dir, strerror(-r)) : 0;
 }
 
 static int launch(struct incoming *inc, const struct conf_launcher *l, struct error *err)
@@ -86,20 +100,19 @@ static int launch(struct incoming *inc, const struct conf_launcher *l, struct er
 		.vars = inc->setup->vars,
 		.nvars = inc->setup->nvars,
 	};
-	CLEANUP_FREE char *log_path = NULL;
 	char **argv;
-	int r;
+	int r = make_log_path(inc, err);
 
+	if (r)
+		return r;
 	snprintf(memory, sizeof(memory), "%" PRIu64, inc->total);
-	if (asprintf(&log_path, "%s/%s.log", conf->run_dir, inc->setup->name) < 0)
-		return error_set(err, -ENOMEM, NULL, "out of memory");
 	r = launch_argv(l->argv, &facts, &argv, err);
 	if (r)
 		return r;
 	fdio_random(inc->guest_token, sizeof(inc->guest_token));
 	r = launch_start(inc->d->loop,
 			 &(struct launch_spec){.argv = argv,
-					       .log_path = log_path,
+					       .log_path = inc->log_path,
 					       .token = inc->guest_token,
 					       .attach = conf->attach},
 			 on_launch_exit, inc, &inc->launch, err);
@@ -111,11 +124,9 @@ static void on_attach_timeout(void *arg)
 {
 	struct incoming *inc = arg;
 
-	incoming_failf(
-		inc, -ETIMEDOUT, "attach-timeout",
-		"guest %s was launched and has not attached itself within %u s; see %s/%s.log",
-		inc->setup->name, INCOMING_ATTACH_US / 1000000, inc->d->conf.run_dir,
-		inc->setup->name);
+	incoming_failf(inc, -ETIMEDOUT, "attach-timeout",
+		       "guest %s was launched and has not attached itself within %u s; see %s",
+		       inc->setup->name, INCOMING_ATTACH_US / 1000000, inc->log_path);
 }
 
 void prepare_begin(struct incoming *inc)
@@ -155,9 +166,9 @@ static void on_guest_gone(void *arg, struct guest *g, enum guest_gone how)
 			 inc->id_text, inc->setup->name);
 		return;
 	}
-	error_set(&err, -ESRCH, "guest-gone", "guest %s %s; see %s/%s.log", inc->setup->name,
+	error_set(&err, -ESRCH, "guest-gone", "guest %s %s; see %s", inc->setup->name,
 		  how == GUEST_GONE_DEAD ? "has died" : "has left before it was handed over",
-		  inc->d->conf.run_dir, inc->setup->name);
+		  inc->log_path);
 	if (inc->state != INC_END)
 		incoming_event(inc, INC_EV_GONE, &err);
 	else

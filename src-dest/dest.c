@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "dest.h"
+#include <dirent.h>
 #include <errno.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <systemd/sd-daemon.h>
+#include <unistd.h>
 #include "api.h"
 #include "incoming.h"
 #include "listen.h"
@@ -241,6 +244,32 @@ static int make_folders(const struct dest *d, struct error *err)
 	return 0;
 }
 
+/*
+ * Page states that an earlier life left. Those of a guest that is held stay: they alone know which of
+ * its pages are missing.
+ */
+static void remove_stale(const struct dest *d)
+{
+	DIR *dir = opendir(d->conf.run_dir);
+	struct dirent *e;
+
+	while (dir && (e = readdir(dir))) {
+		char id[UUID_TEXT_MAX];
+		const struct past *p;
+
+		if (strncmp(e->d_name, "pages.", 6))
+			continue;
+		snprintf(id, sizeof(id), "%.36s", e->d_name + 6);
+		p = history_find(d->history, id);
+		if (p && p->fate == HISTORY_OWNER && p->same_boot)
+			continue;
+		if (unlinkat(dirfd(dir), e->d_name, 0))
+			log_warn("%s/%s: %s", d->conf.run_dir, e->d_name, strerror(errno));
+	}
+	if (dir)
+		closedir(dir);
+}
+
 static int start(struct dest *d, struct error *err)
 {
 	struct attach_config ac = {
@@ -255,6 +284,8 @@ static int start(struct dest *d, struct error *err)
 	if (d->caps_ret)
 		log_warn("no incoming post-copy: %s", d->caps_err.msg);
 	r = history_open(d->conf.state_dir, &d->history, err);
+	if (!r)
+		remove_stale(d);
 	if (!r)
 		r = attach_new(d->loop, &ac, &d->attach, err);
 	if (!r)

@@ -123,7 +123,7 @@ static int replay(const struct history *h, struct past *p, const json_t *records
 	json_t *rec;
 
 	p->same_boot = true;
-	json_array_foreach (records, i, rec) {
+	json_array_foreach(records, i, rec) {
 		const char *name = text_at(rec, "record");
 		json_t *view = json_object_get(rec, "view");
 		int fate = fate_of(name);

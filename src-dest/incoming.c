@@ -174,8 +174,9 @@ void incoming_event(struct incoming *inc, enum inc_event ev, const struct error 
 static int check_block(const struct incoming *inc, const struct msg_block *b, struct error *err)
 {
 	if (b->index != inc->nblocks)
-		return error_set(err, -EBADMSG, "bad-message", "BLOCK %u where %u was due",
-				 b->index, inc->nblocks);
+		return error_set(err, -EBADMSG, "bad-message",
+				 "BLOCK %s has index %u where %u was due", b->name, b->index,
+				 inc->nblocks);
 	if (b->length > MSG_MEMORY_MAX - inc->total)
 		return error_set(err, -EBADMSG, "bad-message",
 				 "BLOCK %s: all blocks together are larger than 2^46 bytes",

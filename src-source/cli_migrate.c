@@ -12,25 +12,42 @@
 /* How often a migration is looked at. */
 #define POLL_US 200000
 
+/*
+ * The port of "HOST:PORT" or "[IPV6]:PORT": behind the colon, NULL if there is none. Return: false
+ * if @to has neither form, nor that of a host or an address alone
+ */
+static bool find_port(const char *to, const char **ret)
+{
+	const char *colon = strchr(to, ':'), *end = strchr(to, ']');
+
+	*ret = NULL;
+	if (*to == '[') {
+		if (!end || (end[1] && end[1] != ':'))
+			return false;
+		*ret = end[1] ? end + 2 : NULL;
+	} else if (colon && !strchr(colon + 1, ':')) {
+		*ret = colon + 1;
+	}
+	return *to && *ret != to + 1;
+}
+
+static bool port_ok(const char *s)
+{
+	return strspn(s, "0123456789") == strlen(s) && strlen(s) <= 5 && atoi(s) > 0 &&
+	       atoi(s) <= 65535;
+}
+
 /* Return: CLI_OK or CLI_USAGE; @buf is "host:port" */
 static int address(const char *to, char *buf, size_t cap)
 {
-	const char *port = NULL, *colon = strchr(to, ':');
-	unsigned long v;
-	char *end;
+	const char *port;
 	int n;
 
-	if (*to == '[' && (port = strstr(to, "]:")))
-		port += 2;
-	else if (*to != '[' && colon && !strchr(colon + 1, ':'))
-		port = colon + 1;
-	v = port ? strtoul(port, &end, 10) : CONF_DEFAULT_PORT;
-	if (!*to || colon == to || !v || v > 65535 ||
-	    (port && (*end || *port < '0' || *port > '9')))
+	if (!find_port(to, &port) || (port && !port_ok(port)))
 		return cli_error(CLI_USAGE, "migrate", "--to: \"%s\" is not HOST[:PORT]", to);
 	if (port)
 		n = snprintf(buf, cap, "%s", to);
-	else if (*to != '[' && colon)
+	else if (*to != '[' && strchr(to, ':'))
 		n = snprintf(buf, cap, "[%s]:%d", to, CONF_DEFAULT_PORT);
 	else
 		n = snprintf(buf, cap, "%s:%d", to, CONF_DEFAULT_PORT);
@@ -147,12 +164,14 @@ char *cli_migration_line(char *buf, size_t cap, const json_t *m, bool bar)
  * struct waiting - what is remembered between two looks at a migration
  * @phase:	as it was shown last
  * @away_us:	see cli_poll()
+ * @told:	that the agent is away was shown
  * @doubt_us:	since when it has been in doubt, 0 if it is not
  */
 struct waiting {
 	struct cli_progress progress;
 	char phase[32];
 	uint64_t away_us;
+	bool told;
 	uint64_t doubt_us;
 };
 
@@ -177,13 +196,13 @@ static void show(struct waiting *w, const json_t *m)
 }
 
 /* Return: has it been in doubt for longer than we stay? */
-static bool doubted(struct waiting *w)
+static bool doubted(struct waiting *w, unsigned int patience_s)
 {
 	if (strcmp(w->phase, "in-doubt"))
 		w->doubt_us = 0;
 	else if (!w->doubt_us)
 		w->doubt_us = clock_us();
-	return w->doubt_us && clock_us() - w->doubt_us >= CLI_PATIENCE_S * UINT64_C(1000000);
+	return w->doubt_us && clock_us() - w->doubt_us >= patience_s * UINT64_C(1000000);
 }
 
 static int outcome(const char *what, const json_t *m)
@@ -194,13 +213,22 @@ static int outcome(const char *what, const json_t *m)
 	if (!strcmp(phase, "completed"))
 		return CLI_OK;
 	if (!strcmp(phase, "in-doubt"))
-		return cli_error(CLI_FAILED, what,
-				 "in doubt for %d s: the destination does not say whether it runs "
-				 "the guest; it is asked again and again, see decant status %s",
-				 CLI_PATIENCE_S, cli_str(m, "id") ?: "");
+		return cli_error(
+			CLI_FAILED, what,
+			"in doubt: the destination does not say whether it runs the guest; "
+			"it is asked again and again, see decant status %s",
+			cli_str(m, "id") ?: "");
 	return cli_error(CLI_FAILED, what, "%s%s%s%s%s%s", phase, message ? ": " : "",
 			 message ? message : "", code ? " (" : "", code ? code : "",
 			 code ? ")" : "");
+}
+
+static void tell_away(struct waiting *w, unsigned int patience_s)
+{
+	if (w->away_us && !w->told)
+		cli_progress_show(&w->progress, true,
+				  "the agent is away; waiting up to %u s for it", patience_s);
+	w->told = w->away_us;
 }
 
 int cli_wait(struct cli *c, const char *what, json_t **m)
@@ -213,14 +241,11 @@ int cli_wait(struct cli *c, const char *what, json_t **m)
 	cli_progress_init(&w.progress);
 	while (!r) {
 		show(&w, *m);
-		if (cli_migration_ended(w.phase) || doubted(&w))
+		if (cli_migration_ended(w.phase) || doubted(&w, c->patience_s))
 			break;
 		usleep(POLL_US);
 		r = cli_poll(c, path, what, &w.away_us, &newer);
-		if (w.away_us)
-			cli_progress_show(&w.progress, false,
-					  "the agent is away; waiting up to %d s for it",
-					  CLI_PATIENCE_S);
+		tell_away(&w, c->patience_s);
 		if (newer) {
 			json_decref(*m);
 			*m = newer;

@@ -20,8 +20,8 @@ int cli_switchover(struct cli *c);
  * @what:	for error lines
  * @m:		the migration as it is known; replaced by newer ones
  *
- * Ends early when it is in doubt, or the agent away, for longer than CLI_PATIENCE_S. Return: the
- * exit code, after an error line unless it is CLI_OK
+ * Ends early when it is in doubt, or the agent away, for longer than @c's patience_s. Return:
+ * the exit code, after an error line unless it is CLI_OK
  */
 int cli_wait(struct cli *c, const char *what, json_t **m);
 

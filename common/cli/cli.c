@@ -278,7 +278,7 @@ static int parse(struct cli *c, struct words *w)
 
 int cli_main(const struct cli_program *p, int argc, char **argv)
 {
-	struct cli c = {.prog = p, .api = p->default_api};
+	struct cli c = {.prog = p, .api = p->default_api, .patience_s = CLI_PATIENCE_S};
 	struct words w = {.argc = argc, .argv = argv, .i = 1};
 	int r;
 

@@ -22,6 +22,8 @@ enum cli_exit {
 	CLI_UNREACHABLE = 4,
 };
 
+/** CLI_PATIENCE_S - how long --wait stands an agent that is away, or a job in doubt */
+#define CLI_PATIENCE_S 60
 /** CLI_ARGS_MAX - most words of a command line */
 #define CLI_ARGS_MAX 128
 
@@ -33,6 +35,7 @@ enum cli_exit {
  * @api_given:	--api was there
  * @json:	--json was given
  * @wait:	--wait was given
+ * @patience_s:	how long waiting stands an agent that is away or a job in doubt (CLI_PATIENCE_S)
  * @args, @n_args: words that are no options
  * @opts:	object of the command's own options: {"mode": "hybrid", "to": ["a"]}, see struct
  * cli_option
@@ -44,6 +47,7 @@ struct cli {
 	bool api_given;
 	bool json;
 	bool wait;
+	unsigned int patience_s;
 	const char *args[CLI_ARGS_MAX];
 	size_t n_args;
 	json_t *opts;
@@ -152,12 +156,9 @@ char *cli_path(const char *prefix, const char *name, const char *suffix);
  * @since_us:	0 at first; kept between calls: since when the agent has been unreachable
  * @ret:	the object, or NULL if the agent cannot be reached but that is not long yet
  *
- * Return: as cli_call(); CLI_UNREACHABLE after CLI_PATIENCE_S seconds without an answer
+ * Return: as cli_call(); CLI_UNREACHABLE after @c's patience_s without an answer
  */
 int cli_poll(struct cli *c, const char *path, const char *what, uint64_t *since_us, json_t **ret);
-
-/** CLI_PATIENCE_S - how long --wait stands an agent that is away, or a job in doubt */
-#define CLI_PATIENCE_S 60
 
 /** cli_list() - all items of a list, page by page. Return: as cli_call(), @ret is an array */
 int cli_list(struct cli *c, const char *path, const char *what, json_t **ret);

@@ -92,7 +92,7 @@ int cli_poll(struct cli *c, const char *path, const char *what, uint64_t *since_
 	now = clock_us();
 	if (!*since_us)
 		*since_us = now;
-	if (now - *since_us < CLI_PATIENCE_S * UINT64_C(1000000))
+	if (now - *since_us < c->patience_s * UINT64_C(1000000))
 		return CLI_OK;
 	return cli_error_of(r, what, &err);
 }

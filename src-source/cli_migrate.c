@@ -180,7 +180,7 @@ static void show(struct waiting *w, const json_t *m)
 	const char *phase = cli_str(m, "phase") ?: "?";
 	char line[240];
 
-	if (strcmp(phase, w->phase)) {
+	if (strcmp(phase, w->phase) != 0) {
 		const char *detail = cli_str(m, "state_detail");
 
 		snprintf(w->phase, sizeof(w->phase), "%s", phase);
@@ -198,7 +198,7 @@ static void show(struct waiting *w, const json_t *m)
 /* Return: has it been in doubt for longer than we stay? */
 static bool doubted(struct waiting *w, unsigned int patience_s)
 {
-	if (strcmp(w->phase, "in-doubt"))
+	if (strcmp(w->phase, "in-doubt") != 0)
 		w->doubt_us = 0;
 	else if (!w->doubt_us)
 		w->doubt_us = clock_us();

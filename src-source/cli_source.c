@@ -94,7 +94,7 @@ static int read_description(const char *file, json_t **ret)
 	struct error err = {0};
 	json_error_t je;
 
-	if (strcmp(file, "-")) {
+	if (strcmp(file, "-") != 0) {
 		if (jsonx_load(file, CONF_FILE_MAX, ret, &err) < 0)
 			return cli_error_of(CLI_USAGE, "add", &err);
 		return CLI_OK;

@@ -144,7 +144,7 @@ static void look(struct watched *w, const json_t *m)
 	if (!id || !phase || (!before && cli_migration_ended(phase)))
 		return;
 	w->running += !cli_migration_ended(phase);
-	if (!was || strcmp(was, phase)) {
+	if (!was || strcmp(was, phase) != 0) {
 		const char *why = cli_str(m, "error.message");
 
 		cli_progress_show(&w->progress, true, "%.8s %s: %s%s%s", id,

@@ -181,7 +181,7 @@ static int parse_own(struct cli *c, struct words *w)
 	for (const struct cli_option *o = c->command->options; o && o->name; o++) {
 		int r;
 
-		if (strcmp(o->name, w->name))
+		if (strcmp(o->name, w->name) != 0)
 			continue;
 		if (json_object_get(c->opts, w->name))
 			return cli_error(CLI_USAGE, subject(c), "%s is there twice", w->name);

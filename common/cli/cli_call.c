@@ -146,7 +146,7 @@ static int pick(const json_t *items, const char *noun, const char *id, json_t **
 	{
 		const char *s = cli_str(item, "id");
 
-		if (!s || strncmp(s, id, strlen(id)))
+		if (!s || strncmp(s, id, strlen(id)) != 0)
 			continue;
 		if (found)
 			return cli_error(CLI_REFUSED, id, "several %ss begin with this", noun);

@@ -168,7 +168,7 @@ static int parse_request_line(struct http_head *h, char *line, struct error *err
 			return error_set(err, 400, "bad-request", "bad character in the path");
 	if (*h->target != '/')
 		return error_set(err, 400, "bad-request", "the path must start with /");
-	if (strcmp(sp2 + 1, "HTTP/1.1") && strcmp(sp2 + 1, "HTTP/1.0"))
+	if (strcmp(sp2 + 1, "HTTP/1.1") != 0 && strcmp(sp2 + 1, "HTTP/1.0") != 0)
 		return error_set(err, 505, "bad-version", "not HTTP/1.1 or HTTP/1.0");
 	h->minor = sp2[8] - '0';
 	h->keep_alive = h->minor;
@@ -185,7 +185,7 @@ static int check_request(struct http_head *h, struct error *err)
 	if (hosts > 1 || (!hosts && h->minor))
 		return error_set(err, 400, "bad-header", "%s Host header",
 				 hosts ? "more than one" : "no");
-	if (expect && strcasecmp(expect, "100-continue"))
+	if (expect && strcasecmp(expect, "100-continue") != 0)
 		return error_set(err, 417, "bad-header", "Expect: only 100-continue is known");
 	h->expect = expect;
 	return 0;
@@ -215,8 +215,8 @@ int http_parse_response(struct http_head *h, char *text, size_t len, struct erro
 	if (strlen(text) != len)
 		return error_set(err, -EBADMSG, "bad-answer", "NUL byte in the answer's header");
 	line = next_line(&pos);
-	if (strncmp(line, "HTTP/1.", 7) || !isdigit((unsigned char)line[7]) || line[8] != ' ' ||
-	    strspn(line + 9, "0123456789") != 3 || (line[12] && line[12] != ' '))
+	if (strncmp(line, "HTTP/1.", 7) != 0 || !isdigit((unsigned char)line[7]) ||
+	    line[8] != ' ' || strspn(line + 9, "0123456789") != 3 || (line[12] && line[12] != ' '))
 		return error_set(err, -EBADMSG, "bad-answer", "not an HTTP/1 answer: %.40s", line);
 	h->status = atoi(line + 9);
 	if (h->status < 100 || h->status > 599)

@@ -10,7 +10,7 @@ int rest_addr_unix(const char *addr, const char **ret_path, struct error *err)
 	if (!strncmp(addr, "https://", 8))
 		return error_set(err, -ENOTSUP, "not-supported",
 				 "\"%s\": https is not supported yet; use unix:PATH", addr);
-	if (strncmp(addr, "unix:", 5))
+	if (strncmp(addr, "unix:", 5) != 0)
 		return error_set(err, -EINVAL, "bad-address", "\"%s\" is not unix:PATH", addr);
 	addr += 5;
 	if (!*addr)

@@ -32,9 +32,10 @@ struct fake {
 
 static json_t *migration(const char *id, const char *phase)
 {
-	json_t *err = strcmp(phase, "failed") ? json_null()
-					      : json_pack("{s:s, s:s}", "code", "not-converging",
-							  "message", "30 passes did not suffice");
+	json_t *err = strcmp(phase, "failed") != 0
+			      ? json_null()
+			      : json_pack("{s:s, s:s}", "code", "not-converging", "message",
+					  "30 passes did not suffice");
 
 	return json_pack(
 		"{s:s, s:s, s:s, s:s, s:s, s:s, s:o, s:{s:I, s:I, s:I, s:i}, s:I, s:i, s:i}", "id",
@@ -48,7 +49,7 @@ static void get_migration(struct rest_req *req, void *ctx)
 {
 	struct fake *k = ctx;
 
-	if (strcmp(rest_param(req, "id"), ID)) {
+	if (strcmp(rest_param(req, "id"), ID) != 0) {
 		rest_problemf(req, 404, "no-such-migration", "no such migration");
 		return;
 	}
@@ -89,7 +90,7 @@ static void post_order(struct rest_req *req, void *ctx)
 	struct fake *k = ctx;
 
 	snprintf(k->orders, sizeof(k->orders), "%s", rest_path(req));
-	if (strcmp(rest_param(req, "id"), ID))
+	if (strcmp(rest_param(req, "id"), ID) != 0)
 		rest_problemf(req, 409, "ended", "it has ended");
 	else
 		rest_reply(req, 202, migration(ID, "cancelling"));
@@ -123,7 +124,7 @@ static void post_guest(struct rest_req *req, void *ctx)
 static void get_guest(struct rest_req *req, void *ctx)
 {
 	(void)ctx;
-	if (strcmp(rest_param(req, "name"), "a b"))
+	if (strcmp(rest_param(req, "name"), "a b") != 0)
 		rest_problemf(req, 404, "no-such-guest", "no such guest");
 	else
 		rest_reply(req, 200, json_pack("{s:s}", "name", "a b"));

@@ -51,6 +51,17 @@ static inline json_t *conf_with(const char *good, const char *member)
 	return json;
 }
 
+/* Is every byte what it was before? (Not a comparison of values: the struct was never filled.) */
+static inline int untouched(const void *p, size_t n)
+{
+	const unsigned char *bytes = p;
+	size_t i = 0;
+
+	while (i < n && bytes[i] == 0x5a)
+		i++;
+	return i == n;
+}
+
 /* Each mistake is refused with its code and word, and leaves the output alone. */
 #define CONF_EXPECT_WRONG(rows, good, type, read)                                                  \
 	do {                                                                                       \
@@ -58,16 +69,13 @@ static inline json_t *conf_with(const char *good, const char *member)
 			json_t *json_ = conf_with(good, (rows)[i_].member);                        \
 			struct error err_ = {0};                                                   \
 			type out_;                                                                 \
-			type before_;                                                              \
                                                                                                    \
 			memset(&out_, 0x5a, sizeof(out_));                                         \
-			memset(&before_, 0x5a, sizeof(before_));                                   \
 			cr_expect(eq(int, read(json_, &out_, &err_), (rows)[i_].ret), "%s",        \
 				  (rows)[i_].member);                                              \
 			cr_expect(has(err_.msg, (rows)[i_].word), "%s: \"%s\"", (rows)[i_].member, \
 				  err_.msg);                                                       \
-			cr_expect(zero(int, memcmp(&out_, &before_, sizeof(out_))), "%s",          \
-				  (rows)[i_].member);                                              \
+			cr_expect(untouched(&out_, sizeof(out_)), "%s", (rows)[i_].member);        \
 			json_decref(json_);                                                        \
 		}                                                                                  \
 	} while (0)

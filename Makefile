@@ -120,6 +120,7 @@ $(TESTLIB): $(call obj,$(wildcard tests/lib/*.c))
 $(BUILD)/tests/unit/%: $(BUILD)/obj/tests/unit/%.o $(TESTLIB) $(AGENT_LIBS) $(BUILD)/libdecant-guest.a
 	$(call say,LD,$@)
 	$(Q)mkdir -p $(@D) && $(CC) -o $@ $^ $(LDFLAGS_) $(LIBS) -lcriterion
+$(BUILD)/tests/unit/guest_stamp: | $(BUILD)/tests/guests/stamp
 $(BUILD)/tests/integration/%: $(BUILD)/obj/tests/integration/%.o $(TESTLIB) $(BUILD)/libproto.a $(BUILD)/libcommon.a
 	$(call say,LD,$@)
 	$(Q)mkdir -p $(@D) && $(CC) -o $@ $^ $(LDFLAGS_) $(LIBS) -lcriterion

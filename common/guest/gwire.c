@@ -407,10 +407,12 @@ int gwire_send(int sock, const uint8_t *buf, size_t len, int fd)
 }
 
 /* More room than one descriptor needs, so that a few too many are seen, counted and closed. */
-#define RECV_FDS 8
+#define RECV_FDS     8
+#define RECV_CONTROL (CMSG_SPACE(RECV_FDS * sizeof(int)) + CMSG_SPACE(sizeof(struct ucred)))
 
+/* Without credentials their room is filled with descriptors, too. */
 struct received {
-	int fds[RECV_FDS];
+	int fds[RECV_CONTROL / sizeof(int)];
 	size_t n;
 	pid_t pid;
 };
@@ -430,7 +432,7 @@ static void take_control(struct msghdr *mh, struct received *ret)
 		}
 		if (cm->cmsg_type != SCM_RIGHTS)
 			continue;
-		for (size_t i = 0; i < n / sizeof(int) && ret->n < RECV_FDS; i++)
+		for (size_t i = 0; i < n / sizeof(int); i++)
 			memcpy(&ret->fds[ret->n++], CMSG_DATA(cm) + i * sizeof(int), sizeof(int));
 	}
 }
@@ -439,7 +441,7 @@ ssize_t gwire_recv(int sock, uint8_t *buf, int *ret_fd, pid_t *ret_pid)
 {
 	union {
 		struct cmsghdr align;
-		char buf[CMSG_SPACE(RECV_FDS * sizeof(int)) + CMSG_SPACE(sizeof(struct ucred))];
+		char buf[RECV_CONTROL];
 	} control;
 	struct iovec iov = {.iov_base = buf, .iov_len = GWIRE_PACKET_MAX};
 	struct msghdr mh = {.msg_iov = &iov,

@@ -27,6 +27,7 @@
 #include "guest/gwire.h"
 #include "util/cleanup.h"
 #include "util/clock.h"
+#include "util/fdio.h"
 #include "util/log.h"
 
 #define PAIR_WAIT_MS 10000
@@ -39,7 +40,7 @@
  * @refuse:	refuse the next ones with this code
  * @gone, @how:	how many were lost, and how the last was
  * @done, @ret, @err, @fd: what pair_done() was told
- * @saved, @nsaved: what pair_chunk() was given
+ * @saved, @nsaved: what pair_chunk() was given (room for @capsaved)
  */
 struct pair {
 	struct loop *loop;
@@ -56,7 +57,7 @@ struct pair {
 	struct error err;
 	int fd;
 	char *saved;
-	size_t nsaved;
+	size_t nsaved, capsaved;
 };
 
 static inline int pair_on_attach(void *arg, struct guest *g, struct error *err);
@@ -172,7 +173,10 @@ static inline int pair_chunk(void *arg, const void *data, size_t n)
 {
 	struct pair *p = arg;
 
-	p->saved = realloc(p->saved, p->nsaved + n);
+	if (p->nsaved + n > p->capsaved || !p->saved) {
+		p->capsaved = 2 * (p->nsaved + n);
+		p->saved = realloc(p->saved, p->capsaved);
+	}
 	memcpy(p->saved + p->nsaved, data, n);
 	p->nsaved += n;
 	return 0;

@@ -203,6 +203,8 @@ static void run_job(struct decant_guest *g, struct lib_job *job)
 	if (job->type == GWIRE_LOAD) {
 		g->arrival = ret ? LIB_FAILED : LIB_LOADED;
 		g->own = !ret && g->load_paused;
+		if (ret && job->epoch != g->epoch) /* nobody is left to be told first */
+			lib_release(g, -EIO);
 	}
 	lib_calls_result(g, job->id, job->epoch, ret, detail, msg);
 	lib_wake(g);

@@ -1,0 +1,672 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Placing pages, with a real userfaultfd, into memory of this very process. */
+#include <criterion/criterion.h>
+#include <criterion/new/assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <xxhash.h>
+#include "place.h"
+#include "uffd/uffd.h"
+#include "util/log.h"
+
+static void quiet(void)
+{
+	log_setup("warning");
+}
+
+TestSuite(dest_place, .init = quiet, .timeout = 60);
+
+#define PAGE  4096ul
+#define PAGES 256ul
+
+/**
+ * struct box - a place with one block of PAGES pages
+ * @mem:	the block's memory, as a guest sees it
+ * @again:	how often placing was told that events come first
+ * @again_max:	after so many it gives up
+ * @dir:	of the file of states
+ */
+struct box {
+	struct place p;
+	struct place_io io;
+	struct error err;
+	uint8_t *mem;
+	unsigned int again, again_max;
+	char dir[64], path[96];
+};
+
+static int again(void *arg)
+{
+	struct box *b = arg;
+
+	return ++b->again > b->again_max ? -ECANCELED : 0;
+}
+
+/* As the guest's library does it. */
+static int punch(void *arg, unsigned int block, const struct guest_range *ranges, size_t n,
+		 struct error *err)
+{
+	const struct box *b = arg;
+
+	(void)block;
+	(void)err;
+	for (size_t i = 0; i < n; i++)
+		madvise(b->mem + ranges[i].offset, ranges[i].length, MADV_DONTNEED);
+	return 0;
+}
+
+static void box_init(struct box *b, enum msg_block_kind kind)
+{
+	struct pages_what what = {.npages = PAGES, .page_size = PAGE};
+	struct place_block *pb;
+	bool anon = kind == MSG_BLOCK_ANON;
+
+	memset(b, 0, sizeof(*b));
+	cr_assert(zero(int, place_init(&b->p, 1, PAGE)));
+	pb = &b->p.blocks[0];
+	snprintf(pb->name, sizeof(pb->name), "ram");
+	pb->kind = kind;
+	pb->page_size = PAGE;
+	pb->shift = 12;
+	pb->length = PAGES * PAGE;
+	pb->npages = PAGES;
+	pb->mem.block = (struct guest_block){.kind = (enum guest_block_kind)kind,
+					     .length = pb->length,
+					     .page_size = PAGE,
+					     .fd = anon ? -1 : memfd_create("ram", MFD_CLOEXEC)};
+	pb->mem.pid = getpid();
+	if (!anon)
+		cr_assert(zero(int, ftruncate(pb->mem.block.fd, (off_t)pb->length)));
+	b->mem = mmap(NULL, pb->length, PROT_READ | PROT_WRITE,
+		      anon ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED, pb->mem.block.fd, 0);
+	cr_assert(ne(ptr, b->mem, MAP_FAILED));
+	madvise(b->mem, pb->length, MADV_NOHUGEPAGE);
+	pb->mem.block.addr = (uint64_t)b->mem;
+	if (anon)
+		pb->mem.pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	strcpy(b->dir, "/tmp/decant-place-XXXXXX");
+	cr_assert(ne(ptr, mkdtemp(b->dir), NULL));
+	snprintf(b->path, sizeof(b->path), "%s/states", b->dir);
+	cr_assert(zero(int, pages_create(&pb->pages, b->path, &what, &b->err)), "%s", b->err.msg);
+	cr_assert(zero(int, bitmap_init(&pb->asked, PAGES)));
+	b->io = (struct place_io){again, b};
+	b->p.punch = punch;
+	b->p.punch_arg = b;
+}
+
+static void box_live(struct box *b)
+{
+	b->p.uffd = uffd_open(true, NULL);
+	cr_assert(ge(int, b->p.uffd, 0));
+	cr_assert(zero(int, uffd_api(b->p.uffd, 0, NULL, NULL)));
+	cr_assert(zero(int, place_register(&b->p, &b->err)), "%s", b->err.msg);
+	atomic_store(&b->p.regime, PLACE_LIVE);
+}
+
+static void box_free(struct box *b)
+{
+	cr_assert(zero(int, place_unregister(&b->p, &b->err)), "%s", b->err.msg);
+	if (b->p.uffd >= 0)
+		close(b->p.uffd);
+	munmap(b->mem, PAGES * PAGE);
+	place_clear(&b->p);
+	unlink(b->path);
+	cr_assert(zero(int, rmdir(b->dir)));
+}
+
+/* @n pages from @first on, each filled with @seed plus its number. */
+static uint8_t *content(uint64_t first, uint64_t n, unsigned int seed)
+{
+	uint8_t *buf = aligned_alloc(PAGE, n * PAGE);
+
+	for (uint64_t i = 0; i < n; i++)
+		memset(buf + i * PAGE, (int)(seed + first + i), PAGE);
+	return buf;
+}
+
+static int put_pass(struct box *b, uint64_t first, uint64_t n, unsigned int seed, uint32_t pass)
+{
+	uint8_t *buf = content(first, n, seed);
+	struct msg_pages m = {.kind = MSG_PAGES_RAW,
+			      .offset = first * PAGE,
+			      .length = n * PAGE,
+			      .pass = pass,
+			      .digest = XXH3_64bits(buf, n * PAGE)};
+	int r = place_pages(&b->p, &b->io, &m, buf, &b->err);
+
+	free(buf);
+	return r;
+}
+
+static int put(struct box *b, uint64_t first, uint64_t n, unsigned int seed)
+{
+	return put_pass(b, first, n, seed, 1);
+}
+
+static int put_zero(struct box *b, uint64_t first, uint64_t n)
+{
+	struct msg_pages m = {
+		.kind = MSG_PAGES_ZERO, .offset = first * PAGE, .length = n * PAGE, .pass = 1};
+
+	return place_pages(&b->p, &b->io, &m, NULL, &b->err);
+}
+
+static enum pages_state state(const struct box *b, uint64_t page)
+{
+	return pages_get(b->p.blocks[0].pages, page);
+}
+
+static uint64_t received(struct box *b)
+{
+	return atomic_load(&b->p.blocks[0].received);
+}
+
+static bool is_hole(struct box *b, uint64_t first, uint64_t n)
+{
+	return gmem_check_hole(&b->p.blocks[0].mem, first * PAGE, n * PAGE, NULL) == 1;
+}
+
+/* A fault as the fault thread reads it; with no request under way. */
+static int fault(struct box *b, uint64_t page)
+{
+	return place_fault(&b->p, &b->io, 0, page, 0, &b->err);
+}
+
+/* --- precopy --- */
+
+static void precopy(enum msg_block_kind kind)
+{
+	struct box b;
+
+	box_init(&b, kind);
+	cr_assert(zero(int, put(&b, 0, 8, 1)));
+	cr_assert(zero(int, put(&b, 4, 2, 100)), "a newer copy overwrites");
+	cr_assert(eq(u8, b.mem[3 * PAGE], 4));
+	cr_assert(eq(u8, b.mem[4 * PAGE], 104));
+	cr_assert(eq(u8, b.mem[6 * PAGE], 7));
+	cr_assert(eq(u64, received(&b), 8));
+	cr_assert(zero(int, put_zero(&b, 2, 20)));
+	cr_assert(eq(u64, received(&b), 22));
+	cr_assert(eq(int, state(&b, 1), PAGES_DATA));
+	cr_assert(eq(int, state(&b, 2), PAGES_ZERO));
+	cr_assert(eq(int, state(&b, 21), PAGES_ZERO));
+	cr_assert(eq(int, state(&b, 22), PAGES_MISSING));
+	/* Zeros onto what was a hole leave it one. */
+	cr_assert(is_hole(&b, 8, PAGES - 8));
+	cr_assert(eq(u8, b.mem[5 * PAGE + 7], 0));
+	cr_assert(zero(int, put(&b, 5, 1, 1)), "and from zeros back to data");
+	cr_assert(eq(u8, b.mem[5 * PAGE + 7], 6));
+	cr_assert(eq(u64, received(&b), 22));
+	box_free(&b);
+}
+
+Test(dest_place, precopy_memfd)
+{
+	precopy(MSG_BLOCK_MEMFD);
+}
+
+Test(dest_place, precopy_anon)
+{
+	precopy(MSG_BLOCK_ANON);
+}
+
+/* A large zero run over data takes memory away, in anonymous memory through the guest. */
+static void large_zero_run(enum msg_block_kind kind)
+{
+	struct box b;
+
+	box_init(&b, kind);
+	for (uint64_t i = 0; i < PAGES; i += 64)
+		cr_assert(zero(int, put(&b, i, 64, 1)));
+	cr_assert(not(is_hole(&b, 0, PAGES)));
+	cr_assert(zero(int, put_zero(&b, 0, PAGES)));
+	cr_assert(is_hole(&b, 0, PAGES));
+	cr_assert(place_complete(&b.p));
+	box_free(&b);
+}
+
+Test(dest_place, large_zero_run_memfd)
+{
+	large_zero_run(MSG_BLOCK_MEMFD);
+}
+
+Test(dest_place, large_zero_run_anon)
+{
+	large_zero_run(MSG_BLOCK_ANON);
+}
+
+/* An older copy must not pass for received when a newer one was damaged on its way. */
+static void damaged(enum msg_block_kind kind)
+{
+	struct msg_pages m = {.kind = MSG_PAGES_RAW, .length = 2 * PAGE, .pass = 1, .digest = 1};
+	struct box b;
+	uint8_t *buf = content(0, 2, 50);
+
+	box_init(&b, kind);
+	cr_assert(zero(int, put(&b, 0, 3, 1)));
+	cr_assert(eq(int, place_pages(&b.p, &b.io, &m, buf, &b.err), 1));
+	cr_assert(eq(int, state(&b, 0), PAGES_MISSING));
+	cr_assert(eq(int, state(&b, 1), PAGES_MISSING));
+	cr_assert(eq(int, state(&b, 2), PAGES_DATA));
+	cr_assert(eq(u64, received(&b), 1));
+	cr_assert(is_hole(&b, 0, 2));
+	free(buf);
+	box_free(&b);
+}
+
+Test(dest_place, damaged_memfd)
+{
+	damaged(MSG_BLOCK_MEMFD);
+}
+
+Test(dest_place, damaged_anon)
+{
+	damaged(MSG_BLOCK_ANON);
+}
+
+static void discard(enum msg_block_kind kind)
+{
+	struct guest_range ranges[] = {{1 * PAGE, PAGE}, {10 * PAGE, 3 * PAGE}};
+	struct box b;
+
+	box_init(&b, kind);
+	cr_assert(zero(int, put(&b, 0, 20, 1)));
+	atomic_store(&b.p.regime, PLACE_CLOSED);
+	cr_assert(zero(int, place_discard(&b.p, 0, ranges, 2, &b.err)), "%s", b.err.msg);
+	cr_assert(eq(u64, received(&b), 16));
+	cr_assert(is_hole(&b, 1, 1));
+	cr_assert(is_hole(&b, 10, 3));
+	cr_assert(not(is_hole(&b, 0, 1)));
+	cr_assert(not(is_hole(&b, 13, 1)));
+	cr_assert(eq(int, state(&b, 10), PAGES_MISSING));
+	/* What start-up code put there, which no state tells of, goes as well. */
+	b.mem[200 * PAGE] = 1;
+	cr_assert(zero(int, place_discard_all(&b.p, &b.err)), "%s", b.err.msg);
+	cr_assert(is_hole(&b, 0, PAGES));
+	cr_assert(eq(u64, received(&b), 0));
+	box_free(&b);
+}
+
+Test(dest_place, discard_memfd)
+{
+	discard(MSG_BLOCK_MEMFD);
+}
+
+Test(dest_place, discard_anon)
+{
+	discard(MSG_BLOCK_ANON);
+}
+
+static int punch_nothing(void *arg, unsigned int block, const struct guest_range *ranges, size_t n,
+			 struct error *err)
+{
+	(void)arg;
+	(void)block;
+	(void)ranges;
+	(void)n;
+	(void)err;
+	return 0;
+}
+
+/* Memory that does not go away is found before a guest would read it without a fault. */
+Test(dest_place, what_stays_is_found)
+{
+	struct guest_range all = {0, PAGES * PAGE};
+	struct box b;
+
+	box_init(&b, MSG_BLOCK_ANON);
+	b.mem[17 * PAGE] = 1;
+	b.p.punch = punch_nothing;
+	cr_assert(eq(int, place_discard(&b.p, 0, &all, 1, &b.err), -EBUSY));
+	cr_assert(eq(str, b.err.code, "not-empty"));
+	cr_assert(ne(ptr, strstr(b.err.msg, "0x11000"), NULL), "%s", b.err.msg);
+	box_free(&b);
+}
+
+/* --- what cannot be --- */
+
+Test(dest_place, frames_that_cannot_be)
+{
+	static const struct {
+		struct msg_pages m;
+		const char *names;
+	} bad[] = {
+		{{.block = 1, .length = PAGE, .pass = 1}, "block 1 of 1"},
+		{{.offset = 7, .length = PAGE, .pass = 1}, "multiples of 4096"},
+		{{.length = 100, .pass = 1}, "multiples of 4096"},
+		{{.length = 0, .pass = 1}, "multiples of 4096"},
+		{{.length = (PAGES + 1) * PAGE, .pass = 1}, "beyond its length"},
+		{{.offset = PAGES * PAGE, .length = PAGE, .pass = 1}, "beyond its length"},
+		{{.offset = -PAGE, .length = PAGE, .pass = 1}, "beyond its length"},
+		{{.offset = PAGE, .length = -PAGE, .pass = 1}, "beyond its length"},
+		{{.length = PAGE, .pass = 2}, "in pass 3"},
+	};
+	struct box b;
+
+	box_init(&b, MSG_BLOCK_MEMFD);
+	atomic_store(&b.p.pass, 3);
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+		struct msg_pages m = bad[i].m;
+
+		if (m.pass == 1)
+			m.pass = 3;
+		error_clear(&b.err);
+		cr_assert(eq(int, place_pages(&b.p, &b.io, &m, NULL, &b.err), -EBADMSG), "%zu", i);
+		cr_assert(ne(ptr, strstr(b.err.msg, bad[i].names), NULL), "%s", b.err.msg);
+	}
+	cr_assert(eq(u64, received(&b), 0));
+	atomic_store(&b.p.regime, PLACE_CLOSED);
+	error_clear(&b.err);
+	cr_assert(eq(int, put_pass(&b, 0, 1, 1, 3), -EBADMSG));
+	cr_assert(eq(str, b.err.code, "unexpected-message"));
+	box_free(&b);
+}
+
+Test(dest_place, discards_that_cannot_be)
+{
+	static const struct guest_range bad[] = {{0, 0},
+						 {1, PAGE},
+						 {0, PAGE + 1},
+						 {PAGES * PAGE, PAGE},
+						 {0, (PAGES + 1) * PAGE},
+						 {-PAGE, 2 * PAGE},
+						 {PAGE, -PAGE}};
+	struct box b;
+
+	box_init(&b, MSG_BLOCK_MEMFD);
+	cr_assert(zero(int, put(&b, 0, 8, 1)));
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+		struct guest_range two[] = {{0, PAGE}, bad[i]};
+
+		cr_assert(eq(int, place_discard(&b.p, 0, two, 2, &b.err), -EBADMSG), "%zu", i);
+	}
+	cr_assert(eq(int, place_discard(&b.p, 1, bad, 1, &b.err), -EBADMSG));
+	cr_assert(eq(u64, received(&b), 8), "a bad range spoils all of the message");
+	box_free(&b);
+}
+
+/* --- live --- */
+
+static void never_overwrites(enum msg_block_kind kind)
+{
+	struct box b;
+
+	box_init(&b, kind);
+	cr_assert(zero(int, put(&b, 0, 2, 1)));
+	box_live(&b);
+	cr_assert(zero(int, put(&b, 4, 4, 1)));
+	b.mem[5 * PAGE] = 77; /* the guest writes */
+	cr_assert(zero(int, put(&b, 0, 10, 100)));
+	cr_assert(eq(u8, b.mem[1 * PAGE], 2), "a page of precopy");
+	cr_assert(eq(u8, b.mem[2 * PAGE], 102));
+	cr_assert(eq(u8, b.mem[5 * PAGE], 77), "a page that the guest has written");
+	cr_assert(eq(u8, b.mem[8 * PAGE], 108));
+	cr_assert(zero(int, put_zero(&b, 4, 8)));
+	cr_assert(eq(u8, b.mem[5 * PAGE], 77), "nor zeros over it");
+	cr_assert(eq(u64, received(&b), 12));
+	box_free(&b);
+}
+
+Test(dest_place, never_overwrites_memfd)
+{
+	never_overwrites(MSG_BLOCK_MEMFD);
+}
+
+Test(dest_place, never_overwrites_anon)
+{
+	never_overwrites(MSG_BLOCK_ANON);
+}
+
+/* Pages that are there although their state does not say so: an agent was killed in between. */
+Test(dest_place, there_before_its_state)
+{
+	struct box b;
+	uint64_t done;
+	uint8_t *buf = content(3, 2, 1);
+
+	box_init(&b, MSG_BLOCK_MEMFD);
+	box_live(&b);
+	cr_assert(zero(int, uffd_copy(b.p.uffd, (uint64_t)b.mem + 3 * PAGE, buf, 2 * PAGE, &done)));
+	b.mem[3 * PAGE] = 99;
+	cr_assert(zero(int, put(&b, 0, 8, 1)));
+	cr_assert(eq(u8, b.mem[3 * PAGE], 99));
+	cr_assert(eq(u8, b.mem[2 * PAGE], 3));
+	cr_assert(eq(u8, b.mem[7 * PAGE], 8));
+	cr_assert(eq(u64, received(&b), 8));
+	cr_assert(eq(int, state(&b, 3), PAGES_DATA));
+	free(buf);
+	box_free(&b);
+}
+
+Test(dest_place, damaged_while_live)
+{
+	struct msg_pages m = {.kind = MSG_PAGES_RAW, .length = PAGE, .pass = 1, .digest = 1};
+	struct box b;
+	uint8_t *buf = content(0, 1, 50);
+
+	box_init(&b, MSG_BLOCK_MEMFD);
+	box_live(&b);
+	cr_assert(eq(int, place_pages(&b.p, &b.io, &m, buf, &b.err), 1));
+	cr_assert(eq(int, state(&b, 0), PAGES_MISSING));
+	cr_assert(is_hole(&b, 0, 1));
+	cr_assert(zero(int, put(&b, 0, 1, 1)));
+	free(buf);
+	box_free(&b);
+}
+
+/* --- faults --- */
+
+Test(dest_place, faults_are_asked_for_once)
+{
+	struct box b;
+
+	box_init(&b, MSG_BLOCK_MEMFD);
+	box_live(&b);
+	cr_assert(eq(int, fault(&b, 5), PLACE_ASK));
+	cr_assert(eq(int, fault(&b, 5), PLACE_ASKED));
+	cr_assert(eq(int, fault(&b, 6), PLACE_ASK));
+	cr_assert(eq(u64, atomic_load(&b.p.outstanding), 2));
+	cr_assert(zero(int, put(&b, 4, 8, 1)));
+	cr_assert(eq(u64, atomic_load(&b.p.outstanding), 0), "placed: the request is forgotten");
+	cr_assert(eq(u64, b.p.latency.n, 2));
+	/* One that was read late is woken and not asked for again. */
+	cr_assert(eq(int, fault(&b, 5), PLACE_ANSWERED));
+	cr_assert(eq(u8, b.mem[5 * PAGE], 6));
+	cr_assert(eq(u64, atomic_load(&b.p.faults), 4));
+	cr_assert(eq(u64, atomic_load(&b.p.requests), 2));
+	cr_assert(eq(u64, atomic_load(&b.p.outstanding), 0));
+	box_free(&b);
+}
+
+Test(dest_place, zeros_when_touched)
+{
+	struct box b;
+
+	box_init(&b, MSG_BLOCK_MEMFD);
+	box_live(&b);
+	cr_assert(zero(int, put_zero(&b, 0, PAGES)));
+	cr_assert(is_hole(&b, 0, PAGES), "zeros are not pushed");
+	cr_assert(eq(int, fault(&b, 9), PLACE_ANSWERED));
+	cr_assert(not(is_hole(&b, 9, 1)));
+	cr_assert(eq(u8, b.mem[9 * PAGE], 0));
+	cr_assert(eq(u64, atomic_load(&b.p.requests), 0));
+	/* Where ZEROPAGE does not work, zeros are copied. */
+	b.p.blocks[0].zeropage = false;
+	cr_assert(eq(int, fault(&b, 10), PLACE_ANSWERED));
+	cr_assert(eq(u8, b.mem[10 * PAGE], 0));
+	/* A page that the guest punched out of the file afterwards: zeros, and no storm of wakes. */
+	cr_assert(zero(int, gmem_punch(&b.p.blocks[0].mem, 9 * PAGE, PAGE)));
+	cr_assert(eq(int, fault(&b, 9), PLACE_ANSWERED));
+	cr_assert(eq(u8, b.mem[9 * PAGE], 0));
+	box_free(&b);
+}
+
+/* Somebody waits already when the source says that it is zeros, or the guest gives it back. */
+Test(dest_place, zeros_that_are_waited_for)
+{
+	struct box b;
+
+	box_init(&b, MSG_BLOCK_MEMFD);
+	box_live(&b);
+	cr_assert(eq(int, fault(&b, 9), PLACE_ASK));
+	cr_assert(eq(int, fault(&b, 30), PLACE_ASK));
+	cr_assert(zero(int, put_zero(&b, 0, 20)));
+	cr_assert(not(is_hole(&b, 9, 1)));
+	cr_assert(is_hole(&b, 10, 1));
+	cr_assert(eq(u64, atomic_load(&b.p.outstanding), 1));
+	cr_assert(zero(int,
+		       place_removed(&b.p, &b.io, (uint64_t)b.mem + 28 * PAGE, 4 * PAGE, &b.err)));
+	cr_assert(not(is_hole(&b, 30, 1)));
+	cr_assert(eq(u8, b.mem[30 * PAGE], 0));
+	cr_assert(eq(int, state(&b, 31), PAGES_REMOVED));
+	cr_assert(eq(u64, atomic_load(&b.p.outstanding), 0));
+	/* What was given back is never filled with what it was before. */
+	cr_assert(zero(int, put(&b, 28, 4, 1)));
+	cr_assert(eq(u8, b.mem[30 * PAGE], 0));
+	cr_assert(is_hole(&b, 31, 1));
+	cr_assert(eq(u64, received(&b), 24));
+	box_free(&b);
+}
+
+/* A range beyond the block's ends, as a guest that unmaps more than it gives. */
+Test(dest_place, removed_ranges_are_cut)
+{
+	struct box b;
+	uint64_t at;
+
+	box_init(&b, MSG_BLOCK_MEMFD);
+	at = (uint64_t)b.mem;
+	place_note_removed(&b.p, at - 8 * PAGE, 9 * PAGE);
+	place_note_removed(&b.p, at + (PAGES - 1) * PAGE, 100 * PAGE);
+	place_note_removed(&b.p, at - 8 * PAGE, 8 * PAGE);
+	place_note_removed(&b.p, at + PAGES * PAGE, PAGE);
+	cr_assert(eq(u64, received(&b), 2));
+	cr_assert(eq(int, state(&b, 0), PAGES_REMOVED));
+	cr_assert(eq(int, state(&b, PAGES - 1), PAGES_REMOVED));
+	box_free(&b);
+}
+
+Test(dest_place, addresses)
+{
+	struct box b;
+	unsigned int block;
+	uint64_t page = 99;
+
+	box_init(&b, MSG_BLOCK_MEMFD);
+	cr_assert(place_find(&b.p, (uint64_t)b.mem + 7 * PAGE + 123, &block, &page));
+	cr_assert(eq(u64, page, 7));
+	cr_assert(place_find(&b.p, (uint64_t)b.mem + PAGES * PAGE - 1, &block, &page));
+	cr_assert(eq(u64, page, PAGES - 1));
+	cr_assert(not(place_find(&b.p, (uint64_t)b.mem + PAGES * PAGE, &block, &page)));
+	cr_assert(not(place_find(&b.p, (uint64_t)b.mem - 1, &block, &page)));
+	box_free(&b);
+}
+
+/* --- crossing --- */
+
+/** struct race - pages arrive in one thread, faults in another */
+struct race {
+	struct box *b;
+	pthread_barrier_t *start;
+	bool zeros;
+};
+
+static void *arrive(void *arg)
+{
+	struct race *r = arg;
+
+	pthread_barrier_wait(r->start);
+	for (uint64_t i = 0; i < PAGES; i++)
+		cr_assert(zero(int, r->zeros ? put_zero(r->b, i, 1) : put(r->b, i, 1, 1)));
+	return NULL;
+}
+
+/* Whatever the order, no request is left behind and no page without its content. */
+static void crossing(bool zeros)
+{
+	for (int round = 0; round < 50; round++) {
+		pthread_barrier_t start;
+		pthread_t t;
+		struct box b;
+		struct race r = {&b, &start, zeros};
+
+		box_init(&b, MSG_BLOCK_MEMFD);
+		box_live(&b);
+		pthread_barrier_init(&start, NULL, 2);
+		pthread_create(&t, NULL, arrive, &r);
+		pthread_barrier_wait(&start);
+		for (uint64_t i = 0; i < PAGES; i++)
+			cr_assert(ge(int, fault(&b, i), 0));
+		pthread_join(t, NULL);
+		cr_assert(eq(u64, atomic_load(&b.p.outstanding), 0));
+		cr_assert(eq(u64, bitmap_count(&b.p.blocks[0].asked), 0));
+		cr_assert(place_complete(&b.p));
+		/* Answered, every one of them: nobody would wait. */
+		for (uint64_t i = 0; i < PAGES; i++) {
+			cr_assert(not(is_hole(&b, i, 1)), "page %lu", i);
+			cr_assert(eq(u8, b.mem[i * PAGE], (uint8_t)(zeros ? 0 : i + 1)));
+		}
+		pthread_barrier_destroy(&start);
+		box_free(&b);
+	}
+}
+
+Test(dest_place, crossing_data)
+{
+	crossing(false);
+}
+
+Test(dest_place, crossing_zeros)
+{
+	crossing(true);
+}
+
+/* Two channels with the same pages: each is placed once and counted once. */
+Test(dest_place, two_channels)
+{
+	for (int round = 0; round < 50; round++) {
+		pthread_barrier_t start;
+		pthread_t t;
+		struct box b;
+		struct race r = {&b, &start, false};
+
+		box_init(&b, MSG_BLOCK_ANON);
+		box_live(&b);
+		pthread_barrier_init(&start, NULL, 2);
+		pthread_create(&t, NULL, arrive, &r);
+		pthread_barrier_wait(&start);
+		for (uint64_t i = 0; i < PAGES; i += 16)
+			cr_assert(zero(int, put(&b, i, 16, 1)));
+		pthread_join(t, NULL);
+		cr_assert(eq(u64, received(&b), PAGES));
+		pthread_barrier_destroy(&start);
+		box_free(&b);
+	}
+}
+
+/* --- registering --- */
+
+Test(dest_place, a_block_that_cannot_be_registered)
+{
+	struct box b;
+	int other = uffd_open(true, NULL);
+
+	box_init(&b, MSG_BLOCK_MEMFD);
+	cr_assert(zero(int, uffd_api(other, 0, NULL, NULL)));
+	cr_assert(zero(int, uffd_register(other, (uint64_t)b.mem + 8 * PAGE, PAGE,
+					  UFFD_MODE_MISSING, NULL)));
+	b.p.uffd = uffd_open(true, NULL);
+	cr_assert(zero(int, uffd_api(b.p.uffd, 0, NULL, NULL)));
+	cr_assert(eq(int, place_register(&b.p, &b.err), -EBUSY));
+	cr_assert(ne(ptr, strstr(b.err.msg, "block ram"), NULL), "%s", b.err.msg);
+	cr_assert(not(b.p.blocks[0].registered));
+	close(other);
+	box_free(&b);
+}

@@ -17,6 +17,7 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -266,6 +267,12 @@ struct pair_shared {
 	int loaded_bad;
 	int start; /* what decant_guest_start() returned, 99 before */
 	bool set_paused, wish, free_it, never_end;
+	int touch; /* 'r' or 'w': touch byte @at of block @where; 0 when it has been done */
+	int where;
+	size_t at;
+	uint8_t value; /* what was read, or is to be written */
+	size_t lock;   /* bytes of "anon" to lock at the start, and to advise huge pages for */
+	bool no_lock_cap;
 	char text[256];
 };
 
@@ -365,6 +372,45 @@ static inline struct decant_guest *pair_guest(const char *path, struct pair_shar
 
 #define PAIR_BLOCK (64 * PAIR_PAGE)
 
+static inline void pair_touch(struct pair_shared *s, void *file, void *anon)
+{
+	volatile uint8_t *b = s->where ? anon : file;
+
+	if (*(volatile int *)&s->touch == 'r')
+		s->value = b[s->at];
+	else if (s->touch == 'w')
+		b[s->at] = s->value;
+	else
+		return;
+	__atomic_store_n(&s->touch, 0, __ATOMIC_SEQ_CST);
+}
+
+/* Without CAP_IPC_LOCK the limit of locked memory counts for root, too. */
+static inline void pair_drop_lock_cap(void)
+{
+	struct {
+		uint32_t version;
+		int pid;
+	} head = {0x20080522, 0};
+	struct {
+		uint32_t effective, permitted, inheritable;
+	} data[2] = {0};
+
+	syscall(SYS_capget, &head, data);
+	data[0].effective &= ~(1u << 14);
+	data[0].permitted &= ~(1u << 14);
+	if (syscall(SYS_capset, &head, data))
+		_exit(95);
+}
+
+static inline void pair_prepare_memory(struct pair_shared *s, void *anon)
+{
+	if (s->lock && (mlock(anon, s->lock) || madvise(anon, PAIR_BLOCK, MADV_HUGEPAGE)))
+		_exit(94);
+	if (s->no_lock_cap)
+		pair_drop_lock_cap();
+}
+
 /** pair_program() - for pair_fork(): two blocks, "file" and "anon", then whatever @arg asks for */
 static inline void pair_program(const char *path, void *arg)
 {
@@ -385,10 +431,12 @@ static inline void pair_program(const char *path, void *arg)
 		decant_guest_set_paused(g, wish);
 		s->paused = wish;
 	}
+	pair_prepare_memory(s, anon);
 	ret = decant_guest_start(g);
 	__atomic_store_n(&s->start, ret, __ATOMIC_SEQ_CST);
 	while (!*(volatile bool *)&s->free_it && ret >= 0) {
 		usleep(2000);
+		pair_touch(s, file, anon);
 		if (*(volatile bool *)&s->set_paused != wish) {
 			wish = s->set_paused;
 			decant_guest_set_paused(g, wish);

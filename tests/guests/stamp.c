@@ -166,7 +166,7 @@ static void complain(struct stamp *s, uint64_t page, const uint64_t *p)
 			.got_page = p[1],
 			.got_count = p[2]};
 
-	if (s->flags[page] & PAGE_BAD)
+	if (get(s->flags[page]) & PAGE_BAD)
 		return;
 	__atomic_fetch_or(&s->flags[page], PAGE_BAD, __ATOMIC_RELAXED);
 	strcpy(b.what, stamp_what(&s->seed, p, page, s->counts[page]));
@@ -188,7 +188,7 @@ static void page_check(struct stamp *s, uint64_t page)
 {
 	uint64_t *p = page_at(s, page), began, us;
 
-	if (!(s->flags[page] & PAGE_TOUCHED)) {
+	if (!(get(s->flags[page]) & PAGE_TOUCHED)) {
 		began = now_us();
 		*(volatile uint64_t *)p;
 		us = now_us() - began;
@@ -340,9 +340,9 @@ static int on_pause(void *opaque, int deadline_ms)
 	for (size_t i = 0; i < THREADS_MAX + VERIFIERS; i++)
 		while (get(s->worker[i].busy))
 			usleep(20);
-	s->pauses++;
-	s->counter_at_pause = s->counter;
-	s->paused_wall_us = clock_us(CLOCK_REALTIME);
+	add(s->pauses, 1);
+	set(s->counter_at_pause, get(s->counter));
+	set(s->paused_wall_us, clock_us(CLOCK_REALTIME));
 	return 0;
 }
 

@@ -6,13 +6,33 @@
 #include "proto_fixture.h"
 #include "util/loop.h"
 
+static unsigned int threads(void)
+{
+	char line[128];
+	CLEANUP_FCLOSE FILE *f = fopen("/proc/self/status", "r");
+	unsigned int n = 0;
+
+	while (fgets(line, sizeof(line), f))
+		sscanf(line, "Threads: %u", &n);
+	return n;
+}
+
+static void wait_for_threads(unsigned int n)
+{
+	for (int i = 0; i < 300 && threads() > n; i++)
+		usleep(10000);
+	cr_assert_leq(threads(), n);
+}
+
 /**
  * struct dest - a destination that takes one connection and answers HELLO once
  * @answer:	what it sends; type 0: nothing
  * @raw, @raw_len: bytes behind it
  * @hello:	what it heard
+ * @threads:	of the process, without those of the test
  */
 struct dest {
+	unsigned int threads;
 	int listener;
 	char port[TLS_PAIR_PORT];
 	struct msg *answer;
@@ -54,7 +74,7 @@ static void *dest_main(void *arg)
 
 static void dest_start(struct dest *d, enum msg_channel kind)
 {
-	*d = (struct dest){.kind = kind};
+	*d = (struct dest){.kind = kind, .threads = threads()};
 	d->listener = tls_pair_listen("127.0.0.1", d->port);
 	d->hello = fixture_msg(0);
 	d->answer = fixture_msg(MSG_HELLO_ACK);
@@ -123,8 +143,9 @@ static struct dial *start(struct result *r, const struct dest *d, uint64_t timeo
 	return dial;
 }
 
-static void end(struct result *r)
+static void end(struct result *r, const struct dest *d)
 {
+	wait_for_threads(d->threads);
 	tls_chan_free(r->chan);
 	loop_free(r->loop);
 }
@@ -152,7 +173,7 @@ Test(proto_dial, agreed)
 	cr_assert_eq(byte, 42);
 	dest_end(&d);
 	cr_assert_eq(d.kind, MSG_CHANNEL_CONTROL);
-	end(&r);
+	end(&r, &d);
 }
 
 static void fails(struct dest *d, enum msg_channel kind, int want, const char *code,
@@ -235,27 +256,9 @@ Test(proto_dial, unreachable)
 	cr_assert_eq(loop_run(r.loop), 0);
 	cr_assert_eq(r.calls, 1);
 	cr_assert_str_eq(r.err.code, "tls-unreachable");
-	end(&r);
+	end(&r, &d);
 	free(d.hello);
 	free(d.answer);
-}
-
-static unsigned int threads(void)
-{
-	char line[128];
-	CLEANUP_FCLOSE FILE *f = fopen("/proc/self/status", "r");
-	unsigned int n = 0;
-
-	while (fgets(line, sizeof(line), f))
-		sscanf(line, "Threads: %u", &n);
-	return n;
-}
-
-static void wait_for_threads(unsigned int n)
-{
-	for (int i = 0; i < 300 && threads() > n; i++)
-		usleep(10000);
-	cr_assert_leq(threads(), n);
 }
 
 static void on_stop(void *arg)
@@ -279,6 +282,7 @@ Test(proto_dial, cancelled)
 	stop = loop_timer(r.loop, 100000, on_stop, r.loop);
 	cr_assert_eq(loop_run(r.loop), 0);
 	event_free(stop);
+	wait_for_threads(before + 1); /* the destination has heard HELLO, and stays silent */
 	cr_assert_eq(threads(), before + 1, "the dialler still waits");
 	dial_cancel(dial);
 	loop_free(r.loop);

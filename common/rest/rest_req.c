@@ -7,7 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-#include "util/text.h"
 
 #define LIST_LIMIT_DEFAULT 100
 #define LIST_LIMIT_MAX     1000
@@ -289,21 +288,12 @@ void rest_reply(struct rest_req *req, int status, json_t *json)
 	json_decref(json);
 }
 
-/* Text from a client may be no UTF-8; a problem document is made all the same. */
-static json_t *text_json(const char *s)
-{
-	struct error copy;
-
-	snprintf(copy.msg, sizeof(copy.msg), "%s", s);
-	text_clean(copy.msg);
-	return json_string(copy.msg);
-}
-
+/* Whatever a client sent, error_set() has made UTF-8 of it. */
 json_t *rest_problem_json(int status, const struct error *err)
 {
-	return json_pack("{s:s, s:s, s:i, s:o, s:o}", "type", "about:blank", "title",
-			 http_reason(status), "status", status, "detail", text_json(err->msg),
-			 "code", text_json(err->code));
+	return json_pack("{s:s, s:s, s:i, s:s, s:s}", "type", "about:blank", "title",
+			 http_reason(status), "status", status, "detail", err->msg, "code",
+			 err->code);
 }
 
 void rest_problem(struct rest_req *req, int status, const struct error *err)
@@ -345,8 +335,7 @@ static ssize_t list_start(const json_t *items, const char *key, const char *afte
 	size_t i;
 	json_t *item;
 
-	json_array_foreach(items, i, item)
-	{
+	json_array_foreach(items, i, item) {
 		const char *s = json_string_value(json_object_get(item, key));
 
 		if (s && !strcmp(s, after))

@@ -2,6 +2,7 @@
 /* The client against servers that are no agents, or bad ones. */
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include "unit/rest_fixture.h"
@@ -167,6 +168,30 @@ Test(rest_client, the_request_is_what_was_asked_for)
 		  "%s", l.got);
 	rest_answer_clear(&a);
 	json_decref(body);
+}
+
+/* The agent does not even read what it refuses, so that writing fails before the answer is read. */
+Test(rest_client, an_early_refusal_is_heard)
+{
+	struct liar l = {.text = "HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n"};
+	size_t n = 4u << 20;
+	char *text = malloc(n + 1);
+	struct rest_call_spec spec = {.api = l.api, .method = "POST", .path = "/"};
+	struct rest_answer a = {0};
+	struct error err = {0};
+	json_t *body;
+
+	signal(SIGPIPE, SIG_IGN);
+	memset(text, 'x', n);
+	text[n] = '\0';
+	body = json_pack("{s:s}", "x", text);
+	spec.body = body;
+	liar_start(&l);
+	cr_expect(eq(int, rest_call(&spec, &a, &err), 0), "%s", err.msg);
+	cr_expect(eq(int, a.status, 413));
+	liar_stop(&l);
+	json_decref(body);
+	free(text);
 }
 
 Test(rest_client, silence_ends_in_time)

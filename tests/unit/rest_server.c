@@ -163,7 +163,8 @@ static void raw_expect(struct seen *s, const char *text, size_t n, const char *s
 	CLEANUP_FREE char *out = NULL;
 	char want[32];
 
-	fdio_write_full(fd, text, n);
+	/* Also who is refused early may say all that it has to say. */
+	cr_expect(eq(int, fdio_write_full(fd, text, n), 0), "%.60s", text);
 	shutdown(fd, SHUT_WR);
 	out = raw_read(fd);
 	snprintf(want, sizeof(want), "HTTP/1.1 %s ", status);

@@ -32,6 +32,7 @@ ReportHook(PRE_ALL)(struct criterion_test_set *set)
 	bad |= tls_pki_certs("host %s/good future " SANS " --start-days 3 >/dev/null", dir);
 	bad |= tls_pki_certs("host %s/good revoked " SANS " >/dev/null", dir);
 	bad |= tls_pki_certs("host %s/good elsewhere DNS:host-c IP:192.0.2.9 >/dev/null", dir);
+	bad |= tls_pki_certs("host %s/good nameless IP:192.0.2.9 >/dev/null", dir);
 	bad |= tls_pki_certs("revoke %s/good revoked >/dev/null", dir);
 	bad |= tls_pki_certs("ca %s/other >/dev/null", dir);
 	bad |= tls_pki_certs("host %s/other plain " SANS " >/dev/null", dir);
@@ -245,13 +246,13 @@ REFUSED(wrong_address, .dial = "127.0.0.1",
 		   .code = "tls-wrong-name",
 		   .ret = -EACCES,
 		   .says = {"the peer refused our certificate", "an IP address", "IP:192.0.2.9"}})
-/* A name is not matched by a certificate for an address, nor by the common name. */
-REFUSED(common_name_is_no_name, .dial = "elsewhere",
-	.client = {.code = "tls-wrong-name", .ret = -EACCES, .says = {"\"elsewhere\""}},
-	.server = {.host = "elsewhere",
+/* A name is matched neither by an address nor by the common name, also where there is no DNS name. */
+REFUSED(common_name_is_no_name, .dial = "nameless",
+	.client = {.code = "tls-wrong-name", .ret = -EACCES, .says = {"\"nameless\""}},
+	.server = {.host = "nameless",
 		   .code = "tls-wrong-name",
 		   .ret = -EACCES,
-		   .says = {"elsewhere"}})
+		   .says = {"it asked for nameless"}})
 REFUSED(crl_ran_out,
 	.client = {.dir = "stale",
 		   .code = "tls-expired",
@@ -275,18 +276,24 @@ REFUSED(crl_of_a_ca_of_the_same_name,
 		   .ret = -EACCES,
 		   .says = {"other/crl.pem", "signature"}})
 
-Test(tls_refusals, certificate_for_another_use)
+/* A certificate that the script would not make, of our CA; @more are options of openssl req. */
+static void odd_certificate(const char *name, const char *more)
 {
 	char line[4 * PATH_MAX];
 	const char *dir = tls_pki_dir();
 
 	snprintf(line, sizeof(line),
 		 "openssl req -x509 -CA %s/good/ca.pem -CAkey %s/good/ca.key -days 2 -nodes "
-		 "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -subj /CN=web "
-		 "-addext extendedKeyUsage=serverAuth -addext subjectAltName=DNS:web "
-		 "-keyout %s/good/web.key -out %s/good/web.pem 2>/dev/null",
-		 dir, dir, dir, dir);
+		 "-newkey ec -pkeyopt ec_paramgen_curve:P-256 %s -keyout %s/good/%s.key "
+		 "-addext basicConstraints=CA:FALSE -out %s/good/%s.pem 2>/dev/null",
+		 dir, dir, more, dir, name, dir, name);
 	cr_assert_eq(system(line), 0);
+}
+
+Test(tls_refusals, certificate_for_another_use)
+{
+	odd_certificate("web", "-subj /CN=web -addext extendedKeyUsage=serverAuth "
+			       "-addext subjectAltName=DNS:web");
 	refused(&(struct refusal){
 		.client = {.host = "web",
 			   .code = "tls-handshake",
@@ -295,6 +302,38 @@ Test(tls_refusals, certificate_for_another_use)
 		.server = {.code = "tls-handshake",
 			   .ret = -EACCES,
 			   .says = {"the peer's certificate (DNS:web)", "purpose"}}});
+}
+
+/* Names in which separators hide are still one name, and another one than it looks like. */
+static void not_let_in(const char *name, const char *identity)
+{
+	static const char *const allow[] = {"DNS:host-b", "URI:x:y"};
+	struct tls_ctx *client = context(TLS_CLIENT, "good", name, "good", "good");
+	struct tls_ctx *server = context(TLS_SERVER, "good", "plain", "good", "good");
+	struct tls_pair p;
+
+	tls_pair_make(&p, client, server);
+	cr_expect_str_eq(tls_chan_identity(p.server), identity);
+	cr_expect_eq(tls_allow_check(allow, 2, p.server, NULL), -EACCES, "%s", identity);
+	tls_pair_free(&p);
+	tls_ctx_unref(client);
+	tls_ctx_unref(server);
+}
+
+Test(tls_refusals, forged_names)
+{
+	char path[PATH_MAX], options[PATH_MAX + 100];
+	FILE *f = fopen(in_dir("odd.cnf", path), "w");
+
+	fputs("[req]\ndistinguished_name = dn\n[dn]\n[ext]\nsubjectAltName = @names\n"
+	      "[names]\nURI = x:y, DNS:host-b\n",
+	      f);
+	fclose(f);
+	snprintf(options, sizeof(options), "-subj /CN=odd -config %s -extensions ext", path);
+	odd_certificate("odd", options);
+	not_let_in("odd", "URI:x:y\\x2c\\x20DNS:host-b");
+	odd_certificate("subject", "-subj '/CN=x, DNS:host-b'");
+	not_let_in("subject", "subject:CN=x\\, DNS:host-b");
 }
 
 /* The other ways to write a name that the certificate has. */

@@ -156,35 +156,56 @@ Test(tls_ctx, own_dates)
 	}
 }
 
-/* Certificates by way of an intermediate authority, which the host sends along. */
-Test(tls_ctx, chain)
+/* "leaf" is signed by "middle", which our CA signed; revocation lists of both before and after. */
+static const char chain_script[] =
+	"cd %s && new='openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days "
+	"2' && "
+	"$new -CA ca/ca.pem -CAkey ca/ca.key -subj /CN=middle -keyout mid.key -out mid.pem "
+	"-addext basicConstraints=critical,CA:TRUE && "
+	"$new -CA mid.pem -CAkey mid.key -subj /CN=leaf -keyout leaf.key -out leaf.crt "
+	"-addext basicConstraints=CA:FALSE -addext subjectAltName=DNS:localhost && "
+	"cat leaf.crt mid.pem > leaf.pem && "
+	"printf '[ca]\\ndefault_ca=d\\n[d]\\ndatabase=index\\ndefault_md=sha256\\n' > ca.cnf && "
+	": > index && by='openssl ca -config ca.cnf -crldays 2' && "
+	"top='-cert ca/ca.pem -keyfile ca/ca.key' && "
+	"$by -cert mid.pem -keyfile mid.key -gencrl -out mid.crl && "
+	"$by $top -gencrl -out top.crl && cat mid.crl top.crl > before.crl && "
+	"$by $top -revoke mid.pem && "
+	"$by $top -gencrl -out top.crl && cat mid.crl top.crl > after.crl";
+
+static void chain_pair(struct tls_pair *p, const char *crl)
 {
-	static const char script[] =
-		"cd %s && openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes "
-		"-CA ca/ca.pem -CAkey ca/ca.key -subj /CN=middle -days 2 -keyout mid.key -out "
-		"mid.pem "
-		"-addext basicConstraints=critical,CA:TRUE 2>/dev/null && "
-		"openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes "
-		"-CA mid.pem -CAkey mid.key -subj /CN=leaf -days 2 -keyout leaf.key -out leaf.crt "
-		"-addext basicConstraints=CA:FALSE -addext subjectAltName=DNS:localhost "
-		"2>/dev/null && "
-		"cat leaf.crt mid.pem > leaf.pem";
 	struct tls_files f = good_files();
 	struct tls_ctx *client, *server;
-	char line[PATH_MAX + sizeof(script)];
-	struct tls_pair p;
 
-	snprintf(line, sizeof(line), script, tls_pki_dir());
-	cr_assert_eq(system(line), 0);
-	f.crl = NULL;
 	f.cert = in_dir("leaf.pem");
 	f.key = in_dir("leaf.key");
+	f.crl = in_dir(crl);
 	cr_assert_eq(tls_ctx_new(&f, TLS_CLIENT, &client, NULL), 0);
 	cr_assert_eq(tls_ctx_new(&f, TLS_SERVER, &server, NULL), 0);
-	tls_pair_make(&p, client, server);
-	tls_pair_free(&p);
+	tls_pair_handshake(p, client, server, "localhost");
 	tls_ctx_unref(client);
 	tls_ctx_unref(server);
+}
+
+/* An intermediate authority, which hosts send along, and which can be revoked. */
+Test(tls_ctx, chain)
+{
+	char line[PATH_MAX + sizeof(chain_script) + 40];
+	struct tls_pair p;
+	int n = snprintf(line, sizeof(line), "exec 2>/dev/null; ");
+
+	snprintf(line + n, sizeof(line) - (size_t)n, chain_script, tls_pki_dir());
+	cr_assert_eq(system(line), 0);
+	chain_pair(&p, "before.crl");
+	cr_expect_eq(p.client_ret, 0, "%s", p.client_err.msg);
+	cr_expect_eq(p.server_ret, 0, "%s", p.server_err.msg);
+	tls_pair_free(&p);
+	chain_pair(&p, "after.crl");
+	cr_expect_str_eq(p.client_err.code, "tls-revoked", "%s", p.client_err.msg);
+	cr_expect(strstr(p.client_err.msg, "the peer's CA certificate (subject:CN=middle)"), "%s",
+		  p.client_err.msg);
+	tls_pair_free(&p);
 }
 
 Test(tls_ctx, ciphers)
@@ -368,7 +389,8 @@ Test(tls_certs, at_the_same_time)
 	snprintf(line, sizeof(line),
 		 "for i in 1 2 3 4; do deploy/decant-certs host %s/three h$i >/dev/null & done; "
 		 "wait; "
-		 "test $(deploy/decant-certs list %s/three | awk '{print $4}' | sort -u | wc -l) = 5",
+		 "test $(deploy/decant-certs list %s/three | awk '{print $4}' | sort -u | wc -l) = "
+		 "5",
 		 d, d);
 	cr_expect_eq(system(line), 0);
 }

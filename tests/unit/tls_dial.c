@@ -192,7 +192,7 @@ static int fails(const char *host, const char *port, uint64_t timeout_us, int st
 	return r;
 }
 
-Test(tls_dial, nobody_listens)
+Test(tls_dial, nobody_listens, .timeout = 30)
 {
 	char port[TLS_PAIR_PORT];
 
@@ -242,7 +242,7 @@ Test(tls_dial, silent_server_times_out, .timeout = 30)
 Test(tls_dial, stopped_in_the_handshake, .timeout = 30)
 {
 	int stop = eventfd(0, 0);
-	struct host h = { .silent = true, .heard = stop };
+	struct host h = {.silent = true, .heard = stop};
 
 	host_start(&h, "127.0.0.1");
 	cr_expect_eq(fails("127.0.0.1", h.port, TLS_FOREVER, stop, "cancelled", "TLS handshake"),

@@ -670,15 +670,19 @@ static void take_option(struct stamp *s, int c)
 	}
 }
 
+static bool kind_ok(const char *kind)
+{
+	return !strcmp(kind, "memfd") || !strcmp(kind, "anon") || !strcmp(kind, "huge") ||
+	       !strcmp(kind, "mixed");
+}
+
 static void take_options(struct stamp *s, int argc, char **argv)
 {
 	int c;
 
 	while ((c = getopt_long(argc, argv, "", options, NULL)) >= 0)
 		take_option(s, c);
-	if (optind < argc || !s->name || !s->nblocks ||
-	    (strcmp(s->kind, "memfd") && strcmp(s->kind, "anon") && strcmp(s->kind, "huge") &&
-	     strcmp(s->kind, "mixed"))) {
+	if (optind < argc || !s->name || !s->nblocks || !kind_ok(s->kind)) {
 		fputs(usage, stderr);
 		exit(2);
 	}

@@ -188,3 +188,57 @@ Test(guest_memory, a_locked_page_can_be_punched_after_prepare)
 	pair_until(&p, !s->touch);
 	cr_assert_eq(s->value, 0);
 }
+
+/* --- without privilege -------------------------------------------------------------------------- */
+
+#define NOBODY 65534
+
+static void unprivileged_program(const char *path, void *arg)
+{
+	if (setresgid(NOBODY, NOBODY, NOBODY) || setresuid(NOBODY, NOBODY, NOBODY))
+		_exit(93);
+	pair_program(path, arg);
+}
+
+static void run_unprivileged(void)
+{
+	const uid_t uids[1] = {NOBODY};
+	struct attach_config c = {.path = p.path,
+				  .mode = 0666,
+				  .listen_fd = -1,
+				  .uids = uids,
+				  .nuids = 1,
+				  .fn = pair_on_attach,
+				  .arg = &p};
+	struct error err = {0};
+	char *text = NULL;
+
+	if (geteuid() != 0)
+		cr_skip_test("needs root, to start a guest as another user");
+	if (fdio_read_file("/proc/sys/vm/unprivileged_userfaultfd", 16, &text) < 0 ||
+	    text[0] != '0')
+		cr_skip_test("vm.unprivileged_userfaultfd lets everybody");
+	free(text);
+	attach_free(p.attach);
+	cr_assert_eq(attach_new(p.loop, &c, &p.attach, &err), 0, "%s", err.msg);
+	cr_assert_eq(chmod(p.dir, 0755), 0);
+	child = pair_fork(&p, unprivileged_program, s);
+	pair_until(&p, p.g);
+	cr_assert_eq(p.g->uid, NOBODY);
+}
+
+Test(guest_memory, user_faults_need_no_privilege)
+{
+	run_unprivileged();
+	open_uffd(false, 0);
+	cr_assert_eq(p.g->uffd_how, GUEST_UFFD_USER_MODE);
+}
+
+Test(guest_memory, faults_of_the_kernel_do_and_it_says_so)
+{
+	s->kernel_faults = true;
+	run_unprivileged();
+	cr_assert(!p.g->user_faults);
+	cr_assert_eq(pair_do(&p, guest_uffd, p.g, false, 0), -EPERM);
+	cr_assert(strstr(p.err.msg, "/dev/userfaultfd"), "%s", p.err.msg);
+}

@@ -272,7 +272,7 @@ struct pair_shared {
 	size_t at;
 	uint8_t value; /* what was read, or is to be written */
 	size_t lock;   /* bytes of "anon" to lock at the start, and to advise huge pages for */
-	bool no_lock_cap;
+	bool no_lock_cap, kernel_faults;
 	char text[256];
 };
 
@@ -361,7 +361,7 @@ static inline struct decant_guest *pair_guest(const char *path, struct pair_shar
 	struct decant_guest_config c = {
 		.name = "unit",
 		.attach = path,
-		.flags = DECANT_GUEST_USER_FAULTS,
+		.flags = s->kernel_faults ? 0 : DECANT_GUEST_USER_FAULTS,
 		.callbacks = {pair_cb_pause, pair_cb_resume, pair_cb_save, pair_cb_load,
 			      pair_cb_quit, pair_cb_message},
 		.opaque = s,

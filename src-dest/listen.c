@@ -136,11 +136,10 @@ static int hello_data(struct peer *p, struct error *err)
 
 static int hello_query(struct peer *p, struct error *err)
 {
-	(void)err;
 	p->query = true;
 	conn_set_channel(p->conn, MSG_CHANNEL_QUERY);
 	conn_set_timeout(p->conn, MSG_HELLO_TIMEOUT_US);
-	return 0;
+	return answer_hello(p, capabilities(p->l->d, p->hello.capabilities), err);
 }
 
 static int on_hello(struct peer *p, const struct msg_hello *h, struct error *err)

@@ -16,7 +16,6 @@ static void incoming_row(struct cli_table *t, const json_t *in)
 			     cli_str(in, "guest"),
 			     cli_str(in, "from"),
 			     cli_str(in, "phase"),
-			     cli_str(in, "owner"),
 			     received < 0 ? NULL : cli_size(a, received),
 			     total < 0 ? NULL : cli_size(b, total),
 			     cli_str(in, "error.code")};
@@ -26,14 +25,15 @@ static void incoming_row(struct cli_table *t, const json_t *in)
 
 static int print_incoming(const json_t *items)
 {
-	static const char *const head[] = {"ID",    "GUEST",    "FROM",   "PHASE",
-					   "OWNER", "RECEIVED", "MEMORY", "ERROR"};
-	struct cli_table *t = cli_table_new(ARRAY_SIZE(head), 3u << 5);
+	static const char *const head[] = {"ID",       "GUEST",  "FROM", "PHASE",
+					   "RECEIVED", "MEMORY", "ERROR"};
+	struct cli_table *t = cli_table_new(ARRAY_SIZE(head), 3u << 4);
 	size_t i;
 	json_t *in;
 
 	cli_table_row(t, head);
-	json_array_foreach(items, i, in) incoming_row(t, in);
+	json_array_foreach(items, i, in)
+		incoming_row(t, in);
 	return cli_table_print(t);
 }
 

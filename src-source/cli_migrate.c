@@ -126,37 +126,52 @@ bool cli_migration_ended(const char *phase)
 	       !strcmp(phase, "failed");
 }
 
-static void draw_bar(char bar[static 28], double share)
+#define BAR 16
+
+static void draw_bar(char bar[static BAR + 4], double share)
 {
-	int full = (int)(share * 24);
+	int full = (int)(share * BAR);
 
 	bar[0] = '[';
-	for (int i = 0; i < 24; i++)
+	for (int i = 0; i < BAR; i++)
 		bar[1 + i] = i < full ? '#' : '.';
-	strcpy(bar + 25, "] ");
+	strcpy(bar + 1 + BAR, "] ");
+}
+
+double cli_migration_done(const json_t *m)
+{
+	double total = cli_num(m, "memory.total_bytes", 0);
+	double left = cli_num(m, "memory.remaining_bytes", 0);
+
+	if (cli_num(m, "memory.sent_bytes", 0) <= 0 && cli_num(m, "memory.zero_pages", 0) <= 0)
+		return -1;
+	return total > 0 && left <= total ? (total - left) / total : -1;
 }
 
 char *cli_migration_line(char *buf, size_t cap, const json_t *m, bool bar)
 {
-	double total = cli_num(m, "memory.total_bytes", 0);
-	double left = cli_num(m, "memory.remaining_bytes", 0);
-	double share = total > 0 && left <= total ? (total - left) / total : 0;
-	double rate = cli_num(m, "rate_bytes_per_s", 0), passes = cli_num(m, "memory.passes", 0);
-	char drawn[28] = "", a[CLI_TEXT_MAX], b[CLI_TEXT_MAX];
+	double share = cli_migration_done(m);
+	double rate = cli_num(m, "rate_bytes_per_s", 0), eta = cli_num(m, "eta_s", -1);
+	double passes = cli_num(m, "memory.passes", 0);
+	char drawn[BAR + 4] = "", text[CLI_TEXT_MAX];
 	size_t n;
 
+	n = (size_t)snprintf(buf, cap, "%s: %s", cli_str(m, "guest") ?: "guest",
+			     cli_str(m, "phase") ?: "?");
+	if (share < 0)
+		return buf;
 	if (bar)
 		draw_bar(drawn, share);
-	n = (size_t)snprintf(buf, cap, "%s: %s %s%.0f%% of %s, %s left",
-			     cli_str(m, "guest") ?: "guest", cli_str(m, "phase") ?: "?", drawn,
-			     share * 100, cli_size(a, total), cli_size(b, left));
-	if (n < cap && passes > 0)
-		n += (size_t)snprintf(buf + n, cap - n, ", pass %.0f", passes);
+	if (n < cap)
+		n += (size_t)snprintf(buf + n, cap - n, " %s%.0f%% of %s", drawn, share * 100,
+				      cli_size(text, cli_num(m, "memory.total_bytes", 0)));
 	if (n < cap && rate > 0)
-		n += (size_t)snprintf(buf + n, cap - n, ", %s", cli_rate(a, rate));
-	if (n < cap && cli_num(m, "eta_s", -1) >= 0)
-		snprintf(buf + n, cap - n, ", %s to go",
-			 cli_duration(a, cli_num(m, "eta_s", 0) * 1e6));
+		n += (size_t)snprintf(buf + n, cap - n, ", %s", cli_rate(text, rate));
+	if (n < cap && eta >= 0)
+		n += (size_t)snprintf(buf + n, cap - n, ", %s to go",
+				      cli_duration(text, eta * 1e6));
+	if (n < cap && passes > 0)
+		snprintf(buf + n, cap - n, ", pass %.0f", passes);
 	return buf;
 }
 

@@ -28,7 +28,19 @@ int cli_wait(struct cli *c, const char *what, json_t **m);
 /** cli_migration_ended() - Return: is this the phase of a job that will not change any more? */
 bool cli_migration_ended(const char *phase);
 
-/** cli_migration_line() - "precopy 62% 1.24 of 2.00 GiB, 5.21 Gbit/s, pass 2, 3.0 s to go". Return: @buf */
+/**
+ * cli_migration_done() - how far it is
+ *
+ * Return: share of the memory that has arrived, 0 to 1; negative as long as nothing was sent
+ */
+double cli_migration_done(const json_t *m);
+
+/**
+ * cli_migration_line() - "demo: precopy 62% of 2.00 GiB, 5.21 Gbit/s, 3.0 s to go, pass 1"
+ * @bar:	draw one, too
+ *
+ * Return: @buf
+ */
 char *cli_migration_line(char *buf, size_t cap, const json_t *m, bool bar);
 
 #endif

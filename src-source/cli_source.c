@@ -81,7 +81,8 @@ int cli_guests(struct cli *c)
 	} else {
 		t = cli_table_new(ARRAY_SIZE(head), 1u << 3);
 		cli_table_row(t, head);
-		json_array_foreach(items, i, g) guest_row(t, g);
+		json_array_foreach(items, i, g)
+			guest_row(t, g);
 		r = cli_table_print(t);
 	}
 	json_decref(items);

@@ -35,8 +35,7 @@ static size_t id_length(const json_t *items)
 static void row(struct cli_table *t, const json_t *m, size_t id_len)
 {
 	const char *phase = cli_str(m, "phase") ?: "?";
-	double total = cli_num(m, "memory.total_bytes", 0);
-	double left = cli_num(m, "memory.remaining_bytes", 0);
+	double share = cli_migration_done(m);
 	double rate = cli_num(m, "rate_bytes_per_s", 0), down = cli_num(m, "downtime_us", -1);
 	char id[65] = "", done[CLI_TEXT_MAX] = "", speed[CLI_TEXT_MAX] = "",
 	     stop[CLI_TEXT_MAX] = "";
@@ -52,8 +51,8 @@ static void row(struct cli_table *t, const json_t *m, size_t id_len)
 			       cli_str(m, "error.code")};
 
 	snprintf(id, sizeof(id), "%.*s", (int)id_len, cli_str(m, "id") ?: "?");
-	if (total > 0 && left <= total)
-		snprintf(done, sizeof(done), "%.0f%%", (total - left) / total * 100);
+	if (share >= 0)
+		snprintf(done, sizeof(done), "%.0f%%", share * 100);
 	if (rate > 0)
 		cli_rate(speed, rate);
 	if (down >= 0)
@@ -70,7 +69,8 @@ static int print_table(const json_t *items)
 	json_t *m;
 
 	cli_table_row(t, head);
-	json_array_foreach(items, i, m) row(t, m, id_len);
+	json_array_foreach(items, i, m)
+		row(t, m, id_len);
 	return cli_table_print(t);
 }
 
@@ -173,11 +173,13 @@ static int watch_all(struct cli *c)
 		r = cli_list(c, "/v1/migrations", "watch", &items);
 		if (r)
 			break;
-		json_array_foreach(items, i, m) look(&w, m);
+		json_array_foreach(items, i, m)
+			look(&w, m);
 		json_decref(items);
 	} while (w.running);
 	cli_progress_end(&w.progress);
-	json_object_foreach(w.seen, id, m) json_array_append(values, m);
+	json_object_foreach(w.seen, id, m)
+		json_array_append(values, m);
 	if (!r && (c->json || json_array_size(values)))
 		r = print_list(c, values);
 	else if (!r)

@@ -2,7 +2,7 @@
 /*
  * Calls to an agent's REST interface: asynchronous on a loop (the agents among themselves) and
  * blocking (the command line). One connection for each call, so that an agent that restarts in
- * between is nothing special.
+ * between is nothing special. The process has to ignore SIGPIPE (loop_new() and cli_main() do).
  */
 #ifndef DECANT_REST_CLIENT_H
 #define DECANT_REST_CLIENT_H

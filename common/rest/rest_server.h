@@ -87,7 +87,7 @@ struct rest_server *rest_server_new(struct loop *l, const struct rest_route *rou
 int rest_server_listen(struct rest_server *s, const char *where, struct error *err);
 
 /**
- * rest_server_free() - close listeners and connections; NULL is fine
+ * rest_server_free() - close listeners and connections; not from inside a handler; NULL is fine
  *
  * Unanswered requests are told that their client is gone (rest_on_gone()) and still have to be
  * answered by their handler.
@@ -98,7 +98,7 @@ void rest_server_free(struct rest_server *s);
 
 /** rest_method() - Return: "GET" also for HEAD, "POST", … */
 const char *rest_method(const struct rest_req *req);
-/** rest_path() - Return: the decoded path, without the query */
+/** rest_path() - Return: the path as it came (printable ASCII), without the query */
 const char *rest_path(const struct rest_req *req);
 /** rest_param() - Return: the decoded segment that {@name} matched; never NULL for a name in the
  * pattern */
@@ -110,8 +110,7 @@ const char *rest_query(const struct rest_req *req, const char *name);
 const char *rest_header(const struct rest_req *req, const char *name);
 /** rest_body() - Return: borrowed reference to the JSON object, NULL for REST_BODY_NONE */
 const json_t *rest_body(const struct rest_req *req);
-/** rest_peer() - who is at the other end. Return: 0, -ENOTSUP on a listener without credentials,
- * -ENOTCONN once it is gone */
+/** rest_peer() - who connected. Return: 0, -ENOTSUP on a listener without credentials */
 int rest_peer(const struct rest_req *req, struct ucred *ret);
 
 /**

@@ -338,6 +338,23 @@ Test(cli_source, watch_follows_all_that_run)
 	stop(k);
 }
 
+Test(cli_source, a_line_says_how_far_it_is)
+{
+	json_t *m = migration(ID, "precopy");
+	char line[200], brief[20];
+
+	cr_expect(eq(str, cli_migration_line(line, sizeof(line), m, false),
+		     "demo: precopy 50% of 1.00 GiB, 1.00 Gbit/s, 4.0 s to go, pass 2"));
+	cr_expect(eq(str, cli_migration_line(line, sizeof(line), m, true),
+		     "demo: precopy [########........] 50% of 1.00 GiB, 1.00 Gbit/s, 4.0 s to go, "
+		     "pass 2"));
+	cr_expect(
+		eq(str, cli_migration_line(brief, sizeof(brief), m, true), "demo: precopy [####"));
+	json_object_set_new(json_object_get(m, "memory"), "sent_bytes", json_integer(0));
+	cr_expect(eq(str, cli_migration_line(line, sizeof(line), m, true), "demo: precopy"));
+	json_decref(m);
+}
+
 Test(cli_source, orders_reach_the_migration)
 {
 	struct fake *k = start(done);

@@ -99,6 +99,57 @@ Test(proto_conn, lost_peer)
 	cr_assert_geq(f.peer_bytes, 4 * 16);
 }
 
+static void peer_sends_one(struct fix *f)
+{
+	put_msg(f, ping(1));
+	hear_error(f, MSG_CHANNEL_CONTROL, false);
+}
+
+/* It bounds the way to the next message, and no more. */
+Test(proto_conn, timeout_ends_with_the_message)
+{
+	struct fix f = {.peer_fn = peer_sends_one, .stop_at = 1};
+
+	start_accepted(&f, MSG_CHANNEL_CONTROL);
+	conn_set_timeout(f.c, 400000);
+	run(&f);
+	cr_assert_eq(f.messages, 1);
+	f.stop_at = 0;
+	run_for(&f, 800000);
+	cr_assert_eq(f.closed, 0);
+	conn_set_timeout(f.c, 200000);
+	run(&f);
+	cr_assert_str_eq(f.err.code, "timeout");
+	finish(&f);
+}
+
+static void keeps_alive_and_waits(struct fix *f)
+{
+	conn_keepalive(f->c);
+	conn_set_timeout(f->c, 700000);
+}
+
+static void peer_pings(struct fix *f)
+{
+	for (int i = 0; i < 20; i++) {
+		put_msg(f, ping(1));
+		usleep(100000);
+	}
+	hear_error(f, MSG_CHANNEL_CONTROL, false);
+}
+
+/* A peer that is alive and does not answer is late all the same. */
+Test(proto_conn, pings_do_not_end_a_timeout)
+{
+	struct fix f = {.peer_fn = peer_pings, .on_established = keeps_alive_and_waits};
+
+	start_accepted(&f, MSG_CHANNEL_CONTROL);
+	run(&f);
+	cr_assert_str_eq(f.err.code, "timeout");
+	cr_assert_eq(f.messages, 0);
+	finish(&f);
+}
+
 /* Two that have nothing to say keep each other alive, and hear nothing of it. */
 Test(proto_conn, idle_peers_stay)
 {

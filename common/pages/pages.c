@@ -167,7 +167,8 @@ static int create_in(int fd, struct pages **ret, const char *path, const struct 
 	h->version = PAGES_VERSION;
 	h->header = PAGES_HEADER;
 	h->what = *what;
-	atomic_thread_fence(memory_order_release);
+	/* Order against our own death is all that is needed, and the compiler's to break. */
+	atomic_signal_fence(memory_order_release);
 	memcpy(h->magic, pages_magic, sizeof(h->magic));
 	return 0;
 }

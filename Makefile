@@ -127,6 +127,8 @@ $(BUILD)/tests/integration/%: $(BUILD)/obj/tests/integration/%.o $(TESTLIB) $(BU
 $(BUILD)/tests/platform/%: $(BUILD)/obj/tests/platform/%.o
 	$(call say,LD,$@)
 	$(Q)mkdir -p $(@D) && $(CC) -o $@ $^ $(LDFLAGS_)
+# A guest may have further files in a folder of its name.
+$(BUILD)/tests/guests/stamp: $(call obj,$(wildcard tests/guests/stamp/*.c))
 $(BUILD)/tests/guests/%: $(BUILD)/obj/tests/guests/%.o $(BUILD)/libdecant-guest.a
 	$(call say,LD,$@)
 	$(Q)mkdir -p $(@D) && $(CC) -o $@ $^ $(LDFLAGS_)

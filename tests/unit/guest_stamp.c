@@ -7,7 +7,7 @@
 
 #include <jansson.h>
 
-#include "guests/stamp_page.h"
+#include "guests/stamp/page.h"
 
 static struct pair p;
 static pid_t child;

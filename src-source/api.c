@@ -141,8 +141,7 @@ static int read_request(const struct source *s, const json_t *body, const char *
 
 	*ret_guest = *ret_to = NULL;
 	*o = s->conf.defaults;
-	json_object_foreach((json_t *)body, key, value)
-	{
+	json_object_foreach((json_t *)body, key, value) {
 		if (!strcmp(key, "guest"))
 			*ret_guest = json_string_value(value);
 		else if (!strcmp(key, "to"))
@@ -169,28 +168,56 @@ static int read_request(const struct source *s, const json_t *body, const char *
 	return mode ? conf_options_mode_parse(mode, &o->mode, err) : 0;
 }
 
+static void reply_accepted(struct rest_req *req, const struct migration *m)
+{
+	char where[128];
+
+	snprintf(where, sizeof(where), "/v1/migrations/%s", migration_id(m));
+	rest_add_header(req, "Location", where);
+	rest_reply(req, 202, migration_json(m));
+}
+
+/* A client that never saw the answer asks again: it gets the job that it has made already. */
+static bool answer_repeat(struct rest_req *req, struct source *s, const char *key, const char *name,
+			  const char *to)
+{
+	const struct migration *m = key ? migration_find_key(s, key) : NULL;
+
+	if (key && strlen(key) > 128)
+		rest_problemf(req, 400, "bad-key", "Idempotency-Key is longer than 128 characters");
+	else if (!m)
+		return false;
+	else if (!migration_is_for(m, name, to))
+		rest_problemf(req, 422, "key-reused",
+			      "this Idempotency-Key has made migration %s, which is another one",
+			      migration_id(m));
+	else
+		reply_accepted(req, m);
+	return true;
+}
+
 static void post_migrations(struct rest_req *req, void *ctx)
 {
+	const char *key = rest_header(req, "Idempotency-Key");
 	struct source *s = ctx;
 	const char *name, *to;
 	struct mig_options options;
 	struct source_guest *g = NULL;
 	struct migration *m;
 	struct error err = {0};
-	char where[128];
 	int r = read_request(s, rest_body(req), &name, &to, &options, &err);
 
+	if (!r && answer_repeat(req, s, key, name, to))
+		return;
 	if (!r && !(g = guests_find(s, name)))
 		r = error_set(&err, -ENOENT, "no-such-guest", "no guest is named %s", name);
 	if (!r)
-		r = migration_new(s, g, to, &options, &m, &err);
+		r = migration_new(s, g, to, key, &options, &m, &err);
 	if (r < 0) {
 		rest_problem(req, status_of(r), &err);
 		return;
 	}
-	snprintf(where, sizeof(where), "/v1/migrations/%s", migration_id(m));
-	rest_add_header(req, "Location", where);
-	rest_reply(req, 202, migration_json(m));
+	reply_accepted(req, m);
 }
 
 static struct migration *migration_of(struct rest_req *req, struct source *s)

@@ -217,12 +217,3 @@ int engine_nack(struct engine *e, const struct msg_nack *n, struct error *err)
 	scan_kick(e->scan);
 	return 0;
 }
-
-uint64_t engine_wire_bytes(const struct engine *e)
-{
-	uint64_t sum = e->urgent ? urgent_wire_bytes(e->urgent) : 0;
-
-	for (uint32_t i = 0; i < e->nsenders; i++)
-		sum += sender_wire_bytes(e->senders[i]);
-	return sum;
-}

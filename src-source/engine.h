@@ -168,8 +168,6 @@ bool engine_stopping(const struct engine *e);
 uint64_t engine_pending_bytes(const struct engine *e);
 /** engine_nack() - the destination refused a run: send it again. Return: 0 or -EBADMSG with @err filled */
 int engine_nack(struct engine *e, const struct msg_nack *n, struct error *err);
-/** engine_wire_bytes() - Return: bytes on bulk and urgent channels, TLS included */
-uint64_t engine_wire_bytes(const struct engine *e);
 
 /**
  * engine_send_run() - read guest pages and write them to a channel as PAGES frames

@@ -55,19 +55,40 @@ static int refuse_driver(const struct conf_guest *desc, struct error *err)
 			 conf_guest_driver_name(desc->driver));
 }
 
-int guests_configure(struct source *s, struct error *err)
+/* What the configuration says of a name comes before what clients have said. */
+static int take_described(struct source *s, const struct conf_guest *desc, struct error *err)
 {
-	for (size_t i = 0; i < s->conf.n_guests; i++) {
-		int r = refuse_driver(&s->conf.guests[i], err);
+	struct source_guest *sg = guests_find(s, desc->name);
 
-		if (r < 0)
-			return r;
-		if (!insert(s, &s->conf.guests[i]))
-			return error_set(err, -ENOMEM, NULL, "out of memory");
-	}
+	if (sg)
+		return 0;
+	sg = insert(s, desc);
+	if (!sg)
+		return error_set(err, -ENOMEM, NULL, "out of memory");
+	sg->described = true;
 	return 0;
 }
 
+int guests_configure(struct source *s, struct error *err)
+{
+	int r = 0;
+
+	for (size_t i = 0; !r && i < s->conf.n_guests; i++) {
+		r = refuse_driver(&s->conf.guests[i], err);
+		if (!r)
+			r = take_described(s, &s->conf.guests[i], err);
+	}
+	return r;
+}
+
+/*
+ * A guest that attached itself has no launcher until somebody describes it; a description that was
+ * given is replaced only by one that knows the guest it means.
+ */
+/*
+ * A guest that attached by itself has no launcher until somebody describes it. A description that
+ * was given is replaced only by one that knows which guest it means.
+ */
 static int replaceable(const struct source_guest *old, const struct conf_guest *desc,
 		       struct error *err)
 {
@@ -79,37 +100,46 @@ static int replaceable(const struct source_guest *old, const struct conf_guest *
 		return error_set(err, -EEXIST, "guest-exists",
 				 "guest %s was handed over and kept; end its old process first",
 				 desc->name);
+	if (old->conn && old->migration && migration_holds_guest(old->migration))
+		return error_set(err, -EBUSY, "guest-held", "guest %s is held by migration %s",
+				 desc->name, migration_id(old->migration));
 	if (old->handed_over || !old->conn)
 		return 0;
-	if (desc->uuid[0] && !strcmp(desc->uuid, old->desc.uuid))
+	if (desc->uuid[0] ? !strcmp(desc->uuid, old->desc.uuid) : !old->described)
 		return 0;
-	return error_set(err, -EEXIST, "guest-exists", "a guest named %s is attached already",
-			 desc->name);
+	return error_set(err, -EEXIST, "guest-exists",
+			 "a guest named %s is attached and described already", desc->name);
+}
+
+static struct source_guest *replace(struct source_guest *sg, const struct conf_guest *desc)
+{
+	struct conf_guest copy;
+
+	if (conf_guest_copy(desc, &copy) < 0)
+		return NULL;
+	if (sg->conn)
+		uuid_text(sg->conn->uuid, copy.uuid);
+	conf_guest_clear(&sg->desc);
+	sg->desc = copy;
+	sg->handed_over = false;
+	migration_forget_guest(sg);
+	return sg;
 }
 
 int guests_add(struct source *s, const struct conf_guest *desc, struct source_guest **ret,
 	       struct error *err)
 {
 	struct source_guest *sg = guests_find(s, desc->name);
-	struct conf_guest copy;
 	int r = refuse_driver(desc, err);
 
 	if (!r && sg)
 		r = replaceable(sg, desc, err);
 	if (r < 0)
 		return r;
-	if (!sg)
-		sg = insert(s, desc);
-	else if (!conf_guest_copy(desc, &copy)) {
-		conf_guest_clear(&sg->desc);
-		sg->desc = copy;
-		sg->handed_over = false;
-		migration_forget_guest(sg);
-	} else {
-		sg = NULL;
-	}
+	sg = sg ? replace(sg, desc) : insert(s, desc);
 	if (!sg)
 		return error_set(err, -ENOMEM, NULL, "out of memory");
+	sg->described = true;
 	*ret = sg;
 	return 0;
 }
@@ -158,12 +188,15 @@ static int admit(struct source_guest *sg, const struct guest *g, const char *uui
 	return 0;
 }
 
-static struct source_guest *self_described(struct source *s, const struct guest *g)
+struct source_guest *guests_reserve(struct source *s, const char *name)
 {
-	struct conf_guest desc = {.driver = GUEST_DRIVER_NATIVE, .vars = json_object()};
-	struct source_guest *sg;
+	struct conf_guest desc = {.driver = GUEST_DRIVER_NATIVE};
+	struct source_guest *sg = guests_find(s, name);
 
-	snprintf(desc.name, sizeof(desc.name), "%s", g->name);
+	if (sg)
+		return sg;
+	desc.vars = json_object();
+	snprintf(desc.name, sizeof(desc.name), "%s", name);
 	sg = insert(s, &desc);
 	conf_guest_clear(&desc);
 	return sg;
@@ -183,7 +216,7 @@ int guests_attach(void *arg, struct guest *g, struct error *err)
 				 g->name);
 	if (sg)
 		r = admit(sg, g, uuid, err);
-	else if (!(sg = self_described(s, g)))
+	else if (!(sg = guests_reserve(s, g->name)))
 		r = error_set(err, -ENOMEM, NULL, "out of memory");
 	if (r < 0)
 		return r;

@@ -11,6 +11,7 @@
  * @conn:	the attached guest, NULL while it is absent; owned
  * @migration:	the job that has a say over it: active, or ended with the guest held; NULL otherwise.
  *		Kept in step by migration.c
+ * @described:	by the configuration or a client; otherwise it just attached itself
  * @handed_over: it has left; the entry stays until it returns or is removed
  */
 struct source_guest {
@@ -19,6 +20,7 @@ struct source_guest {
 	struct conf_guest desc;
 	struct guest *conn;
 	struct migration *migration;
+	bool described;
 	bool handed_over;
 };
 
@@ -37,6 +39,9 @@ int guests_add(struct source *s, const struct conf_guest *desc, struct source_gu
 	       struct error *err);
 /** guests_remove() - forget an entry; the program is not touched. Return: 0 or -EBUSY with @err filled */
 int guests_remove(struct source_guest *sg, struct error *err);
+/** guests_reserve() - find, or make an entry without a description: for a guest that attaches by itself, or that a job of
+ * an earlier run holds. Return: NULL when out of memory */
+struct source_guest *guests_reserve(struct source *s, const char *name);
 /** guests_find() - Return: the entry of that name, or NULL */
 struct source_guest *guests_find(struct source *s, const char *name);
 /** guests_json() - Return: new reference, as GET /v1/guests/{name} shows it */

@@ -68,12 +68,12 @@ int mig_journal_open(struct migration *m, struct error *err)
 	if (r < 0)
 		return r;
 	return append(m,
-		      json_pack("{s:s, s:s, s:s, s:s, s:I, s:s, s:s, s:I, s:b, s:o}", "type",
-				"created", "id", m->id, "guest", m->guest_name, "uuid",
-				uuid_text(m->uuid, uuid), "generation", (json_int_t)m->generation,
-				"host", m->host, "port", m->port, "created_at",
-				(json_int_t)m->created_us, "paused", m->arrives_paused, "options",
-				conf_options_json(&m->options)),
+		      json_pack("{s:s, s:s, s:s, s:s, s:s, s:I, s:s, s:s, s:I, s:b, s:o}", "type",
+				"created", "id", m->id, "key", m->key, "guest", m->guest_name,
+				"uuid", uuid_text(m->uuid, uuid), "generation",
+				(json_int_t)m->generation, "host", m->host, "port", m->port,
+				"created_at", (json_int_t)m->created_us, "paused",
+				m->arrives_paused, "options", conf_options_json(&m->options)),
 		      err);
 }
 
@@ -93,20 +93,22 @@ void mig_journal_end(struct migration *m)
 
 static int take_created(struct migration *m, json_t *rec)
 {
-	const char *id, *guest, *uuid, *host, *port;
+	const char *id, *key, *guest, *uuid, *host, *port;
 	json_int_t generation, created;
 	struct error err = {0};
 	json_t *options;
 	int paused;
 
-	if (json_unpack(rec, "{s:s, s:s, s:s, s:I, s:s, s:s, s:I, s:b, s:o}", "id", &id, "guest",
-			&guest, "uuid", &uuid, "generation", &generation, "host", &host, "port",
-			&port, "created_at", &created, "paused", &paused, "options", &options) ||
+	if (json_unpack(rec, "{s:s, s:s, s:s, s:s, s:I, s:s, s:s, s:I, s:b, s:o}", "id", &id, "key",
+			&key, "guest", &guest, "uuid", &uuid, "generation", &generation, "host",
+			&host, "port", &port, "created_at", &created, "paused", &paused, "options",
+			&options) ||
 	    uuid_parse(id, m->id_raw) || uuid_parse(uuid, m->uuid) ||
 	    strlen(guest) >= sizeof(m->guest_name) || strlen(host) >= sizeof(m->host) ||
-	    strlen(port) >= sizeof(m->port))
+	    strlen(port) >= sizeof(m->port) || strlen(key) >= sizeof(m->key))
 		return -EBADMSG;
 	strcpy(m->id, id);
+	strcpy(m->key, key);
 	strcpy(m->guest_name, guest);
 	strcpy(m->host, host);
 	strcpy(m->port, port);
@@ -145,8 +147,7 @@ static int replay(struct migration *m, json_t *records)
 	if (json_array_size(records) == 0 || take_created(m, json_array_get(records, 0)) < 0)
 		return -EBADMSG;
 	m->state = MIG_QUEUED;
-	json_array_foreach(records, i, rec)
-	{
+	json_array_foreach(records, i, rec) {
 		const char *type = json_string_value(json_object_get(rec, "type"));
 
 		if (!type)
@@ -222,17 +223,9 @@ static void load_one(struct source *s, const char *path)
 /* The guests that jobs hold must be known before they attach, described or not. */
 static int describe_held(struct source *s, struct migration *m, struct error *err)
 {
-	struct conf_guest desc = {.driver = GUEST_DRIVER_NATIVE};
-	struct source_guest *sg = guests_find(s, m->guest_name);
-	int r = 0;
-
-	if (sg || m->ended_us || m->state == MIG_QUEUED)
+	if (m->ended_us || m->state == MIG_QUEUED || guests_reserve(s, m->guest_name))
 		return 0;
-	desc.vars = json_object();
-	snprintf(desc.name, sizeof(desc.name), "%s", m->guest_name);
-	r = guests_add(s, &desc, &sg, err);
-	conf_guest_clear(&desc);
-	return r;
+	return error_set(err, -ENOMEM, NULL, "out of memory");
 }
 
 static void drop_old(struct source *s)

@@ -62,8 +62,7 @@ static int describe(struct migration *m, struct msg *msg)
 	s->may_postcopy = policy_may_postcopy(&m->options);
 	s->bulk_channels = (uint8_t)m->options.channels;
 	s->blocks = m->engine->nblocks;
-	json_object_foreach(d->vars, key, value)
-	{
+	json_object_foreach(d->vars, key, value) {
 		struct msg_var *v = &s->vars[s->nvars];
 
 		if (s->nvars >= MSG_VARS_MAX ||

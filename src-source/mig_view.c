@@ -7,6 +7,26 @@
 #include "urgent.h"
 #include "util/clock.h"
 
+static void add_channel(struct migration_totals *t, const char *kind, uint64_t bytes)
+{
+	t->channels[t->nchannels++] = (struct mig_channel){.kind = kind, .bytes = bytes};
+	t->wire_bytes += bytes;
+}
+
+static void channel_totals(const struct migration *m, struct migration_totals *t)
+{
+	const struct engine *e = m->engine;
+
+	t->nchannels = 0;
+	t->wire_bytes = 0;
+	if (m->control)
+		add_channel(t, "control", channel_sent_bytes(conn_chan(m->control)));
+	if (e->urgent)
+		add_channel(t, "urgent", urgent_wire_bytes(e->urgent));
+	for (uint32_t i = 0; i < e->nsenders; i++)
+		add_channel(t, "bulk", sender_wire_bytes(e->senders[i]));
+}
+
 void mig_totals(const struct migration *m, struct migration_totals *t)
 {
 	struct engine *e = m->engine;
@@ -14,7 +34,6 @@ void mig_totals(const struct migration *m, struct migration_totals *t)
 	if (!e)
 		return;
 	t->sent_bytes = atomic_load(&e->stats.sent_bytes);
-	t->wire_bytes = engine_wire_bytes(e);
 	t->zero_pages = atomic_load(&e->stats.zero_pages);
 	t->remaining_bytes = engine_pending_bytes(e);
 	t->dirty_rate = atomic_load(&e->stats.dirty_rate);
@@ -24,6 +43,7 @@ void mig_totals(const struct migration *m, struct migration_totals *t)
 	t->stall_p50_us = hist_quantile(&e->stats.stall, 0.5);
 	t->stall_p99_us = hist_quantile(&e->stats.stall, 0.99);
 	t->stall_max_us = e->stats.stall.max_us;
+	channel_totals(m, t);
 }
 
 static json_t *time_json(uint64_t wall_us)
@@ -64,30 +84,22 @@ static json_t *postcopy_json(const struct migration *m, const struct migration_t
 			 (json_int_t)r->p99_us, "max", (json_int_t)r->max_us);
 }
 
-static json_t *channel_json(const char *kind, uint64_t bytes, uint64_t elapsed_us)
+static json_t *channel_json(const struct mig_channel *c, uint64_t elapsed_us, const char *state)
 {
-	return json_pack("{s:s, s:I, s:I, s:s}", "kind", kind, "bytes", (json_int_t)bytes,
-			 "rate_bytes_per_s",
-			 (json_int_t)(elapsed_us ? (double)bytes * 1e6 / (double)elapsed_us : 0),
-			 "state", "open");
+	uint64_t rate = elapsed_us ? (uint64_t)((double)c->bytes * 1e6 / (double)elapsed_us) : 0;
+
+	return json_pack("{s:s, s:I, s:I, s:s}", "kind", c->kind, "bytes", (json_int_t)c->bytes,
+			 "rate_bytes_per_s", (json_int_t)rate, "state", state);
 }
 
-static json_t *channels_json(const struct migration *m)
+static json_t *channels_json(const struct migration *m, const struct migration_totals *t)
 {
-	const struct engine *e = m->engine;
-	uint64_t elapsed = clock_wall_us() - m->created_us;
+	uint64_t elapsed = (m->ended_us ? m->ended_us : clock_wall_us()) - m->created_us;
 	json_t *a = json_array();
 
-	if (m->control && e)
-		json_array_append_new(a, channel_json("control",
-						      channel_sent_bytes(conn_chan(m->control)),
-						      elapsed));
-	if (e && e->urgent)
+	for (uint32_t i = 0; i < t->nchannels; i++)
 		json_array_append_new(
-			a, channel_json("urgent", urgent_wire_bytes(e->urgent), elapsed));
-	for (uint32_t i = 0; e && i < e->nsenders; i++)
-		json_array_append_new(
-			a, channel_json("bulk", sender_wire_bytes(e->senders[i]), elapsed));
+			a, channel_json(&t->channels[i], elapsed, m->engine ? "open" : "closed"));
 	return a;
 }
 
@@ -134,7 +146,7 @@ json_t *migration_json(const struct migration *m)
 				      "p50", (json_int_t)t.stall_p50_us, "p99",
 				      (json_int_t)t.stall_p99_us, "max",
 				      (json_int_t)t.stall_max_us));
-	json_object_set_new(o, "channels", channels_json(m));
+	json_object_set_new(o, "channels", channels_json(m, &t));
 	json_object_set_new(o, "digest_ok",
 			    m->has_receipt ? json_boolean(m->receipt.digest_ok) : json_null());
 	json_object_set_new(o, "options", conf_options_json(&m->options));

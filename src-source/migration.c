@@ -226,7 +226,7 @@ static void prune(struct source *s)
 	}
 }
 
-int migration_new(struct source *s, struct source_guest *sg, const char *to,
+int migration_new(struct source *s, struct source_guest *sg, const char *to, const char *key,
 		  const struct mig_options *options, struct migration **ret, struct error *err)
 {
 	struct migration *m;
@@ -244,6 +244,7 @@ int migration_new(struct source *s, struct source_guest *sg, const char *to,
 	}
 	m->src = s;
 	m->guest = sg;
+	snprintf(m->key, sizeof(m->key), "%s", key ? key : "");
 	m->options = *options;
 	m->created_us = clock_wall_us();
 	m->phase_us = clock_us();
@@ -275,6 +276,22 @@ struct migration *migration_find(struct source *s, const char *id)
 		if (!strcmp(m->id, id))
 			return m;
 	return NULL;
+}
+
+struct migration *migration_find_key(struct source *s, const char *key)
+{
+	for (struct migration *m = s->migrations; m; m = m->next)
+		if (*key && !strcmp(m->key, key))
+			return m;
+	return NULL;
+}
+
+bool migration_is_for(const struct migration *m, const char *guest, const char *to)
+{
+	struct migration other = {0};
+
+	return !strcmp(m->guest_name, guest) && !split_to(&other, to, NULL) &&
+	       !strcmp(m->to, other.to);
 }
 
 const char *migration_id(const struct migration *m)

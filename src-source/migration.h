@@ -17,11 +17,16 @@
 /**
  * migration_new() - make a job and start it
  * @to:		"HOST[:PORT]", "[V6]:PORT"
+ * @key:	Idempotency-Key of the request, NULL without; at most 128 characters
  *
  * Return: 0 with @ret; -errno with @err filled: what was asked for cannot be done now
  */
-int migration_new(struct source *s, struct source_guest *sg, const char *to,
+int migration_new(struct source *s, struct source_guest *sg, const char *to, const char *key,
 		  const struct mig_options *options, struct migration **ret, struct error *err);
+/** migration_find_key() - Return: the job that a request with this Idempotency-Key has made, or NULL */
+struct migration *migration_find_key(struct source *s, const char *key);
+/** migration_is_for() - Return: whether the job moves this guest to this destination, as written in the request */
+bool migration_is_for(const struct migration *m, const char *guest, const char *to);
 /** migration_find() - Return: the job of that id, or NULL */
 struct migration *migration_find(struct source *s, const char *id);
 /** migration_json() - Return: new reference to the object of the contract */

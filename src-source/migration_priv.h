@@ -48,9 +48,16 @@ enum mig_stage {
 	MIG_STAGE_ABORT,
 };
 
-/**
- * struct migration_totals - what remains to be shown when the engine is gone
- */
+/** MIG_KEY_MAX - of an Idempotency-Key, with the NUL */
+#define MIG_KEY_MAX 129
+
+/** struct mig_channel - one connection of the session, as it is shown */
+struct mig_channel {
+	const char *kind;
+	uint64_t bytes;
+};
+
+/** struct migration_totals - what remains to be shown when the engine is gone; names as in engine_stats */
 struct migration_totals {
 	uint64_t total_bytes;
 	uint64_t sent_bytes;
@@ -62,6 +69,8 @@ struct migration_totals {
 	uint64_t requests;
 	uint64_t stall_p50_us, stall_p99_us, stall_max_us;
 	uint32_t passes;
+	uint32_t nchannels;
+	struct mig_channel channels[2 + MSG_CHANNELS_MAX];
 };
 
 /**
@@ -93,6 +102,7 @@ struct mig_switch {
  * @arrives_paused: the guest was paused by its own wish when the job began
  * @held:	the guest is paused by us
  * @tracked:	the guest's process keeps a userfaultfd for us
+ * @key:	Idempotency-Key of the request that made it, "" without
  * @err:	what ended it, empty if nothing did
  * @control:	the control channel, NULL while there is none
  * @dial:	the channel that is being made
@@ -127,6 +137,7 @@ struct migration {
 	bool arrives_paused;
 	bool held;
 	bool tracked;
+	char key[MIG_KEY_MAX];
 	struct error err;
 	uint64_t created_us, ended_us;
 	struct conn *control;

@@ -11,7 +11,9 @@
 #include "tls/tls_chan.h"
 #include "util/loop.h"
 
-/** CONN_QUEUE_MAX - bytes; conn_send() takes one more message as long as less than this is queued */
+/**
+ * CONN_QUEUE_MAX - bytes; conn_send() takes one more message as long as less than this is queued
+ */
 #define CONN_QUEUE_MAX (1u << 20)
 
 struct conn;
@@ -21,9 +23,9 @@ struct conn;
  * @established: the TLS handshake is done; for a channel that was dialled in the next turn of the
  *		loop. Nothing is read before.
  * @message:	a decoded message; @m is valid until the callback returns
- * @closed:	the connection is of no use any more: ended by the peer, broken, idle for too long, or it
- *		sent what may not be sent (then it was also told so by ERROR). @err says why, always filled.
- *		Called once; the owner then frees it, here or later.
+ * @closed:	the connection is of no use any more: ended by the peer, broken, idle for too long,
+ *		or it sent what may not be sent (then it was also told so by ERROR). @err says why,
+ *		always filled. Called once; the owner then frees it, here or later.
  * @drained:	everything queued by conn_send() has been written (may be NULL)
  */
 struct conn_ops {
@@ -54,14 +56,14 @@ void conn_set_channel(struct conn *c, enum msg_channel channel);
  * conn_set_timeout() - bound on the time until the next message has arrived whole
  * @us:		from now; 0 = none
  *
- * Arms once: the next call of @message disarms it. The PINGs of a keep-alive don't. Passing it ends the connection
- * (code `timeout`).
+ * Arms once: the next call of @message disarms it. The PINGs of a keep-alive don't. Passing it
+ * ends the connection (code `timeout`).
  */
 void conn_set_timeout(struct conn *c, uint64_t us);
 /**
- * conn_keepalive() - from now on PING when idle for MSG_PING_IDLE_US, answer PINGs, and take a peer
- * that was silent for MSG_LOST_US as lost (code `peer-lost`), as one that begins a message and needs more
- * than 10 s for it
+ * conn_keepalive() - from now on PING when idle for MSG_PING_IDLE_US, answer PINGs, and take a
+ * peer that was silent for MSG_LOST_US as lost (code `peer-lost`), as one that begins a message
+ * and needs more than 10 s for it
  *
  * PING and PONG are then not passed to @message. For control channels only.
  */
@@ -69,20 +71,23 @@ void conn_keepalive(struct conn *c);
 /**
  * conn_pause() - stop or go on reading frames (back-pressure)
  *
- * Also within @message: no further one comes. The keep-alive does not take the peer's silence amiss meanwhile. The loss of
- * the connection is not noticed either, unless something is sent.
+ * Also within @message: no further one comes. The keep-alive does not take the peer's silence
+ * amiss meanwhile. The loss of the connection is not noticed either, unless something is sent.
  */
 void conn_pause(struct conn *c, bool paused);
 /**
  * conn_send() - queue a message; it is written in the next turn of the loop
  *
- * Calls back nothing. Return: 0; -EINVAL as msg_encode(), or PAGES; -ENOBUFS CONN_QUEUE_MAX bytes wait already; -ENOMEM;
- * -EPIPE after closed
+ * Calls back nothing. Return: 0; -EINVAL as msg_encode(), or PAGES; -ENOBUFS CONN_QUEUE_MAX bytes
+ * wait already; -ENOMEM; -EPIPE after closed
  */
 int conn_send(struct conn *c, const struct msg *m);
 /** conn_send_simple() - queue a message without a body (READY …); Return: as conn_send() */
 int conn_send_simple(struct conn *c, enum msg_type type);
-/** conn_send_error() - queue ERROR (or ABORT) with the code and text of @err; Return: as conn_send() */
+/**
+ * conn_send_error() - queue ERROR (or ABORT) with the code and text of @err; Return: as
+ * conn_send()
+ */
 int conn_send_error(struct conn *c, enum msg_type type, const struct error *err);
 /** conn_queued() - Return: bytes not yet written (for back-pressure) */
 size_t conn_queued(const struct conn *c);
@@ -96,8 +101,9 @@ void conn_close_when_sent(struct conn *c);
 /**
  * conn_release() - free the connection but keep its channel
  *
- * Only between frames (within @message always, as long as nothing is queued) and with the handshake done. No byte behind
- * the last frame was taken off the channel, but TLS may hold some: read before you poll, or ask tls_pending().
+ * Only between frames (within @message always, as long as nothing is queued) and with the
+ * handshake done. No byte behind the last frame was taken off the channel, but TLS may hold some:
+ * read before you poll, or ask tls_pending().
  *
  * Return: the channel, owned by the caller; NULL if that does not hold or bytes are still queued
  * (nothing was done then)

@@ -189,7 +189,7 @@ static void *run(void *arg)
 	struct dial *d = arg;
 
 	dial_blocking(&d->to, &d->hello, d->stop_fd, &d->chan, &d->ack, &d->err);
-	/* Without memory for the post: the owner waits for the answer, and memory will come back. */
+	/* No memory to post it: the owner waits for the answer, and memory will come back. */
 	while (!hand_over(d))
 		usleep(10000);
 	return NULL;

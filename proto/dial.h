@@ -27,10 +27,11 @@ struct dial_to {
 
 /**
  * dial_fn - the end of a dial_start(), on the loop's thread
- * @chan:	the channel, owned by the callee; nothing behind HELLO_ACK was taken off it; NULL on failure
+ * @chan:	the channel, owned by the callee; nothing behind HELLO_ACK was taken off it; NULL on
+ *		failure
  * @ack:	what the destination answered, checked against the HELLO; NULL on failure
- * @err:	why it failed: the codes of tls_chan.h, or those that the destination sent by ERROR; empty on
- *		success
+ * @err:	why it failed: the codes of tls_chan.h, or those that the destination sent by ERROR;
+ *		empty on success
  *
  * The struct dial is gone when this is called; dial_cancel() must not be called any more.
  */
@@ -43,9 +44,9 @@ typedef void dial_fn(void *arg, struct tls_chan *chan, const struct msg_hello_ac
  * @stop_fd:	readable: ends with -ECANCELED; -1 for none
  * @ret:	new channel, for tls_chan_free()
  *
- * Return: 0; what tls_dial() returns; -EREMOTEIO the destination answered ERROR, whose code and text
- * are in @err; -EBADMSG it answered something that is none (also a version or capabilities that were
- * not offered)
+ * Return: 0; what tls_dial() returns; -EREMOTEIO the destination answered ERROR, whose code and
+ * text are in @err; -EBADMSG it answered something that is none (also a version or capabilities
+ * that were not offered)
  */
 int dial_blocking(const struct dial_to *to, const struct msg_hello *hello, int stop_fd,
 		  struct tls_chan **ret, struct msg_hello_ack *ret_ack, struct error *err);

@@ -5,8 +5,8 @@
  * here has a lock: a channel and what reads or writes it belong to one thread.
  *
  * Errors: what tls_chan.h says for the channel, -EBADMSG with the codes of msg.h for what the peer
- * may not send. After any error but -EAGAIN the channel is of no more use, except that an ERROR may be
- * sent after -EBADMSG.
+ * may not send. After any error but -EAGAIN the channel is of no more use, except that an ERROR
+ * may be sent after -EBADMSG.
  */
 #ifndef DECANT_PROTO_FRAME_H
 #define DECANT_PROTO_FRAME_H
@@ -14,7 +14,10 @@
 #include "msg.h"
 #include "tls/tls_chan.h"
 
-/** FRAME_SMALL_MAX - bytes; longest body that frame_send() and struct frame_writer take: all messages of urgent, bulk and query channels are shorter */
+/**
+ * FRAME_SMALL_MAX - bytes; longest body that frame_send() and struct frame_writer take: all
+ * messages of urgent, bulk and query channels are shorter
+ */
 #define FRAME_SMALL_MAX 1024
 
 /**
@@ -36,8 +39,8 @@ struct frame_io {
 /**
  * frame_read_header() - wait for the next frame and check its header
  *
- * Return: 0; -ENODATA the peer ended the channel properly; -ETIMEDOUT and -ECANCELED (if no byte had come
- * yet, the channel is still usable); -EBADMSG; other -errno; @err always filled
+ * Return: 0; -ENODATA the peer ended the channel properly; -ETIMEDOUT and -ECANCELED (if no byte
+ * had come yet, the channel is still usable); -EBADMSG; other -errno; @err always filled
  */
 int frame_read_header(const struct frame_io *io, struct msg_header *ret, struct error *err);
 /**
@@ -58,14 +61,17 @@ int frame_read_body(const struct frame_io *io, const struct msg_header *h, uint8
 int frame_read_payload(const struct frame_io *io, const struct msg_pages *p, void *buf,
 		       struct error *err);
 
-/** frame_send() - any message with a body of FRAME_SMALL_MAX bytes at most, except PAGES of kind raw. Return: 0; -EINVAL as msg_encode(); otherwise as frame_read_body(); @err always filled */
+/**
+ * frame_send() - any message with a body of FRAME_SMALL_MAX bytes at most, except PAGES of kind
+ * raw. Return: 0; -EINVAL as msg_encode(); otherwise as frame_read_body(); @err always filled
+ */
 int frame_send(const struct frame_io *io, const struct msg *m, struct error *err);
 /** frame_send_error() - frame_send() of ERROR with the code and text of @why */
 int frame_send_error(const struct frame_io *io, const struct error *why, struct error *err);
 /**
  * frame_send_pages() - PAGES with its payload, in one piece
- * @buf:	MSG_PAGES_FIXED bytes of room, written here, and right behind them the payload (@p->length
- *		bytes for kind raw)
+ * @buf:	MSG_PAGES_FIXED bytes of room, written here, and right behind them the payload
+ *		(@p->length bytes for kind raw)
  *
  * Return: as frame_send()
  */
@@ -97,13 +103,14 @@ void frame_reader_free(struct frame_reader *r);
 /**
  * frame_reader_next() - go on reading until a frame is whole or nothing more is there
  * @ret:	the message; valid until the next call
- * @ret_payload: of PAGES of kind raw: its @length bytes, page-aligned, until the next call; else NULL
+ * @ret_payload: of PAGES of kind raw: its @length bytes, page-aligned, until the next call; else
+ *		NULL
  *
  * Before a thread sleeps in poll(2) it calls this until -EAGAIN, because decrypted bytes do not
  * make the socket readable. Nothing behind the frame is taken off the channel.
  *
- * Return: 0 a frame; -EAGAIN; -ENODATA the peer ended the channel properly (between frames); -EBADMSG;
- * other -errno; @err filled except for -EAGAIN
+ * Return: 0 a frame; -EAGAIN; -ENODATA the peer ended the channel properly (between frames);
+ * -EBADMSG; other -errno; @err filled except for -EAGAIN
  */
 int frame_reader_next(struct frame_reader *r, struct tls_chan *chan, const struct msg **ret,
 		      const uint8_t **ret_payload, struct error *err);
@@ -122,11 +129,17 @@ struct frame_writer {
 	size_t tail;
 };
 
-/** frame_writer_init() - @cap: bytes that it can hold, at least FRAME_SMALL_MAX + MSG_HEADER_LEN. Return: 0 or -ENOMEM */
+/**
+ * frame_writer_init() - @cap: bytes that it can hold, at least FRAME_SMALL_MAX + MSG_HEADER_LEN.
+ * Return: 0 or -ENOMEM
+ */
 int frame_writer_init(struct frame_writer *w, size_t cap);
 /** frame_writer_free() - also of a zeroed one, and twice */
 void frame_writer_free(struct frame_writer *w);
-/** frame_writer_put() - queue a message (as frame_send()). Return: 0; -ENOBUFS no room: flush and try again later; -EINVAL */
+/**
+ * frame_writer_put() - queue a message (as frame_send()). Return: 0; -ENOBUFS no room: flush and
+ * try again later; -EINVAL
+ */
 int frame_writer_put(struct frame_writer *w, const struct msg *m);
 /**
  * frame_writer_flush() - write as much as goes without waiting

@@ -2,7 +2,7 @@
 /* Connections on the loop, against peers that dribble, flood, break the rules or end. */
 #include "proto_conn_fixture.h"
 
-/* --- reading ----------------------------------------------------------------------------------- */
+/* --- reading --------------------------------------------------------------------------------- */
 
 static void peer_dribbles(struct fix *f)
 {
@@ -75,7 +75,7 @@ Test(proto_conn, flood_starves_nobody)
 	finish(&f);
 }
 
-/* --- what may not be sent ---------------------------------------------------------------------- */
+/* --- what may not be sent -------------------------------------------------------------------- */
 
 static const struct bad {
 	const char *what;
@@ -156,7 +156,7 @@ Test(proto_conn, bad_body_is_named)
 	cr_expect_str_eq(f.peer_err.code, "bad-message");
 }
 
-/* --- the end ------------------------------------------------------------------------------------ */
+/* --- the end --------------------------------------------------------------------------------- */
 
 static void peer_ends(struct fix *f)
 {

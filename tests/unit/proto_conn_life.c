@@ -2,7 +2,7 @@
 /* Connections on the loop: silence, hand-over, freeing in callbacks, bounded writing, closing. */
 #include "proto_conn_fixture.h"
 
-/* --- time --------------------------------------------------------------------------------------- */
+/* --- time ------------------------------------------------------------------------------------ */
 
 static void frees_on_drained(struct fix *f)
 {
@@ -190,7 +190,7 @@ Test(proto_conn, dripping_peer_is_lost)
 	finish(&f);
 }
 
-/* --- hand-over, freeing ------------------------------------------------------------------------- */
+/* --- hand-over, freeing ---------------------------------------------------------------------- */
 
 static void peer_sends_pages(struct fix *f)
 {
@@ -312,7 +312,7 @@ Test(proto_conn, freed_in_callbacks)
 	finish(&d);
 }
 
-/* --- writing ------------------------------------------------------------------------------------ */
+/* --- writing --------------------------------------------------------------------------------- */
 
 static void peer_hears(struct fix *f)
 {

@@ -344,7 +344,7 @@ Test(proto_frame, stopped_and_late)
 /* Several records, so that flushing stops in the middle; no multiple of a message. */
 #define QUEUE (64 * 1024 + 16)
 
-/* Queue REQUESTs with ascending offsets until there is no room. Return: how many were sent in all */
+/* Queue REQUESTs with ascending offsets until there is no room. Return: how many so far */
 static uint64_t put_all(struct frame_writer *w, struct msg *m, uint64_t sent)
 {
 	int e;

@@ -8,7 +8,7 @@
 #include "proto_golden.h"
 #include "util/cleanup.h"
 
-/* --- there and back ----------------------------------------------------------------------------- */
+/* --- there and back -------------------------------------------------------------------------- */
 
 Test(proto_msg, golden)
 {
@@ -90,7 +90,7 @@ Test(proto_msg, fields)
 	cr_assert_eq(m->receipt.pages[0], 0x10000);
 }
 
-/* --- cut and padded ----------------------------------------------------------------------------- */
+/* --- cut and padded -------------------------------------------------------------------------- */
 
 Test(proto_msg, truncated_at_every_byte)
 {
@@ -138,7 +138,7 @@ Test(proto_msg, trailing_byte)
 	}
 }
 
-/* --- headers ------------------------------------------------------------------------------------ */
+/* --- headers --------------------------------------------------------------------------------- */
 
 Test(proto_msg, length_extremes)
 {
@@ -270,7 +270,7 @@ Test(proto_msg, table_of_the_specification)
 	cr_assert_eq(rows, GOLDEN_N - 1, "PAGES has two vectors, all others one");
 }
 
-/* --- the largest -------------------------------------------------------------------------------- */
+/* --- the largest ----------------------------------------------------------------------------- */
 
 static void fill_largest(struct msg *m, enum msg_type type)
 {
@@ -325,7 +325,7 @@ Test(proto_msg, largest)
 	}
 }
 
-/* --- at random ---------------------------------------------------------------------------------- */
+/* --- at random ------------------------------------------------------------------------------- */
 
 static uint64_t next_random(uint64_t *s)
 {

@@ -194,7 +194,7 @@ Test(proto_state, phases_and_owners)
 	}
 }
 
-/* --- messages and states ------------------------------------------------------------------------ */
+/* --- messages and states --------------------------------------------------------------------- */
 
 static unsigned int type_of(const char *name)
 {

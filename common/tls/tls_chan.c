@@ -162,6 +162,13 @@ int tls_chan_connect(struct tls_ctx *ctx, int fd, const char *host, struct tls_c
 	return 0;
 }
 
+/* Before each call into OpenSSL. */
+static void enter(struct tls_chan *c)
+{
+	ERR_clear_error();
+	c->wire.budget = TLS_WIRE_BUDGET;
+}
+
 /* The error that killed the connection, for a caller that has its own struct error. */
 static int tell(const struct tls_chan *c, struct error *err)
 {
@@ -221,7 +228,7 @@ int tls_chan_handshake(struct tls_chan *c, struct error *err)
 		return 0;
 	if (c->dead)
 		return tell(c, err);
-	ERR_clear_error();
+	enter(c);
 	r = SSL_do_handshake(c->ssl);
 	r = r == 1 ? established(c) : after(c, r);
 	if (r && r != -EAGAIN) {
@@ -258,7 +265,7 @@ ssize_t tls_read(struct tls_chan *c, void *buf, size_t n)
 		return 0;
 	if (!c->done || !n)
 		return -EINVAL;
-	ERR_clear_error();
+	enter(c);
 	r = SSL_read_ex(c->ssl, buf, n, &got);
 	if (r == 1) {
 		c->drained = false;
@@ -287,7 +294,7 @@ ssize_t tls_write(struct tls_chan *c, const void *buf, size_t n)
 		return c->ret;
 	if (!c->done || !n)
 		return -EINVAL;
-	ERR_clear_error();
+	enter(c);
 	rekey_if_due(c);
 	r = SSL_write_ex(c->ssl, buf, n, &sent);
 	if (r == 1) {

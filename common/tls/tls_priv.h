@@ -27,6 +27,14 @@ struct tls_ctx {
 	char *crl;
 };
 
+/**
+ * TLS_WIRE_BUDGET - receives that one call into OpenSSL may make
+ *
+ * OpenSSL reads on until it has data for us. A peer that sends key updates without end would keep it,
+ * and us, there for ever. After this many it is told that nothing is there yet.
+ */
+#define TLS_WIRE_BUDGET 16
+
 /** TLS_WIRE_FIRST - bytes kept of what a peer said that is not TLS */
 #define TLS_WIRE_FIRST 32
 
@@ -35,6 +43,7 @@ struct tls_ctx {
  * @fd:		non-blocking stream socket
  * @err:	errno of the call that broke it, 0 if none did
  * @eof:	the peer sent FIN
+ * @budget:	receives left to the present call
  * @heard:	something was received
  * @plain:	and it was not the beginning of a TLS record
  * @first, @nfirst:	what it was, for the message
@@ -43,6 +52,7 @@ struct tls_wire {
 	int fd;
 	int err;
 	bool eof;
+	int budget;
 	bool heard;
 	bool plain;
 	unsigned char first[TLS_WIRE_FIRST];

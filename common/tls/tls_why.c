@@ -220,6 +220,7 @@ static int why_last_words(struct tls_chan *c)
 	if (!c->done)
 		return 0;
 	ERR_clear_error();
+	c->wire.budget = TLS_WIRE_BUDGET;
 	if (SSL_peek(c->ssl, &byte, 1) > 0)
 		return 0;
 	return why_known(c, &first);

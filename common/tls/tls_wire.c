@@ -42,9 +42,14 @@ static void hear_first(struct tls_wire *w, const char *buf, size_t n)
 static int wire_read(BIO *bio, char *buf, int n)
 {
 	struct tls_wire *w = BIO_get_data(bio);
-	ssize_t r = recv(w->fd, buf, (size_t)n, 0);
+	ssize_t r;
 
 	BIO_clear_retry_flags(bio);
+	if (w->budget-- <= 0) {
+		BIO_set_retry_read(bio);
+		return -1;
+	}
+	r = recv(w->fd, buf, (size_t)n, 0);
 	if (r > 0) {
 		if (!w->heard)
 			hear_first(w, buf, (size_t)r);

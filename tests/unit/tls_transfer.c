@@ -253,54 +253,6 @@ Test(tls_transfer, half_a_record_is_not_pending)
 	tls_pair_free(&p);
 }
 
-static void count_key_updates(int write_p, int version, int type, const void *buf, size_t len,
-			      SSL *ssl, void *arg)
-{
-	(void)version, (void)ssl;
-	if (!write_p && type == SSL3_RT_HANDSHAKE && len &&
-	    *(const char *)buf == SSL3_MT_KEY_UPDATE)
-		++*(int *)arg;
-}
-
-Test(tls_transfer, sender_renews_its_keys, .timeout = 60)
-{
-	enum { BATCH = 64, RECORDS = 270016 };
-	struct tls_pair p;
-	char in[BATCH], out = 'x';
-	int updates = 0;
-
-	pair(&p);
-	SSL_set_msg_callback(p.server->ssl, count_key_updates);
-	SSL_set_msg_callback_arg(p.server->ssl, &updates);
-	for (int i = 0; i < RECORDS / BATCH; i++) {
-		for (int k = 0; k < BATCH; k++)
-			cr_assert_eq(tls_write_full(p.client, &out, 1, -1, 0, NULL), 0);
-		cr_assert_eq(tls_read_full(p.server, in, BATCH, -1, 1000000, NULL), 0);
-	}
-	cr_expect_eq(updates, 1, "%d new keys in %d records", updates, RECORDS);
-	tls_pair_free(&p);
-}
-
-Test(tls_transfer, peer_asks_for_new_keys)
-{
-	struct tls_pair p;
-	int updates = 0;
-	char buf[100] = "before";
-
-	pair(&p);
-	SSL_set_msg_callback(p.client->ssl, count_key_updates);
-	SSL_set_msg_callback_arg(p.client->ssl, &updates);
-	for (int i = 1; i <= 3; i++) {
-		cr_assert_eq(SSL_key_update(p.client->ssl, SSL_KEY_UPDATE_REQUESTED), 1);
-		cr_assert_eq(tls_write_full(p.client, buf, sizeof(buf), -1, 0, NULL), 0);
-		cr_assert_eq(tls_read_full(p.server, buf, sizeof(buf), -1, 1000000, NULL), 0);
-		cr_assert_eq(tls_write_full(p.server, buf, sizeof(buf), -1, 0, NULL), 0);
-		cr_assert_eq(tls_read_full(p.client, buf, sizeof(buf), -1, 1000000, NULL), 0);
-		cr_expect_eq(updates, i, "the answer to round %d", i);
-	}
-	tls_pair_free(&p);
-}
-
 /* New connections use the new certificate, the old one goes on, and both are the same host. */
 Test(tls_transfer, renewed_certificate)
 {

@@ -122,12 +122,6 @@ static void on_aborted(struct migration *m, const struct msg *msg)
 		unexpected(m, msg);
 }
 
-/* After ABORT the destination may still send what was under way. */
-static bool winding_up(const struct migration *m)
-{
-	return m->state == MIG_CANCELLING || m->state == MIG_FAILING || mig_state_ended(m->state);
-}
-
 static const struct {
 	enum msg_type type;
 	void (*fn)(struct migration *m, const struct msg *msg);
@@ -140,9 +134,15 @@ static const struct {
 static void on_message(struct conn *c, const struct msg *msg, void *arg)
 {
 	struct migration *m = arg;
+	struct error err = {0};
+	int r = 0;
 
 	(void)c;
-	if (winding_up(m) && msg->type != MSG_ABORTED)
+	if (msg->type != MSG_ERROR)
+		r = mig_state_check_msg(m->state, msg->type, &err);
+	if (r < 0)
+		mig_event(m, MIG_EV_ERROR, &err);
+	if (r)
 		return;
 	for (size_t i = 0; i < ARRAY_SIZE(handlers); i++) {
 		if (handlers[i].type == msg->type) {

@@ -111,7 +111,7 @@ INTEG_BIN    := $(patsubst tests/integration/%.c,$(BUILD)/tests/integration/%,$(
 PLATFORM_BIN := $(patsubst tests/platform/%.c,$(BUILD)/tests/platform/%,$(wildcard tests/platform/*.c))
 GUEST_BIN    := $(patsubst tests/guests/%.c,$(BUILD)/tests/guests/%,$(wildcard tests/guests/*.c))
 DEMO_BIN     := $(BUILD)/tests/demo/demo
-BENCH_BIN    := $(patsubst tests/bench/%.c,$(BUILD)/tests/bench/%,$(wildcard tests/bench/*.c))
+BENCH_BIN    := $(BUILD)/tests/bench/bench $(BUILD)/tests/bench/pacer
 TESTLIB      := $(BUILD)/libtests.a
 AGENT_LIBS   := $(BUILD)/libsource.a $(BUILD)/libdest.a $(BUILD)/libproto.a $(BUILD)/libcommon.a
 
@@ -132,7 +132,11 @@ $(BUILD)/tests/guests/stamp: $(call obj,$(wildcard tests/guests/stamp/*.c))
 $(BUILD)/tests/guests/%: $(BUILD)/obj/tests/guests/%.o $(BUILD)/libdecant-guest.a
 	$(call say,LD,$@)
 	$(Q)mkdir -p $(@D) && $(CC) -o $@ $^ $(LDFLAGS_)
-$(BENCH_BIN) $(DEMO_BIN): $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(TESTLIB) $(BUILD)/libproto.a $(BUILD)/libcommon.a
+$(BUILD)/tests/bench/pacer: $(BUILD)/obj/tests/bench/guest/pacer.o $(BUILD)/libdecant-guest.a
+	$(call say,LD,$@)
+	$(Q)mkdir -p $(@D) && $(CC) -o $@ $^ $(LDFLAGS_)
+$(BUILD)/tests/bench/bench: $(call obj,$(wildcard tests/bench/*.c))
+$(BUILD)/tests/bench/bench $(DEMO_BIN): $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(TESTLIB) $(BUILD)/libproto.a $(BUILD)/libcommon.a
 	$(call say,LD,$@)
 	$(Q)mkdir -p $(@D) && $(CC) -o $@ $^ $(LDFLAGS_) $(LIBS)
 
@@ -156,8 +160,8 @@ test: deps all tests sanitized
 test-full: deps all tests sanitized
 	$(Q)for s in address undefined; do $(MAKE) --no-print-directory SAN=$$s tests || exit; done
 	$(Q)tests/run --full
-bench: all $(BENCH_BIN) $(GUEST_BIN) $(CERTS)
-	$(Q)for b in $(BENCH_BIN); do $$b || exit; done
+bench: all $(BENCH_BIN) $(CERTS)
+	$(Q)$(BUILD)/tests/bench/bench $(BENCH)
 demo: all $(GUEST_BIN) $(CERTS) $(DEMO_BIN)
 	$(Q)$(DEMO_BIN)
 

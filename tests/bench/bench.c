@@ -3,6 +3,7 @@
 
 #include <ftw.h>
 #include <getopt.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -56,14 +57,17 @@ static void warm(void)
 {
 	uint64_t have = (uint64_t)sysconf(_SC_AVPHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
 	uint64_t n = WARM_BYTES < have / 2 ? WARM_BYTES : have / 2;
+	int status = 0;
 	pid_t pid = fork();
 
 	if (!pid) {
-		mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE,
-		     -1, 0);
-		_exit(0);
+		void *p = mmap(NULL, n, PROT_READ | PROT_WRITE,
+			       MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+
+		_exit(p == MAP_FAILED);
 	}
-	waitpid(pid, NULL, 0);
+	if (pid < 0 || waitpid(pid, &status, 0) != pid || status)
+		bench_say("memory could not be touched beforehand: first rounds will be slow");
 }
 
 /* --- the run --- */
@@ -91,8 +95,6 @@ static int remove_entry(const char *path, const struct stat *st, int type, struc
 static void run(struct bench *b, const bool wanted[static PARTS])
 {
 	b->lab = lab_new(failed);
-	snprintf(b->shm, sizeof(b->shm), "/dev/shm/decant-bench.XXXXXX");
-	lab_check(b->lab, mkdtemp(b->shm), "%s: %m", b->shm);
 	bench_say("touching memory once");
 	warm();
 	mover_hosts(b);
@@ -102,8 +104,38 @@ static void run(struct bench *b, const bool wanted[static PARTS])
 		bench_say("%s: %s", parts[i].name, parts[i].what);
 		parts[i].run(b);
 	}
-	nftw(b->shm, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
 	lab_end(b->lab);
+}
+
+static void show(const struct bench *b, bool json)
+{
+	if (json)
+		report_json(&b->report);
+	else
+		report_table(&b->report);
+}
+
+/* What fails ends its process at once; what lies in memory is removed by the one that waits for it. */
+static int run_apart(struct bench *b, const bool wanted[static PARTS], bool json)
+{
+	int status = 1;
+	pid_t pid;
+
+	snprintf(b->shm, sizeof(b->shm), "/dev/shm/decant-bench.XXXXXX");
+	if (!mkdtemp(b->shm))
+		bench_die("bench: %s: %m", b->shm);
+	signal(SIGINT, SIG_IGN);
+	pid = fork();
+	if (!pid) {
+		signal(SIGINT, SIG_DFL);
+		run(b, wanted);
+		show(b, json);
+		exit(0);
+	}
+	if (pid < 0 || waitpid(pid, &status, 0) != pid)
+		bench_say("fork: %m");
+	nftw(b->shm, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
+	return status != 0;
 }
 
 static void usage(FILE *f)
@@ -151,11 +183,7 @@ int main(int argc, char **argv)
 	}
 	for (size_t i = 0; optind == argc && i < PARTS; i++)
 		wanted[i] = true;
-	run(&b, wanted);
-	if (json)
-		report_json(&b.report);
-	else
-		report_table(&b.report);
+	c = run_apart(&b, wanted, json);
 	bench_say("%.0f s", bench_now() - began);
-	return 0;
+	return c;
 }

@@ -77,7 +77,7 @@ static const struct kind kinds[] = {
 	KIND(COMMIT, 8, 8, C, S_TO_D, number, generation),
 	KIND(RUNNING, 8, 8, C, D_TO_S, number, generation),
 	KIND(COMPLETE, 24, 24 + 8 * MSG_BLOCKS_MAX, C, S_TO_D, complete, complete),
-	KIND(RECEIPT, 40, 40 + 8 * MSG_BLOCKS_MAX, C, D_TO_S, receipt, receipt),
+	KIND(RECEIPT, 136, 136 + 8 * MSG_BLOCKS_MAX, C, D_TO_S, receipt, receipt),
 	KIND(ABORT, 4, ERROR_MAX, C, S_TO_D, error, error),
 	KIND(ABORTED, 0, 0, C, D_TO_S, empty, none),
 	KIND(REQUEST, 24, 24, C | U, D_TO_S, request, request),

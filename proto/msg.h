@@ -25,6 +25,7 @@
 #define MSG_VARS_MAX         64
 #define MSG_CHANNELS_MAX     16
 #define MSG_DISCARD_MAX      4000
+#define MSG_OCTAVES	      24
 #define MSG_MEMORY_MAX       (1ull << 46)
 #define MSG_NAME_MAX         64 /* with the NUL, as all sizes of char arrays here */
 #define MSG_VALUE_MAX        256
@@ -196,6 +197,7 @@ struct msg_complete {
  * struct msg_receipt - what only the destination knows of post-copy goes with it
  * @faults, @requests: faults of the guest, pages it asked for because of them
  * @p50_us, @p90_us, @p99_us, @max_us: from reading a fault to its answer
+ * @answered:	faults answered in at most 2^i us and more than 2^(i - 1); the last entry: in more
  */
 struct msg_receipt {
 	bool digest_ok;
@@ -206,6 +208,7 @@ struct msg_receipt {
 	uint32_t p90_us;
 	uint32_t p99_us;
 	uint32_t max_us;
+	uint32_t answered[MSG_OCTAVES];
 	uint64_t pages[MSG_BLOCKS_MAX];
 };
 

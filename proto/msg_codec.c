@@ -289,6 +289,8 @@ void msg_encode_receipt(struct bytes_writer *w, const struct msg *m)
 	bytes_put_u32(w, m->receipt.p90_us);
 	bytes_put_u32(w, m->receipt.p99_us);
 	bytes_put_u32(w, m->receipt.max_us);
+	for (size_t i = 0; i < MSG_OCTAVES; i++)
+		bytes_put_u32(w, m->receipt.answered[i]);
 	put_counts(w, m->receipt.pages, m->receipt.n);
 }
 
@@ -303,6 +305,8 @@ void msg_decode_receipt(struct bytes_reader *r, struct msg *m)
 	m->receipt.p90_us = bytes_get_u32(r, "p90");
 	m->receipt.p99_us = bytes_get_u32(r, "p99");
 	m->receipt.max_us = bytes_get_u32(r, "max");
+	for (size_t i = 0; i < MSG_OCTAVES; i++)
+		m->receipt.answered[i] = bytes_get_u32(r, "answered");
 	get_counts(r, m->receipt.pages, m->receipt.n);
 }
 

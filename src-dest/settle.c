@@ -340,6 +340,7 @@ static void send_receipt(struct incoming *inc)
 		.p99_us = clamp(hist_quantile(h, 0.99)),
 		.max_us = clamp(h->max_us),
 	};
+	hist_octaves(h, m->receipt.answered, MSG_OCTAVES);
 	for (unsigned int i = 0; i < inc->nblocks; i++)
 		m->receipt.pages[i] = atomic_load(&inc->place.blocks[i].received);
 	incoming_send(inc, m);

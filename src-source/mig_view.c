@@ -70,6 +70,20 @@ static json_t *memory_json(const struct migration_totals *t)
 			 (json_int_t)t->dirty_rate, "passes", (int)t->passes);
 }
 
+static json_t *buckets_json(const struct msg_receipt *r)
+{
+	json_t *a = json_array();
+
+	for (size_t i = 0; i < MSG_OCTAVES; i++)
+		if (r->answered[i])
+			json_array_append_new(
+				a, json_pack("{s:I, s:I}", "le_us",
+					     (json_int_t)(i + 1 < MSG_OCTAVES ? UINT64_C(1) << i
+									      : r->max_us),
+					     "count", (json_int_t)r->answered[i]));
+	return a;
+}
+
 /* Faults are counted where they happen: the destination reports them with its receipt. */
 static json_t *postcopy_json(const struct migration *m, const struct migration_totals *t)
 {
@@ -78,10 +92,11 @@ static json_t *postcopy_json(const struct migration *m, const struct migration_t
 	if (!m->has_receipt)
 		return json_pack("{s:n, s:I, s:n}", "faults", "requests", (json_int_t)t->requests,
 				 "latency_us");
-	return json_pack("{s:I, s:I, s:{s:I, s:I, s:I, s:I}}", "faults", (json_int_t)r->faults,
+	return json_pack("{s:I, s:I, s:{s:I, s:I, s:I, s:I, s:o}}", "faults", (json_int_t)r->faults,
 			 "requests", (json_int_t)r->requests, "latency_us", "p50",
 			 (json_int_t)r->p50_us, "p90", (json_int_t)r->p90_us, "p99",
-			 (json_int_t)r->p99_us, "max", (json_int_t)r->max_us);
+			 (json_int_t)r->p99_us, "max", (json_int_t)r->max_us, "buckets",
+			 buckets_json(r));
 }
 
 static json_t *channel_json(const struct mig_channel *c, uint64_t elapsed_us, const char *state)

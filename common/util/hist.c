@@ -81,3 +81,17 @@ uint64_t hist_quantile(const struct hist *h, double q)
 	max = __atomic_load_n(&h->max_us, __ATOMIC_RELAXED);
 	return le < max ? le : max;
 }
+
+void hist_octaves(const struct hist *h, uint32_t *out, size_t n)
+{
+	for (size_t k = 0; k < n; k++)
+		out[k] = 0;
+	for (size_t i = 0; i < HIST_BUCKETS; i++) {
+		uint64_t count = __atomic_load_n(&h->count[i], __ATOMIC_RELAXED);
+		size_t k = 0;
+
+		while (k + 1 < n && hist_bucket_le(i) > UINT64_C(1) << k)
+			k++;
+		out[k] += (uint32_t)count;
+	}
+}

@@ -25,6 +25,11 @@ void hist_add(struct hist *h, uint64_t us);
  * Return: upper bound (us) of its bucket, but never above the largest value added; 0 if empty
  */
 uint64_t hist_quantile(const struct hist *h, double q);
+/**
+ * hist_octaves() - the same in a few buckets: @out[i] counts values above 2^(i-1) and up to 2^i us
+ * @n:		entries of @out; the last one takes all that are larger
+ */
+void hist_octaves(const struct hist *h, uint32_t *out, size_t n);
 /** hist_bucket_le() - Return: inclusive upper bound (us) of bucket @i */
 uint64_t hist_bucket_le(size_t i);
 

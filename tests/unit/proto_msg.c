@@ -87,6 +87,8 @@ Test(proto_msg, fields)
 	cr_assert_eq(m->receipt.requests, 6);
 	cr_assert_eq(m->receipt.p50_us, 50);
 	cr_assert_eq(m->receipt.p99_us, 99);
+	cr_assert_eq(m->receipt.answered[6], 5);
+	cr_assert_eq(m->receipt.answered[MSG_OCTAVES - 1], 0x0a0b0c0d);
 	cr_assert_eq(m->receipt.pages[0], 0x10000);
 }
 

@@ -120,3 +120,21 @@ Test(hist, nothing_is_lost_with_many_threads)
 	cr_assert(eq(u64, h.sum_us, (uint64_t)THREADS * (ADDS / 5000) * (4999 * 5000 / 2)));
 	cr_assert(eq(u64, h.max_us, 4999));
 }
+
+Test(hist, octaves)
+{
+	static const uint64_t us[] = {0, 1, 2, 3, 4, 5, 16, 17, 100000};
+	struct hist h = {0};
+	uint32_t out[8];
+
+	for (size_t i = 0; i < sizeof(us) / sizeof(us[0]); i++)
+		hist_add(&h, us[i]);
+	hist_octaves(&h, out, 8);
+	cr_assert(eq(u32, out[0], 2), "0 and 1");
+	cr_assert(eq(u32, out[1], 1), "2");
+	cr_assert(eq(u32, out[2], 2), "3 and 4");
+	cr_assert(eq(u32, out[3], 1), "5");
+	cr_assert(eq(u32, out[4], 1), "16");
+	cr_assert(eq(u32, out[5], 1), "17");
+	cr_assert(eq(u32, out[7], 1), "all that are larger");
+}

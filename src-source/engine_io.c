@@ -64,6 +64,44 @@ static uint64_t same_kind(const uint8_t *data, uint64_t off, uint64_t length, ui
 	return end - off;
 }
 
+static int read_guest(const struct gmem *mem, uint64_t offset, uint8_t *data, uint64_t length,
+		      struct error *err)
+{
+	int r = gmem_read(mem, offset, data, length);
+
+	if (r < 0)
+		error_set(err, r, "guest-memory", "cannot read block %s at %#llx: %s",
+			  mem->block.name, (unsigned long long)offset, strerror(-r));
+	return r;
+}
+
+/*
+ * A page that is larger than a frame: all of its parts in order, or one zero run. Reading it twice
+ * does no harm: what is written in between is dirty, and in post-copy nobody writes.
+ */
+static int send_large(struct engine *e, struct tls_chan *chan, uint8_t *buf, uint32_t pass,
+		      uint32_t block, uint64_t offset, struct error *err)
+{
+	const struct gmem *mem = &e->blocks[block].mem;
+	uint8_t *data = buf + MSG_PAGES_FIXED;
+	uint64_t page = mem->block.page_size;
+	bool zero = true;
+	int r = 0;
+
+	for (uint64_t off = 0; off < page && zero && !r; off += ENGINE_RUN_MAX) {
+		r = read_guest(mem, offset + off, data, ENGINE_RUN_MAX, err);
+		zero = !r && zero_is(data, ENGINE_RUN_MAX);
+	}
+	if (zero)
+		return engine_send_hole(e, chan, pass, block, offset, page, err);
+	for (uint64_t off = 0; off < page && !r; off += ENGINE_RUN_MAX) {
+		r = read_guest(mem, offset + off, data, ENGINE_RUN_MAX, err);
+		if (!r)
+			r = send_data(e, chan, buf, pass, block, offset + off, ENGINE_RUN_MAX, err);
+	}
+	return r;
+}
+
 /*
  * The pages are read behind room for one header. A frame that begins further in puts its header
  * over the tail of the page before, which has been dealt with by then: so each frame is one piece
@@ -75,11 +113,14 @@ int engine_send_run(struct engine *e, struct tls_chan *chan, uint8_t *buf, uint3
 	const struct gmem *mem = &e->blocks[block].mem;
 	uint8_t *data = buf + MSG_PAGES_FIXED;
 	uint64_t page = mem->block.page_size;
-	int r = gmem_read(mem, offset, data, length);
+	int r = 0;
 
-	if (r < 0)
-		return error_set(err, r, "guest-memory", "cannot read block %s at %#llx: %s",
-				 mem->block.name, (unsigned long long)offset, strerror(-r));
+	if (page > ENGINE_RUN_MAX) {
+		for (uint64_t off = 0; off < length && !r; off += page)
+			r = send_large(e, chan, buf, pass, block, offset + off, err);
+		return r;
+	}
+	r = read_guest(mem, offset, data, length, err);
 	for (uint64_t off = 0, n; off < length && !r; off += n) {
 		bool zero;
 

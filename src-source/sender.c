@@ -136,7 +136,8 @@ static void *thread_main(void *arg)
 
 	if (!r)
 		r = serve(s, &in, &err);
-
+	/* What the kernel still had in its buffer after the last run has been sent by now. */
+	atomic_store(&s->wire_bytes, channel_sent_bytes(s->chan));
 	if (r < 0 && r != -ECANCELED) {
 		error_set(&err, r, "channel-lost", "bulk channel %u: %s", s->index, strerror(-r));
 		engine_fail(s->e, !strcmp(err.code, "guest-memory") ? ENGINE_FAILED : ENGINE_LOST,

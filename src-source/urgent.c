@@ -39,7 +39,7 @@ int urgent_check(const struct engine *e, const struct msg_request *q, struct err
 		return error_set(err, -EBADMSG, "bad-message", "REQUEST for block %u of %u",
 				 q->block, e->nblocks);
 	b = &e->blocks[q->block].mem.block;
-	if (!q->length || q->length > ENGINE_RUN_MAX || q->offset % b->page_size ||
+	if (!q->length || q->length > MSG_REQUEST_MAX || q->offset % b->page_size ||
 	    q->length % b->page_size || q->length > b->length || q->offset > b->length - q->length)
 		return error_set(err, -EBADMSG, "bad-message",
 				 "REQUEST for bytes %#llx+%#llx, which block %s does not have",
@@ -135,6 +135,7 @@ static void *thread_main(void *arg)
 	r = frame_reader_init(&in, MSG_CHANNEL_URGENT, false);
 	if (!r)
 		r = serve(u, &in, &err);
+	atomic_store(&u->wire_bytes, channel_sent_bytes(u->chan));
 	if (r < 0 && r != -ECANCELED) {
 		error_set(&err, r, "channel-lost", "urgent channel: %s", strerror(-r));
 		engine_fail(u->e, !strcmp(err.code, "guest-memory") ? ENGINE_FAILED : ENGINE_LOST,

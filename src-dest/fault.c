@@ -27,6 +27,7 @@
  * @urgent:	owned; NULL without one, or when it is lost
  * @in, @out:	of @urgent
  * @tally:	of @urgent
+ * @huge:	a page of @urgent that is larger than a frame
  * @io:		how placing waits in this thread
  * @thread:	joined by fault_stop()
  * @started:	posted by the thread
@@ -44,6 +45,7 @@ struct fault {
 	struct frame_reader in;
 	struct frame_writer out;
 	struct tally *tally;
+	struct place_huge huge;
 	struct place_io io;
 	pthread_t thread;
 	sem_t started;
@@ -235,6 +237,24 @@ static int nack(struct fault *f, const struct msg_pages *m)
 	return frame_writer_put(&f->out, &f->m);
 }
 
+/* The reader has its own buffer: a part is copied from there to where its page is put together. */
+static int on_pages(struct fault *f, const struct msg_pages *m, const void *data, struct error *err)
+{
+	void *room;
+
+	if (!place_is_part(f->place, m)) {
+		if (f->huge.have)
+			return error_set(err, -EBADMSG, "bad-message",
+					 "PAGES between the parts of a large page");
+		return place_pages(f->place, &f->io, m, data, err);
+	}
+	room = place_huge_room(f->place, &f->huge, m, err);
+	if (!room)
+		return -EBADMSG;
+	memcpy(room, data, m->length);
+	return place_huge_part(f->place, &f->io, &f->huge, m, err);
+}
+
 static int on_frame(struct fault *f, const struct msg *m, const void *data, struct error *err)
 {
 	int r;
@@ -246,7 +266,7 @@ static int on_frame(struct fault *f, const struct msg *m, const void *data, stru
 	if (m->type != MSG_PAGES)
 		return error_set(err, -EBADMSG, "unexpected-message", "%s on the urgent channel",
 				 msg_type_name(m->type));
-	r = place_pages(f->place, &f->io, &m->pages, data, err);
+	r = on_pages(f, &m->pages, data, err);
 	if (r < 0)
 		return r;
 	tally_frame(f->tally, &m->pages, r);
@@ -341,6 +361,7 @@ static void *fault_main(void *arg)
 static void fault_free(struct fault *f)
 {
 	drop_urgent(f);
+	place_huge_free(&f->huge);
 	frame_reader_free(&f->in);
 	frame_writer_free(&f->out);
 	if (f->wake_fd >= 0)

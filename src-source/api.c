@@ -4,7 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "guests.h"
+#include "guests_store.h"
 #include "host/host_probe.h"
 #include "migration.h"
 #include "util/cleanup.h"
@@ -92,6 +92,10 @@ static void post_guests(struct rest_req *req, void *ctx)
 		r = guests_add(s, &desc, &g, &err);
 		conf_guest_clear(&desc);
 	}
+	if (!r) {
+		g->stored = true;
+		r = guests_store_save(s, &err);
+	}
 	if (r < 0) {
 		rest_problem(req, r == -ENOTSUP ? 422 : status_of(r), &err);
 		return;
@@ -118,6 +122,8 @@ static void delete_guest(struct rest_req *req, void *ctx)
 	if (!g)
 		return;
 	r = guests_remove(g, &err);
+	if (!r)
+		r = guests_store_save(ctx, &err);
 	if (r < 0)
 		rest_problem(req, status_of(r), &err);
 	else

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "migration.h"
+#include "util/cleanup.h"
 #include "util/log.h"
 #include "util/uuid.h"
 
@@ -33,6 +34,12 @@ static struct source_guest *insert(struct source *s, const struct conf_guest *de
 	return sg;
 }
 
+static void cancel_welcome(struct source_guest *sg)
+{
+	if (sg->welcome)
+		event_free(steal_ptr(&sg->welcome));
+}
+
 static void drop(struct source_guest *sg)
 {
 	struct source_guest **p = &sg->src->guests;
@@ -40,6 +47,7 @@ static void drop(struct source_guest *sg)
 	while (*p != sg)
 		p = &(*p)->next;
 	*p = sg->next;
+	cancel_welcome(sg);
 	migration_forget_guest(sg);
 	guest_free(sg->conn);
 	conf_guest_clear(&sg->desc);
@@ -162,6 +170,7 @@ static void on_gone(void *arg, struct guest *g, enum guest_gone how)
 		 how == GUEST_GONE_DEAD           ? "has ended"
 		 : how == GUEST_GONE_DISCONNECTED ? "has disconnected"
 						  : "was cut off for breaking the protocol");
+	cancel_welcome(sg);
 	sg->conn = NULL;
 	if (sg->migration)
 		migration_guest_gone(sg->migration, how);
@@ -202,6 +211,14 @@ struct source_guest *guests_reserve(struct source *s, const char *name)
 	return sg;
 }
 
+static void on_welcomed(void *arg)
+{
+	struct source_guest *sg = arg;
+
+	cancel_welcome(sg);
+	migration_guest_welcomed(sg);
+}
+
 int guests_attach(void *arg, struct guest *g, struct error *err)
 {
 	struct source *s = arg;
@@ -229,6 +246,8 @@ int guests_attach(void *arg, struct guest *g, struct error *err)
 		 g->nblocks, (unsigned long long)guest_memory_bytes(g),
 		 guest_run_state_name(g->run_state));
 	migration_guest_attached(sg);
+	/* WELCOME goes out when this returns, and must be the first that it hears. */
+	sg->welcome = loop_timer(s->loop, 0, on_welcomed, sg);
 	return 0;
 }
 

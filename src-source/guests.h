@@ -9,19 +9,23 @@
  * struct source_guest - one entry
  * @desc:	description, owned
  * @conn:	the attached guest, NULL while it is absent; owned
+ * @welcome:	timer between its attaching and its being asked anything, NULL otherwise
  * @migration:	the job that has a say over it: active, or ended with the guest held; NULL otherwise.
  *		Kept in step by migration.c
  * @described:	by the configuration or a client; otherwise it just attached itself
  * @handed_over: it has left; the entry stays until it returns or is removed
+ * @stored:	a client described it: kept over restarts (guests_store.h)
  */
 struct source_guest {
 	struct source *src;
 	struct source_guest *next;
 	struct conf_guest desc;
 	struct guest *conn;
+	struct event *welcome;
 	struct migration *migration;
 	bool described;
 	bool handed_over;
+	bool stored;
 };
 
 /** guests_configure() - take over those of the configuration. Return: 0, or -errno with @err filled */

@@ -402,6 +402,14 @@ void migration_guest_attached(struct source_guest *sg)
 	if (sg->migration && !migration_busy(sg->migration))
 		migration_forget_guest(sg);
 	sg->handed_over = false;
+}
+
+void migration_guest_welcomed(struct source_guest *sg)
+{
+	struct guest *g = sg->conn;
+
+	if (sg->migration)
+		return;
 	if (g->kept_uffd)
 		guest_uffd_close(g, closed_leftover, NULL);
 	if (g->run_state == GUEST_PAUSED_MIGRATION)

@@ -46,8 +46,10 @@ bool migration_busy(const struct migration *m);
 bool migration_holds_guest(const struct migration *m);
 /** migration_guest_gone() - the guest of the job was lost */
 void migration_guest_gone(struct migration *m, enum guest_gone how);
-/** migration_guest_attached() - a guest has (again) attached: settle what is open, let it go if nothing holds it */
+/** migration_guest_attached() - a guest has (again) attached: settle what is open. Asks nothing of it */
 void migration_guest_attached(struct source_guest *sg);
+/** migration_guest_welcomed() - it may be asked now: let it go if nothing holds it */
+void migration_guest_welcomed(struct source_guest *sg);
 /** migration_forget_guest() - the entry no longer stands for the guest of its job */
 void migration_forget_guest(struct source_guest *sg);
 

@@ -6,7 +6,8 @@
 #include <string.h>
 #include <systemd/sd-daemon.h>
 
-#include "guests.h"
+#include "cli/cli.h"
+#include "guests_store.h"
 #include "migration.h"
 #include "util/cleanup.h"
 #include "util/clock.h"
@@ -80,6 +81,8 @@ static int start(struct source *s, struct error *err)
 		log_warn("%s", s->uffd_error.msg);
 	r = guests_configure(s, err);
 	if (!r)
+		r = guests_store_load(s, err);
+	if (!r)
 		r = migration_load_all(s, err);
 	if (!r)
 		r = attach_new(s->loop, &ac, &s->attach, err);
@@ -111,10 +114,10 @@ int source_serve(const char *config)
 	if (!r)
 		r = start(&s, &err);
 	if (r < 0) {
-		log_error("cannot start: %s", err.msg);
+		cli_error_of(CLI_USAGE, "serve", &err);
 		if (s.loop)
 			stop(&s);
-		return 2;
+		return CLI_USAGE;
 	}
 	signals[0] = evsignal_new(loop_base(s.loop), SIGHUP, on_hangup, &s);
 	signals[1] = evsignal_new(loop_base(s.loop), SIGTERM, on_terminate, &s);

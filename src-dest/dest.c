@@ -9,6 +9,7 @@
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
 #include "api.h"
+#include "cli/cli.h"
 #include "incoming.h"
 #include "listen.h"
 #include "resident.h"
@@ -342,10 +343,10 @@ int dest_serve(const char *config)
 	if (!r && add_signals(&d))
 		r = error_set(&err, -ENOMEM, NULL, "out of memory");
 	if (r) {
-		log_error("cannot start: %s", err.msg);
+		cli_error_of(CLI_USAGE, "serve", &err);
 		if (d.loop)
 			stop(&d);
-		return 2;
+		return CLI_USAGE;
 	}
 	sd_notify(0, "READY=1");
 	log_info("decant-dest " DECANT_VERSION " serves at %s port %u; guests attach at %s",

@@ -336,6 +336,7 @@ static int start(struct stamp *s)
 	if (!decant_guest_incoming(s->guest)) {
 		fill_blocks(s);
 		s->paused = s->wish;
+		s->counter_at_pause = s->counter;
 		decant_guest_set_paused(s->guest, s->wish);
 	}
 	ret = decant_guest_start(s->guest);

@@ -390,6 +390,7 @@ Test(hostile, out_of_order)
 		} else {
 			put32(out, early[i].length);
 			put16(out + 4, early[i].type);
+			out[8] = 1; /* a generation, a pass, a byte of state */
 		}
 		lab_wire_send(w, out, 8 + early[i].length);
 		ends_refused(b, w, early[i].name, "unexpected-message", early[i].name, false);
@@ -435,6 +436,15 @@ Test(hostile, tokens)
 
 /* --- descriptions of guests that cannot be --- */
 
+/* What our own encoder refuses is put in behind its back. */
+static void put_wrong(uint8_t *frame, size_t n, const char *right, const char *wrong)
+{
+	uint8_t *at = memmem(frame, n, right, strlen(right));
+
+	if (at)
+		memcpy(at, wrong, strlen(right));
+}
+
 static void refuse_setup(struct lab_host *b, const char *what, const struct msg_setup *setup,
 			 const struct msg_block *blocks, size_t n, const char *names)
 {
@@ -447,6 +457,8 @@ static void refuse_setup(struct lab_host *b, const char *what, const struct msg_
 	m->setup = *setup;
 	len = msg_encode(m, out, sizeof(out));
 	lab_check(b->lab, len > 0, "%s: SETUP cannot be encoded", what);
+	put_wrong(out, (size_t)len, "qq-qq-guest", "../../guest");
+	put_wrong(out, (size_t)len, "qqreboot", "$(reboot");
 	lab_wire_send(w, out, (size_t)len);
 	for (size_t i = 0; i < n; i++) {
 		m->type = MSG_BLOCK;
@@ -507,13 +519,13 @@ Test(hostile, descriptions)
 	snprintf(s.driver, sizeof(s.driver), "qemu");
 	refuse_setup(b, "driver that the launcher does not have", &s, two, 1, NULL);
 	s = usual_setup(1);
-	snprintf(s.name, sizeof(s.name), "../../guest");
+	snprintf(s.name, sizeof(s.name), "qq-qq-guest");
 	refuse_setup(b, "name that is a path", &s, two, 1, "name");
 	s = usual_setup(1);
 	s.nvars = 1;
-	snprintf(s.vars[0].key, sizeof(s.vars[0].key), "report");
-	snprintf(s.vars[0].value, sizeof(s.vars[0].value), "$(reboot)");
-	refuse_setup(b, "value for a shell", &s, two, 1, "report");
+	snprintf(s.vars[0].key, sizeof(s.vars[0].key), "mb");
+	snprintf(s.vars[0].value, sizeof(s.vars[0].value), "qqreboot)");
+	refuse_setup(b, "value for a shell", &s, two, 1, "mb");
 	lab_end(lab);
 }
 

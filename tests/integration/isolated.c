@@ -43,7 +43,8 @@ ParameterizedTest(char (*mode)[16], isolated, bytes_agree, .timeout = 120)
 	lab_check(lab, (double)counted >= wire, "%lu bytes counted, %.0f reported", counted, wire);
 	lab_check(lab, (double)counted <= wire * 1.05 + (256 << 10),
 		  "%lu bytes counted, only %.0f reported", counted, wire);
-	lab_check(lab, wire >= 64 << 20, "all pages hold data, but only %.0f bytes went", wire);
+	/* A tenth of the pages are zeros. */
+	lab_check(lab, wire >= 54 << 20, "so much data, but only %.0f bytes went", wire);
 	json_decref(job);
 	lab_end(lab);
 }

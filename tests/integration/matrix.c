@@ -6,8 +6,8 @@
 #include "lib/lab_test.h"
 
 struct combination {
-	const char *mode;
-	const char *tracking;
+	char mode[12]; /* no pointers: Criterion copies it to another process */
+	char tracking[8];
 	enum lab_kind kind;
 };
 
@@ -45,6 +45,8 @@ ParameterizedTest(struct combination *c, matrix, full_speed, .timeout = 240)
 		lab_check(lab, lab_num(lab, job, "postcopy.faults") > 0, "no fault at all");
 	else
 		lab_check(lab, lab_num(lab, job, "memory.passes") >= 1, "no pass at all");
+	if (precopy)
+		lab_check(lab, lab_num(lab, job, "postcopy.faults") == 0, "faults after a precopy");
 	json_decref(job);
 	lab_end(lab);
 }

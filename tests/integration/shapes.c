@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Guests and journeys that are not the usual ones. */
-#include <signal.h>
+#include <string.h>
 #include "lib/lab_test.h"
 
 TestSuite(shapes, .timeout = 240);
@@ -264,4 +264,34 @@ Test(shapes, kept_at_the_source)
 		  "a guest that was handed over was moved again");
 	lab_proc_kill(lab, g->proc);
 	lab_end(lab);
+}
+
+/* Pages of 2 MiB: put together from frames, placed whole. */
+static void huge_pages(const char *mode)
+{
+	struct lab_host *a, *b;
+	struct lab *lab = lab_test_pair(&a, &b);
+	struct lab_guest *g;
+
+	if (!lab_huge_pages(lab, 32)) {
+		lab_end(lab);
+		cr_skip_test("32 huge pages cannot be reserved");
+	}
+	g = lab_guest_start(a, &(struct lab_guest_opts){.mb = 32, .kind = LAB_HUGE, .writes = 500});
+	json_decref(lab_migrate(
+		a, b, g,
+		&(struct lab_move){.mode = mode,
+				   .args = {"--max-passes", "3", "--no-convergence", "stop"}}));
+	lab_guest_arrived(g, b);
+	lab_end(lab);
+}
+
+Test(shapes, huge_pages_hybrid)
+{
+	huge_pages("hybrid");
+}
+
+Test(shapes, huge_pages_precopy)
+{
+	huge_pages("precopy");
 }

@@ -65,13 +65,47 @@ void lab_write_file(struct lab *lab, const char *path, const char *text)
 	lab_check(lab, fputs(text, f) >= 0 && fclose(f) == 0, "%s: %m", path);
 }
 
+static const char huge_path[] = "/proc/sys/vm/nr_hugepages";
+
+static unsigned int huge_pages_free(void)
+{
+	char *text = lab_read_file("/proc/meminfo");
+	char *at = text ? strstr(text, "HugePages_Free:") : NULL;
+	unsigned int n = at ? (unsigned int)atoi(at + strlen("HugePages_Free:")) : 0;
+
+	free(text);
+	return n;
+}
+
+static void huge_pages_set(const char *text)
+{
+	FILE *f = fopen(huge_path, "we");
+
+	if (f) {
+		fputs(text, f);
+		fclose(f);
+	}
+}
+
+bool lab_huge_pages(struct lab *lab, unsigned int n)
+{
+	char text[16];
+
+	if (huge_pages_free() >= n)
+		return true;
+	lab->huge_before = lab_read_file(huge_path);
+	snprintf(text, sizeof(text), "%u", atoi(lab->huge_before) + n);
+	huge_pages_set(text);
+	return huge_pages_free() >= n;
+}
+
 static int remove_entry(const char *path, const struct stat *st, int type, struct FTW *ftw)
 {
 	(void)st, (void)type, (void)ftw;
 	return remove(path);
 }
 
-/* Names in /dev/shm, one a line: a leak shows as a difference. */
+/* Names in /dev/shm between newlines. */
 static char *shm_list(void)
 {
 	char *text = NULL;
@@ -80,16 +114,33 @@ static char *shm_list(void)
 	struct dirent **names;
 	int count = scandir("/dev/shm", &names, NULL, alphasort);
 
+	fputc('\n', f);
 	for (int i = 0; i < count; i++) {
-		/* Criterion's runner keeps its own files there while a test runs. */
-		if (!strstr(names[i]->d_name, "bxf"))
-			fprintf(f, "%s\n", names[i]->d_name);
+		fprintf(f, "%s\n", names[i]->d_name);
 		free(names[i]);
 	}
 	if (count >= 0)
 		free(names);
 	fclose(f);
 	return text;
+}
+
+/* Whether each name that is there now was there before. */
+static bool shm_is_as_before(const char *before)
+{
+	char *now = shm_list(), *save = NULL, want[300];
+	bool same = true;
+
+	for (char *name = strtok_r(now, "\n", &save); name; name = strtok_r(NULL, "\n", &save)) {
+		snprintf(want, sizeof(want), "\n%s\n", name);
+		/* Criterion's runner comes and goes with files of its own. */
+		if (!strstr(name, "bxf") && !strstr(before, want)) {
+			fprintf(stderr, "new in /dev/shm: %s\n", name);
+			same = false;
+		}
+	}
+	free(now);
+	return same;
 }
 
 static void where_programs_are(struct lab *lab)
@@ -180,8 +231,10 @@ static void show_process(pid_t pid, const char *why)
 	free(state);
 }
 
-/* Children of ours that we did not start: guests whose agent is gone. Return: how many were killed */
-static unsigned int end_orphans(const char *why)
+typedef unsigned int orphan_fn(pid_t pid);
+
+/* Children of ours that we did not start: guests whose agent is gone. Return: sum of what @fn returns */
+static unsigned int each_orphan(orphan_fn *fn)
 {
 	unsigned int n = 0;
 	char *list = lab_read_file("/proc/thread-self/children"), *save = NULL;
@@ -189,16 +242,30 @@ static unsigned int end_orphans(const char *why)
 	for (char *word = strtok_r(list, " \n", &save); word; word = strtok_r(NULL, " \n", &save)) {
 		pid_t pid = atoi(word);
 
-		if (waitpid(pid, NULL, WNOHANG) != 0)
-			continue;
-		if (why)
-			show_process(pid, why);
-		kill(pid, SIGKILL);
-		waitpid(pid, NULL, 0);
-		n++;
+		if (waitpid(pid, NULL, WNOHANG) == 0)
+			n += fn(pid);
 	}
 	free(list);
 	return n;
+}
+
+static unsigned int count_orphan(pid_t pid)
+{
+	(void)pid;
+	return 1;
+}
+
+static unsigned int kill_orphan(pid_t pid)
+{
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
+	return 1;
+}
+
+static unsigned int show_orphan(pid_t pid)
+{
+	show_process(pid, "left behind");
+	return 1;
 }
 
 static void end_everything(struct lab *lab)
@@ -210,8 +277,10 @@ static void end_everything(struct lab *lab)
 		if (lab->procs[i]->pid)
 			waitpid(lab->procs[i]->pid, NULL, 0);
 	/* Each round can bring orphans of those that it ended. */
-	while (end_orphans(NULL))
+	while (each_orphan(kill_orphan))
 		;
+	if (lab->huge_before)
+		huge_pages_set(lab->huge_before);
 }
 
 void lab_fail(struct lab *lab, const char *file, int line, const char *cond, const char *fmt, ...)
@@ -250,13 +319,12 @@ static void free_lab(struct lab *lab)
 	for (size_t i = 0; i < lab->n_guests; i++)
 		free(lab->guests[i]);
 	free(lab->shm_before);
+	free(lab->huge_before);
 	free(lab);
 }
 
 void lab_end(struct lab *lab)
 {
-	char *shm;
-
 	for (size_t i = 0; i < lab->n_guests; i++)
 		lab_guest_end(lab->guests[i]);
 	for (size_t i = 0; i < lab->n_hosts; i++)
@@ -264,12 +332,15 @@ void lab_end(struct lab *lab)
 	for (size_t i = 0; i < lab->n_procs; i++)
 		if (lab_proc_alive(lab->procs[i]))
 			lab_proc_kill(lab, lab->procs[i]);
-	lab_check(lab, end_orphans("left behind") == 0, "processes were left behind");
+	/* One that was told to end may still be at it. */
+	for (uint64_t end = lab_now_ms() + 5000; each_orphan(count_orphan) && lab_now_ms() < end;)
+		lab_nap();
+	lab_check(lab, each_orphan(show_orphan) == 0, "processes were left behind");
 	lab_check(lab, nftw(lab->root, find_report, 16, FTW_PHYS) == 0,
 		  "a sanitizer has complained");
-	shm = shm_list();
-	lab_check(lab, !strcmp(shm, lab->shm_before), "left in /dev/shm:\n%s", shm);
-	free(shm);
+	if (lab->huge_before)
+		huge_pages_set(lab->huge_before);
+	lab_check(lab, shm_is_as_before(lab->shm_before), "something is left in /dev/shm");
 	nftw(lab->root, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
 	free_lab(lab);
 }

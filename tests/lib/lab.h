@@ -63,6 +63,7 @@ struct lab_ns {
  * @sanitized:	the agents are instrumented
  * @full:	`make test-full`
  * @failing:	lab_fail() is at work
+ * @huge_before: what nr_hugepages was, if lab_huge_pages() has changed it
  */
 struct lab {
 	char root[LAB_PATH_MAX];
@@ -81,6 +82,7 @@ struct lab {
 	struct lab_guest *guests[LAB_GUESTS_MAX];
 	size_t n_guests;
 	char *shm_before;
+	char *huge_before;
 };
 
 /* --- lab.c: the world --- */
@@ -100,6 +102,9 @@ void lab_nap(void);
 void lab_write_file(struct lab *lab, const char *path, const char *text);
 /** lab_read_file() - Return: all of a file, with a NUL behind it, for free(3); NULL if it cannot be read */
 char *lab_read_file(const char *path);
+/** lab_huge_pages() - see to it that @n pages of 2 MiB are free until the lab ends. Return: false if
+ * the machine has not so many, or we are not root */
+bool lab_huge_pages(struct lab *lab, unsigned int n);
 /** lab_is_root() - Return: privileged enough for namespaces and injection */
 bool lab_is_root(void);
 

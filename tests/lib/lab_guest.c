@@ -290,14 +290,19 @@ void lab_guest_toggle_pause(struct lab_guest *g)
 	lab_until(g->lab, 5000, lab_guest_report(g).paused != was, "it does not heed its own wish");
 }
 
+/* Wait for a report that was written later than now. */
+static void next_report(struct lab_guest *g)
+{
+	uint64_t was = lab_guest_report(g).counter;
+
+	lab_until(g->lab, 5000, lab_guest_report(g).counter != was, "no new report");
+}
+
 void lab_guest_calm(struct lab_guest *g)
 {
-	/* Twice: a report that is under way may still hold the old number. */
-	for (int i = 0; i < 2; i++) {
-		kill(lab_guest_pid(g, g->at), SIGHUP);
-		lab_until(g->lab, 5000, lab_guest_report(g).stall_us < 20000,
-			  "a stall is not forgotten");
-	}
+	kill(lab_guest_pid(g, g->at), SIGHUP);
+	next_report(g); /* which may have been under way */
+	next_report(g);
 }
 
 bool lab_guest_tracked(struct lab_guest *g)
@@ -311,6 +316,19 @@ bool lab_guest_tracked(struct lab_guest *g)
 	tracked = text && strstr(text, " uw ");
 	free(text);
 	return tracked;
+}
+
+/* Its threads may be halting still when it says paused. */
+static bool stands(struct lab_guest *g, struct lab_host *h)
+{
+	struct lab_report r = read_report(g, h);
+
+	return r.paused && r.counter == r.counter_at_pause;
+}
+
+void lab_guest_stands(struct lab_guest *g, struct lab_host *h)
+{
+	lab_until(g->lab, 5000, stands(g, h), "it is not paused on %s", h->name);
 }
 
 void lab_guest_abandon(struct lab_guest *g)

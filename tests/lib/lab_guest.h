@@ -106,6 +106,8 @@ void lab_guest_calm(struct lab_guest *g);
 pid_t lab_guest_pid(struct lab_guest *g, struct lab_host *h);
 /** lab_guest_tracked() - Return: whether the kernel protects its memory against writes, by userfaultfd */
 bool lab_guest_tracked(struct lab_guest *g);
+/** lab_guest_stands() - wait until its process on a host says that it is paused */
+void lab_guest_stands(struct lab_guest *g, struct lab_host *h);
 /** lab_guest_counter() - Return: the counter in its report on a host; 0 without one */
 uint64_t lab_guest_counter(struct lab_guest *g, struct lab_host *h);
 /** lab_guest_abandon() - kill its processes: it cannot be saved any more, as the test wants it */

@@ -116,6 +116,14 @@ Test(guest_memory, a_writer_is_released_by_the_agents_death)
 	cr_assert(!p.g->kept_uffd);
 }
 
+/* AddressSanitizer turns mlock(2) and munlock(2) into nothing. */
+static void need_locks(void)
+{
+#ifdef __SANITIZE_ADDRESS__
+	pair_skip(&p, "this sanitizer does not let memory be locked");
+#endif
+}
+
 /* The flags of the mapping of @addr in the guest, like " rd wr mr lo ". */
 static const char *vm_flags(uint64_t addr)
 {
@@ -140,6 +148,7 @@ Test(guest_memory, locks_and_huge_pages_are_taken_off_and_put_back)
 {
 	uint64_t addr;
 
+	need_locks();
 	s->lock = 8 * PAIR_PAGE;
 	run();
 	addr = p.g->blocks[1].addr;
@@ -163,6 +172,7 @@ Test(guest_memory, a_lock_that_fails_is_reported_and_the_rest_is_restored)
 	const struct rlimit none = {0, 0};
 	uint64_t addr;
 
+	need_locks();
 	s->lock = 8 * PAIR_PAGE;
 	s->no_lock_cap = true;
 	run();
@@ -179,6 +189,7 @@ Test(guest_memory, a_locked_page_can_be_punched_after_prepare)
 {
 	struct guest_range r = {PAIR_PAGE, PAIR_PAGE};
 
+	need_locks();
 	s->lock = 8 * PAIR_PAGE;
 	run();
 	cr_assert_eq(pair_do(&p, guest_punch, p.g, 1, &r, 1), -EINVAL, "locked pages stay");
@@ -214,10 +225,10 @@ static void run_unprivileged(void)
 	char *text = NULL;
 
 	if (geteuid() != 0)
-		cr_skip_test("needs root, to start a guest as another user");
+		pair_skip(&p, "needs root, to start a guest as another user");
 	if (fdio_read_file("/proc/sys/vm/unprivileged_userfaultfd", 16, &text) < 0 ||
 	    text[0] != '0')
-		cr_skip_test("vm.unprivileged_userfaultfd lets everybody");
+		pair_skip(&p, "vm.unprivileged_userfaultfd lets everybody");
 	free(text);
 	attach_free(p.attach);
 	cr_assert_eq(attach_new(p.loop, &c, &p.attach, &err), 0, "%s", err.msg);

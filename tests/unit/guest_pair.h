@@ -124,6 +124,13 @@ static inline void pair_tick(void *arg)
 	*(bool *)arg = true;
 }
 
+/** pair_skip() - skip the test; Criterion then does without its .fini */
+#define pair_skip(p, why)          \
+	do {                       \
+		pair_close(p);     \
+		cr_skip_test(why); \
+	} while (0)
+
 /** pair_spin() - run the loop for a while */
 static inline void pair_spin(struct pair *p, unsigned int ms)
 {

@@ -207,7 +207,7 @@ Test(guest_stamp, moves_as_huge_pages)
 		free_pages = atol(text);
 	free(text);
 	if (free_pages < 8)
-		cr_skip_test("needs 8 free huge pages (/proc/sys/vm/nr_hugepages)");
+		pair_skip(&p, "needs 8 free huge pages (/proc/sys/vm/nr_hugepages)");
 	move(&l, NULL);
 	expect_good();
 }

@@ -105,11 +105,13 @@ static bool asked_clear(struct place *p, struct place_block *b, uint64_t page)
 	return true;
 }
 
-/* The state of pages was set: does a fault wait for one of them? The fence pairs with place_fault(). */
+/*
+ * The state of pages was set: does a fault wait for one of them? A change, although of nothing: if it
+ * comes before that of place_fault(), the fault sees the state; otherwise this sees the fault.
+ */
 static bool anybody_waits(struct place *p)
 {
-	atomic_thread_fence(memory_order_seq_cst);
-	return atomic_load_explicit(&p->outstanding, memory_order_relaxed) != 0;
+	return atomic_fetch_add(&p->outstanding, 0) != 0;
 }
 
 /* Next asked page in [page, end), or end. */
@@ -431,10 +433,9 @@ int place_fault(struct place *p, const struct place_io *io, unsigned int block, 
 	atomic_fetch_add_explicit(&p->faults, 1, memory_order_relaxed);
 	if (!again) {
 		timed_begin(p, b, page, at_us);
-		atomic_fetch_add(&p->outstanding, 1);
 		bitmap_set(&b->asked, page);
+		atomic_fetch_add(&p->outstanding, 1);
 	}
-	atomic_thread_fence(memory_order_seq_cst);
 	if (pages_get(b->pages, page) == PAGES_MISSING) {
 		if (again)
 			return PLACE_ASKED;

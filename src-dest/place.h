@@ -19,9 +19,9 @@
  *			stale content would be read without a fault
  *   7 (no dereference)  memory is reached by gmem.h and uffd.h only
  *
- * A fault and a page that arrives can cross. The fault thread notes "asked", then reads the state;
- * who places sets the state, then looks for "asked", with a full fence between on both sides. So at
- * least one of them sees the other and answers the fault; both may, which is harmless.
+  * A fault and a page that arrives can cross. The fault thread notes "asked", then reads the state;
+ * who places sets the state, then looks for "asked"; and between the two, both change one counter. So
+ * at least one of them sees the other and answers the fault; both may, which is harmless.
  *
  * place_pages() and place_zero… run in any data thread; the fault entry points in the fault thread;
  * the rest on the loop (or the prepare worker) while no data thread runs, as said at each.
@@ -93,7 +93,7 @@ typedef int place_punch_fn(void *arg, unsigned int block, const struct guest_ran
  * @regime:	enum place_regime; changed by the loop
  * @pass:	frames of an earlier pass are refused; changed by the loop
  * @uffd:	of the guest's process, -1 if there is none; fixed before PLACE_LIVE
- * @outstanding: bits set in all @asked together, never less
+  * @outstanding: bits set in all @asked together; while one is being set or cleared, one off
  * @faults:	faults read
  * @requests:	pages asked for
  * @latency:	us from reading a fault to its answer

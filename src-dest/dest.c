@@ -1,13 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "dest.h"
-#include <dirent.h>
 #include <errno.h>
 #include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <systemd/sd-daemon.h>
-#include <unistd.h>
+#include "adopt.h"
 #include "api.h"
 #include "cli/cli.h"
 #include "incoming.h"
@@ -80,80 +78,9 @@ void dest_reap(struct dest *d, struct launch *launch)
 
 /* --- guests that attach themselves --- */
 
-static int let_go(struct past *p);
-
-static void on_held_gone(void *arg, struct guest *g, enum guest_gone how)
-{
-	struct past *p = arg;
-	struct error err = {0};
-
-	guest_free(g);
-	p->guest = NULL;
-	if (how != GUEST_GONE_DEAD)
-		return;
-	log_error("guest %s has died; it was held by incoming %s", p->name, p->id);
-	if (history_note(p, HISTORY_GONE, NULL, true, &err))
-		log_error("incoming %s: %s", p->id, err.msg);
-}
-
-static void on_let_go(void *arg, int ret, const struct error *err, int fd)
-{
-	const struct past *p = arg;
-
-	(void)fd;
-	if (ret)
-		log_error("guest %s could not be resumed: %s", p->name, err->msg);
-	else
-		log_notice("guest %s runs here: it had been handed over when the agent ended",
-			   p->name);
-}
-
-static int let_go(struct past *p)
-{
-	return guest_resume(p->guest, on_let_go, p);
-}
-
-static void let_go_later(evutil_socket_t fd, short what, void *arg)
-{
-	struct past *p = arg;
-
-	(void)fd;
-	(void)what;
-	if (p->guest && let_go(p))
-		log_error("guest %s could not be resumed", p->name);
-}
-
-/*
- * A guest of an incoming that an earlier life of this agent left. It is the owner's record that lets
- * it go, if that had not been done (rule 4); what is missing in its memory waits behind its own copy
- * of the userfaultfd (rule 5), which nobody here closes.
- */
-static int adopt(struct dest *d, struct past *p, struct guest *g, struct error *err)
-{
-	const struct timeval soon = {.tv_usec = 1};
-
-	if (p->guest)
-		return error_set(err, -EEXIST, "guest-exists", "guest %s is attached already",
-				 p->name);
-	if (p->fate == HISTORY_COMPLETED) {
-		if (resident_new(d, p, g, NULL))
-			return error_set(err, -ENOMEM, NULL, "out of memory");
-		return 0;
-	}
-	log_warn(
-		"guest %s is held: pages of it may be missing since the agent ended in incoming %s",
-		p->name, p->id);
-	p->guest = g;
-	guest_watch(g, on_held_gone, NULL, p);
-	if (g->run_state == GUEST_PAUSED_MIGRATION)
-		event_base_once(loop_base(d->loop), -1, EV_TIMEOUT, let_go_later, p, &soon);
-	return 0;
-}
-
 static int on_attach(void *arg, struct guest *g, struct error *err)
 {
 	struct dest *d = arg;
-	struct past *p;
 
 	for (struct incoming *inc = d->incomings; inc; inc = incoming_next(inc)) {
 		bool mine;
@@ -164,16 +91,7 @@ static int on_attach(void *arg, struct guest *g, struct error *err)
 	}
 	if (resident_attach(d, g))
 		return 0;
-	p = history_find_guest(d->history, g->uuid, g->generation);
-	if (p && !p->live && !(p->fate == HISTORY_COMPLETED && p->registered))
-		return adopt(d, p, g, err);
-	/* Its start fails then, and it ends: it never ran, and its record says so. */
-	if (g->has_token || g->run_state == GUEST_INCOMING)
-		return error_set(err, -EACCES, "aborted",
-				 "the migration that launched guest %s is over", g->name);
-	return error_set(err, -EACCES, "unknown-guest",
-			 "guest %s has not arrived through this agent: it belongs to decant-source",
-			 g->name);
+	return adopt_attach(d, g, err);
 }
 
 /* --- begin and end --- */
@@ -245,32 +163,6 @@ static int make_folders(const struct dest *d, struct error *err)
 	return 0;
 }
 
-/*
- * Page states that an earlier life left. Those of a guest that is held stay: they alone know which of
- * its pages are missing.
- */
-static void remove_stale(const struct dest *d)
-{
-	DIR *dir = opendir(d->conf.run_dir);
-	struct dirent *e;
-
-	while (dir && (e = readdir(dir))) {
-		char id[UUID_TEXT_MAX];
-		const struct past *p;
-
-		if (strncmp(e->d_name, "pages.", 6))
-			continue;
-		snprintf(id, sizeof(id), "%.36s", e->d_name + 6);
-		p = history_find(d->history, id);
-		if (p && p->fate == HISTORY_OWNER && p->same_boot)
-			continue;
-		if (unlinkat(dirfd(dir), e->d_name, 0))
-			log_warn("%s/%s: %s", d->conf.run_dir, e->d_name, strerror(errno));
-	}
-	if (dir)
-		closedir(dir);
-}
-
 static int start(struct dest *d, struct error *err)
 {
 	struct attach_config ac = {
@@ -286,7 +178,7 @@ static int start(struct dest *d, struct error *err)
 		log_warn("no incoming post-copy: %s", d->caps_err.msg);
 	r = history_open(d->conf.state_dir, &d->history, err);
 	if (!r)
-		remove_stale(d);
+		adopt_start(d);
 	if (!r)
 		r = attach_new(d->loop, &ac, &d->attach, err);
 	if (!r)
@@ -302,6 +194,7 @@ static void stop(struct dest *d)
 	while (d->incomings)
 		incoming_drop(d->incomings);
 	resident_free_all(d);
+	adopt_free_all(d);
 	history_close(d->history);
 	while (d->reaps) {
 		struct dest_reap *r = d->reaps;

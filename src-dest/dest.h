@@ -14,6 +14,7 @@
 #include "uffd/uffd.h"
 #include "util/loop.h"
 
+struct adopted;
 struct incoming;
 struct listener;
 struct resident;
@@ -42,6 +43,7 @@ struct dest_reap {
  * @incomings:	sessions and guests that are not settled yet
  * @n_incomings: how many
  * @residents:	guests that have arrived and stay here until decant-source has them
+  * @adopted:	guests of an earlier life that are held
  * @reaps:	processes to reap
  * @signals:	SIGTERM, SIGINT, SIGHUP
  * @ending:	dest_end() was called
@@ -62,6 +64,7 @@ struct dest {
 	struct incoming *incomings;
 	unsigned int n_incomings;
 	struct resident *residents;
+	struct adopted *adopted;
 	struct dest_reap *reaps;
 	struct event *signals[3];
 	bool ending;

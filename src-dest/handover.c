@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "incoming_priv.h"
+#include "proc.h"
 #include "uffd/uffd.h"
 #include "util/cleanup.h"
 #include "util/log.h"
@@ -183,18 +184,35 @@ void handover_do_ready(struct incoming *inc)
 
 /* --- COMMIT --- */
 
+/*
+ * Not synced: the guest stands still. It outlives this agent all the same, and a crash of the host
+ * takes the guest with it. If it cannot be written, nothing has happened yet.
+ */
+static int note_owner(struct incoming *inc, struct error *err)
+{
+	json_t *more;
+	int r;
+
+	if (!inc->guest)
+		return error_set(err, -ESRCH, "guest-gone", "guest %s has gone", inc->setup->name);
+	more = json_pack("{s:I, s:I}", "pid", (json_int_t)inc->guest->pid, "pid_start",
+			 (json_int_t)proc_start(inc->guest->pid));
+	r = more ? history_note(inc->past, HISTORY_OWNER, more, false, err)
+		 : error_set(err, -ENOMEM, NULL, "out of memory");
+	json_decref(more);
+	return r;
+}
+
 int handover_commit(struct incoming *inc, const struct msg *m, struct error *err)
 {
+	int r;
 	if (m->number.value != inc->past->generation)
 		return error_set(err, -EBADMSG, "bad-generation",
 				 "COMMIT of generation %" PRIu64 ", due is %" PRIu64,
 				 m->number.value, inc->past->generation);
-	/*
-	 * Not synced: the guest stands still. It outlives this agent all the same, and a crash of the
-	 * host takes the guest with it. If it cannot be written, nothing has happened yet.
-	 */
-	if (history_note(inc->past, HISTORY_OWNER, NULL, false, err))
-		return -EIO;
+	r = note_owner(inc, err);
+	if (r)
+		return r;
 	incoming_event(inc, INC_EV_COMMIT, NULL);
 	return 0;
 }

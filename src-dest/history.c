@@ -52,7 +52,6 @@ static void past_free(struct past *p)
 {
 	if (!p)
 		return;
-	guest_free(p->guest);
 	journal_close(p->journal);
 	json_decref(p->facts);
 	json_decref(p->view);
@@ -117,6 +116,21 @@ static int fate_of(const char *name)
 
 /* --- reading at the start --- */
 
+/* What is kept of a record beside its name. */
+static void take_members(struct past *p, const json_t *rec)
+{
+	json_t *view = json_object_get(rec, "view");
+
+	if (json_is_object(view)) {
+		json_decref(p->view);
+		p->view = json_incref(view);
+	}
+	if (json_object_get(rec, "pid")) {
+		p->pid = (pid_t)json_integer_value(json_object_get(rec, "pid"));
+		p->pid_start = (uint64_t)json_integer_value(json_object_get(rec, "pid_start"));
+	}
+}
+
 static int replay(const struct history *h, struct past *p, const json_t *records)
 {
 	size_t i;
@@ -125,7 +139,6 @@ static int replay(const struct history *h, struct past *p, const json_t *records
 	p->same_boot = true;
 	json_array_foreach(records, i, rec) {
 		const char *name = text_at(rec, "record");
-		json_t *view = json_object_get(rec, "view");
 		int fate = fate_of(name);
 
 		if (!*h->boot || strcmp(text_at(rec, "boot"), h->boot))
@@ -136,10 +149,7 @@ static int replay(const struct history *h, struct past *p, const json_t *records
 			return -EBADMSG;
 		else
 			p->fate = (enum history_fate)fate;
-		if (json_is_object(view)) {
-			json_decref(p->view);
-			p->view = json_incref(view);
-		}
+		take_members(p, rec);
 	}
 	return 0;
 }
@@ -292,12 +302,11 @@ void history_close(struct history *h)
 
 /* --- writing --- */
 
-static json_t *stamped(const struct past *p, const char *name, const json_t *more)
+static json_t *stamped(const char *name, const json_t *more)
 {
 	char boot[UUID_TEXT_MAX];
 	json_t *rec = more ? json_deep_copy(more) : json_object();
 
-	(void)p;
 	if (!rec)
 		return NULL;
 	json_object_set_new(rec, "record", json_string(name));
@@ -309,7 +318,7 @@ static json_t *stamped(const struct past *p, const char *name, const json_t *mor
 static int write_record(struct past *p, const char *name, const json_t *more, bool sync,
 			struct error *err)
 {
-	json_t *rec = stamped(p, name, more);
+	json_t *rec = stamped(name, more);
 	int r;
 
 	if (!rec)
@@ -372,23 +381,18 @@ static bool may_follow(enum history_fate from, enum history_fate to)
 	}
 }
 
-int history_note(struct past *p, enum history_fate fate, const json_t *view, bool sync,
+int history_note(struct past *p, enum history_fate fate, const json_t *more, bool sync,
 		 struct error *err)
 {
-	json_t *more = NULL;
 	int r;
 
 	assert(may_follow(p->fate, fate));
-	if (view) {
-		more = json_pack("{s:O}", "view", (json_t *)view);
-		if (!more)
-			return error_set(err, -ENOMEM, NULL, "out of memory");
-	}
 	r = write_record(p, fate_names[fate], more, sync, err);
-	json_decref(more);
-	if (!r)
-		p->fate = fate;
-	return r;
+	if (r)
+		return r;
+	p->fate = fate;
+	take_members(p, more);
+	return 0;
 }
 
 int history_sync(struct past *p, struct error *err)

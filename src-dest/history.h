@@ -26,7 +26,7 @@
 #include <jansson.h>
 #include <stdbool.h>
 #include <stdint.h>
-#include "guest/driver.h"
+
 #include "msg.h"
 #include "util/error.h"
 #include "util/uuid.h"
@@ -60,7 +60,7 @@ struct journal;
  * @view:	as the REST interface showed it last; NULL while an incoming lives
  * @live:	an incoming of this life of the agent is behind it
  * @journal:	open while there may be further records, else NULL
- * @guest:	of an earlier life of the agent, held or waiting to be registered; owned
+  * @pid, @pid_start: process of the guest, as "owner" noted it (proc.h)
  * @next:	older
  */
 struct past {
@@ -76,7 +76,8 @@ struct past {
 	json_t *view;
 	bool live;
 	struct journal *journal;
-	struct guest *guest;
+	pid_t pid;
+	uint64_t pid_start;
 	struct past *next;
 };
 
@@ -92,7 +93,7 @@ struct history;
  * Return: 0 or -errno with @err filled
  */
 int history_open(const char *state_dir, struct history **ret, struct error *err);
-/** history_close() - NULL is fine; guests of earlier lives are let go of (they run on) */
+/** history_close() - NULL is fine */
 void history_close(struct history *h);
 
 /**
@@ -106,12 +107,13 @@ int history_begin(struct history *h, const json_t *facts, struct past **ret, str
 /**
  * history_note() - write a record
  * @fate:	must follow from the one before (asserted)
- * @view:	goes with it and is kept as past.view; borrowed, NULL for none
+  * @more:	members to go with it, borrowed, NULL for none: "view" is kept as past.view, "pid" and
+ *		"pid_start" belong to HISTORY_OWNER
  * @sync:	return only when it is on the disk
  *
  * Return: 0 or -errno with @err filled: then @fate has not changed
  */
-int history_note(struct past *p, enum history_fate fate, const json_t *view, bool sync,
+int history_note(struct past *p, enum history_fate fate, const json_t *more, bool sync,
 		 struct error *err);
 /** history_sync() - what was written without; Return: 0 or -errno with @err filled */
 int history_sync(struct past *p, struct error *err);

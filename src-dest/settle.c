@@ -92,13 +92,13 @@ static void release(struct incoming *inc)
 static void note(struct incoming *inc, enum history_fate fate)
 {
 	struct error err = {0};
-	json_t *view;
+	json_t *more;
 
 	inc->ended_us = clock_wall_us();
-	view = incoming_view(inc);
-	if (history_note(inc->past, fate, view, true, &err))
+	more = json_pack("{s:o}", "view", incoming_view(inc));
+	if (history_note(inc->past, fate, more, true, &err))
 		log_error("incoming %s: %s", inc->id_text, err.msg);
-	json_decref(view);
+	json_decref(more);
 }
 
 /* --- given up before it ran --- */

@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "adopt.h"
+#include <dirent.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/pidfd.h>
+#include <unistd.h>
+#include "proc.h"
+#include "resident.h"
+#include "util/cleanup.h"
+#include "util/log.h"
+
+/**
+ * struct adopted - a guest that is held
+ * @past:	its record
+ * @guest:	owned
+ * @soon:	lets it go, once it is welcomed
+ */
+struct adopted {
+	struct dest *d;
+	struct past *past;
+	struct guest *guest;
+	struct event *soon;
+	struct adopted *next;
+};
+
+static void adopted_free(struct adopted *a)
+{
+	struct adopted **at = &a->d->adopted;
+
+	while (*at != a)
+		at = &(*at)->next;
+	*at = a->next;
+	if (a->soon)
+		event_free(a->soon);
+	guest_free(a->guest);
+	free(a);
+}
+
+void adopt_free_all(struct dest *d)
+{
+	while (d->adopted)
+		adopted_free(d->adopted);
+}
+
+/* --- page states --- */
+
+/* Those of a guest that is held stay: they alone know which of its pages are missing. */
+static void remove_states(const struct dest *d)
+{
+	DIR *dir = opendir(d->conf.run_dir);
+	struct dirent *e;
+
+	while (dir && (e = readdir(dir))) {
+		char id[UUID_TEXT_MAX];
+		const struct past *p;
+
+		if (strncmp(e->d_name, "pages.", 6))
+			continue;
+		snprintf(id, sizeof(id), "%.36s", e->d_name + 6);
+		p = history_find(d->history, id);
+		if (p && (p->live || (p->fate == HISTORY_OWNER && p->same_boot)))
+			continue;
+		if (unlinkat(dirfd(dir), e->d_name, 0))
+			log_warn("%s/%s: %s", d->conf.run_dir, e->d_name, strerror(errno));
+	}
+	if (dir)
+		closedir(dir);
+}
+
+/* --- held --- */
+
+static void note_dead(struct dest *d, struct past *p)
+{
+	struct error err = {0};
+
+	log_error("guest %s has died; it was held by incoming %s", p->name, p->id);
+	if (history_note(p, HISTORY_GONE, NULL, true, &err))
+		log_error("incoming %s: %s", p->id, err.msg);
+	history_end(d->history, p, NULL);
+	remove_states(d);
+}
+
+static void on_gone(void *arg, struct guest *g, enum guest_gone how)
+{
+	struct adopted *a = arg;
+	struct dest *d = a->d;
+	struct past *p = a->past;
+
+	(void)g;
+	adopted_free(a);
+	if (how == GUEST_GONE_DEAD)
+		note_dead(d, p);
+}
+
+static void on_let_go(void *arg, int ret, const struct error *err, int fd)
+{
+	const struct adopted *a = arg;
+
+	(void)fd;
+	if (ret)
+		log_error("guest %s could not be resumed: %s", a->past->name, err->msg);
+	else
+		log_notice("guest %s runs here: it had been handed over when the agent ended",
+			   a->past->name);
+}
+
+static void let_go(void *arg)
+{
+	struct adopted *a = arg;
+
+	event_free(a->soon);
+	a->soon = NULL;
+	if (guest_resume(a->guest, on_let_go, a))
+		log_error("guest %s could not be resumed", a->past->name);
+}
+
+static int hold(struct dest *d, struct past *p, struct guest *g, struct error *err)
+{
+	struct adopted *a = calloc(1, sizeof(*a));
+
+	if (!a)
+		return error_set(err, -ENOMEM, NULL, "out of memory");
+	a->d = d;
+	a->past = p;
+	a->guest = g;
+	a->next = d->adopted;
+	d->adopted = a;
+	guest_watch(g, on_gone, NULL, a);
+	log_warn(
+		"guest %s is held: pages of it may be missing since the agent ended in incoming %s",
+		p->name, p->id);
+	/* It is welcomed only behind this call. */
+	if (g->run_state == GUEST_PAUSED_MIGRATION)
+		a->soon = loop_timer(d->loop, 1, let_go, a);
+	return 0;
+}
+
+static bool is_held(const struct dest *d, const struct past *p)
+{
+	const struct adopted *a = d->adopted;
+
+	while (a && a->past != p)
+		a = a->next;
+	return a;
+}
+
+/* --- attaching --- */
+
+static const struct past *aborted(const struct dest *d, const struct guest *g)
+{
+	const struct past *p = history_first(d->history);
+
+	while (p && (!p->same_boot || p->fate != HISTORY_ABORTED ||
+		     p->generation != g->generation || memcmp(p->uuid, g->uuid, MSG_UUID_LEN)))
+		p = p->next;
+	return p;
+}
+
+/*
+ * Launched for a migration that is over. One that was loaded waits for ever to be let go, because it
+ * cannot know who owns it: the record does, so it is ended.
+ */
+static int refuse_launched(const struct dest *d, const struct guest *g, struct error *err)
+{
+	if (aborted(d, g)) {
+		log_notice("guest %s never ran, its migration was aborted: it is ended", g->name);
+		pidfd_send_signal(g->pidfd, SIGKILL, NULL, 0);
+	}
+	return error_set(err, -EACCES, "aborted", "the migration that launched guest %s is over",
+			 g->name);
+}
+
+int adopt_attach(struct dest *d, struct guest *g, struct error *err)
+{
+	struct past *p = history_find_guest(d->history, g->uuid, g->generation);
+
+	if (p && (p->live || is_held(d, p)))
+		return error_set(err, -EEXIST, "guest-exists", "guest %s is attached already",
+				 p->name);
+	if (p && p->fate == HISTORY_OWNER)
+		return hold(d, p, g, err);
+	if (p && !p->registered)
+		return resident_new(d, p, g, NULL) ? error_set(err, -ENOMEM, NULL, "out of memory")
+						   : 0;
+	if (g->has_token)
+		return refuse_launched(d, g, err);
+	return error_set(err, -EACCES, "unknown-guest",
+			 "guest %s has not arrived through this agent: it belongs to decant-source",
+			 g->name);
+}
+
+/* --- at the start --- */
+
+void adopt_start(struct dest *d)
+{
+	for (struct past *p = history_first(d->history); p; p = p->next)
+		if (p->fate == HISTORY_OWNER && p->same_boot && !proc_lives(p->pid, p->pid_start))
+			note_dead(d, p);
+	remove_states(d);
+}

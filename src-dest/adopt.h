@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Guests that an earlier life of this agent left behind. What they are is told by the records alone:
+ *
+ *   "owner"	handed over, pages may be missing. It is let go if that had not been done (rule 4: the
+ *		record is what gives the right to), and held: what is missing waits behind its own
+ *		copy of the userfaultfd (rule 5), which nobody here closes
+ *   "completed"	arrived: becomes a resident
+ *   "aborted"	never ran and never will: is ended
+ *
+ * Loop thread only.
+ */
+#ifndef DECANT_ADOPT_H
+#define DECANT_ADOPT_H
+
+#include "dest.h"
+#include "history.h"
+
+struct adopted;
+
+/**
+ * adopt_attach() - a guest has attached itself that is nobody's: was it left behind?
+ *
+ * Return: 0: @g is taken; -errno with @err filled: it is refused
+ */
+int adopt_attach(struct dest *d, struct guest *g, struct error *err);
+/**
+ * adopt_start() - before guests can attach: note who has died meanwhile, and remove page states that
+ * nobody needs
+ */
+void adopt_start(struct dest *d);
+/** adopt_free_all() - the agent ends; the guests run on */
+void adopt_free_all(struct dest *d);
+
+#endif

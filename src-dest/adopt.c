@@ -17,13 +17,17 @@
 /**
  * struct adopted - a guest that is held
  * @past:	its record
- * @guest:	owned
+ * @guest:	owned; NULL until it attaches itself, and while it is disconnected
+ * @pidfd:	of its process; owned
+ * @ended:	tells its end
  * @soon:	lets it go, once it is welcomed
  */
 struct adopted {
 	struct dest *d;
 	struct past *past;
 	struct guest *guest;
+	int pidfd;
+	struct event *ended;
 	struct event *soon;
 	struct adopted *next;
 };
@@ -32,11 +36,16 @@ static void adopted_free(struct adopted *a)
 {
 	struct adopted **at = &a->d->adopted;
 
-	while (*at != a)
+	while (*at && *at != a)
 		at = &(*at)->next;
-	*at = a->next;
+	if (*at)
+		*at = a->next;
 	if (a->soon)
 		event_free(a->soon);
+	if (a->ended)
+		event_free(a->ended);
+	if (a->pidfd >= 0)
+		close(a->pidfd);
 	guest_free(a->guest);
 	free(a);
 }
@@ -85,16 +94,26 @@ static void note_dead(struct dest *d, struct past *p)
 	remove_states(d);
 }
 
-static void on_gone(void *arg, struct guest *g, enum guest_gone how)
+static void on_ended(evutil_socket_t fd, short what, void *arg)
 {
 	struct adopted *a = arg;
 	struct dest *d = a->d;
 	struct past *p = a->past;
 
-	(void)g;
+	(void)fd;
+	(void)what;
 	adopted_free(a);
-	if (how == GUEST_GONE_DEAD)
-		note_dead(d, p);
+	note_dead(d, p);
+}
+
+/* Its end is told by the pidfd, whether it is attached or not. */
+static void on_gone(void *arg, struct guest *g, enum guest_gone how)
+{
+	struct adopted *a = arg;
+
+	(void)how;
+	guest_free(g);
+	a->guest = NULL;
 }
 
 static void on_let_go(void *arg, int ret, const struct error *err, int fd)
@@ -119,30 +138,48 @@ static void let_go(void *arg)
 		log_error("guest %s could not be resumed", a->past->name);
 }
 
-static int hold(struct dest *d, struct past *p, struct guest *g, struct error *err)
+static int take(struct adopted *a, struct guest *g, struct error *err)
+{
+	if (a->guest)
+		return error_set(err, -EEXIST, "guest-exists", "guest %s is attached already",
+				 a->past->name);
+	a->guest = g;
+	guest_watch(g, on_gone, NULL, a);
+	log_warn(
+		"guest %s is held: pages of it may be missing since the agent ended in incoming %s",
+		a->past->name, a->past->id);
+	/* It is welcomed only behind this call. */
+	if (g->run_state == GUEST_PAUSED_MIGRATION && !a->soon)
+		a->soon = loop_timer(a->d->loop, 1, let_go, a);
+	return 0;
+}
+
+/* Watch the process of a guest that is held, which attaches itself sooner or later. */
+static bool watch(struct dest *d, struct past *p)
 {
 	struct adopted *a = calloc(1, sizeof(*a));
 
 	if (!a)
-		return error_set(err, -ENOMEM, NULL, "out of memory");
+		return true;
 	a->d = d;
 	a->past = p;
-	a->guest = g;
+	a->pidfd = pidfd_open(p->pid, 0);
+	/* Looked at behind the opening: the pid may be another one's by now. */
+	if (a->pidfd < 0 || !proc_lives(p->pid, p->pid_start)) {
+		adopted_free(a);
+		return false;
+	}
+	a->ended = event_new(loop_base(d->loop), a->pidfd, EV_READ, on_ended, a);
+	if (a->ended)
+		event_add(a->ended, NULL);
 	a->next = d->adopted;
 	d->adopted = a;
-	guest_watch(g, on_gone, NULL, a);
-	log_warn(
-		"guest %s is held: pages of it may be missing since the agent ended in incoming %s",
-		p->name, p->id);
-	/* It is welcomed only behind this call. */
-	if (g->run_state == GUEST_PAUSED_MIGRATION)
-		a->soon = loop_timer(d->loop, 1, let_go, a);
-	return 0;
+	return true;
 }
 
-static bool is_held(const struct dest *d, const struct past *p)
+static struct adopted *held(const struct dest *d, const struct past *p)
 {
-	const struct adopted *a = d->adopted;
+	struct adopted *a = d->adopted;
 
 	while (a && a->past != p)
 		a = a->next;
@@ -179,12 +216,12 @@ int adopt_attach(struct dest *d, struct guest *g, struct error *err)
 {
 	struct past *p = history_find_guest(d->history, g->uuid, g->generation);
 
-	if (p && (p->live || is_held(d, p)))
+	if (p && p->live)
 		return error_set(err, -EEXIST, "guest-exists", "guest %s is attached already",
 				 p->name);
-	if (p && p->fate == HISTORY_OWNER)
-		return hold(d, p, g, err);
-	if (p && !p->registered)
+	if (p && p->fate == HISTORY_OWNER && held(d, p))
+		return take(held(d, p), g, err);
+	if (p && p->fate == HISTORY_COMPLETED && !p->registered)
 		return resident_new(d, p, g, NULL) ? error_set(err, -ENOMEM, NULL, "out of memory")
 						   : 0;
 	if (g->has_token)
@@ -199,7 +236,7 @@ int adopt_attach(struct dest *d, struct guest *g, struct error *err)
 void adopt_start(struct dest *d)
 {
 	for (struct past *p = history_first(d->history); p; p = p->next)
-		if (p->fate == HISTORY_OWNER && p->same_boot && !proc_lives(p->pid, p->pid_start))
+		if (p->fate == HISTORY_OWNER && p->same_boot && !watch(d, p))
 			note_dead(d, p);
 	remove_states(d);
 }

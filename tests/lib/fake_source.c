@@ -507,27 +507,14 @@ void fake_complete(struct fake_source *f)
 
 enum msg_answer fake_query(struct fake_source *f, uint64_t generation)
 {
-	struct frame_io io = {0};
-	struct error err = {0};
-	struct msg_hello h = {.version_min = 1, .version_max = 1, .kind = MSG_CHANNEL_QUERY};
-	struct tls_chan *chan;
-	char port[8];
-	int r;
+	struct frame_io io;
 
-	snprintf(port, sizeof(port), "%u", f->to->port);
-	memcpy(h.migration, f->id, sizeof(f->id));
-	r = tls_dial(f->ctx, f->to->address, port, WAIT_US, -1, &chan, &err);
-	lab_check(f->lab, !r, "query: %s", err.msg);
-	io = (struct frame_io){
-		.chan = chan, .channel = MSG_CHANNEL_QUERY, .stop_fd = -1, .timeout_us = WAIT_US};
-	f->m.type = MSG_HELLO;
-	f->m.hello = h;
-	send_on(f, &io);
+	must_open(f, MSG_CHANNEL_QUERY, 0, &io);
 	f->m.type = MSG_QUERY;
 	f->m.number.value = generation;
 	send_on(f, &io);
 	expect_on(f, &io, MSG_ANSWER);
-	tls_chan_free(chan);
+	tls_chan_free(io.chan);
 	return f->m.answer.answer;
 }
 

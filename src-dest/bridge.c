@@ -191,12 +191,16 @@ static int hole_wait(struct hole *h, int stop_fd, struct error *err)
 {
 	struct pollfd fds[] = {{.fd = h->done_fd, .events = POLLIN},
 			       {.fd = stop_fd, .events = POLLIN}};
+	uint64_t n;
 
 	while (poll(fds, ARRAY_SIZE(fds), -1) < 0)
 		if (errno != EINTR)
 			return error_set(err, -errno, NULL, "poll: %s", strerror(errno));
 	if (!fds[0].revents)
 		return error_set(err, -ECANCELED, "cancelled", "the session is over");
+	/* Reading orders what the loop has written before; poll(2) alone promises nothing. */
+	if (read(h->done_fd, &n, sizeof(n)) < 0)
+		return error_set(err, -errno, NULL, "eventfd: %s", strerror(errno));
 	if (h->ret)
 		*err = h->err;
 	return h->ret;

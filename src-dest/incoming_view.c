@@ -77,8 +77,8 @@ static json_t *postcopy_json(const struct incoming *inc)
 			 number(atomic_load(&inc->place.faults)), "requests",
 			 number(atomic_load(&inc->place.requests)), "latency_us", "p50",
 			 number(hist_quantile(h, 0.5)), "p90", number(hist_quantile(h, 0.9)), "p99",
-			 number(hist_quantile(h, 0.99)), "max", number(h->max_us), "buckets",
-			 buckets_json(h));
+			 number(hist_quantile(h, 0.99)), "max", number(hist_quantile(h, 1)),
+			 "buckets", buckets_json(h));
 }
 
 static void add_channel(const struct incoming *inc, json_t *a, const char *kind, uint64_t bytes,

@@ -150,8 +150,9 @@ static int live_fill(struct place *p, const struct place_io *io, struct place_bl
 	int r;
 
 	for (;;) {
-		r = b->zeropage ? uffd_zeropage(p->uffd, addr, b->page_size, &done)
-				: uffd_copy(p->uffd, addr, p->zeros, b->page_size, &done);
+		r = atomic_load_explicit(&b->zeropage, memory_order_relaxed)
+			    ? uffd_zeropage(p->uffd, addr, b->page_size, &done)
+			    : uffd_copy(p->uffd, addr, p->zeros, b->page_size, &done);
 		if (r != -EAGAIN)
 			break;
 		r = io->again(io->arg);

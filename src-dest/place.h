@@ -69,7 +69,7 @@ struct place_block {
 	struct pages *pages;
 	struct bitmap asked;
 	_Atomic uint64_t received;
-	bool zeropage;
+	_Atomic bool zeropage;
 	bool registered;
 };
 

@@ -90,7 +90,7 @@ static int register_block(struct place *p, struct place_block *b, struct error *
 				 "block %s cannot be registered for missing faults: %s", b->name,
 				 strerror(-r));
 	b->registered = true;
-	b->zeropage = can & UFFD_CAN_ZEROPAGE;
+	atomic_store(&b->zeropage, can & UFFD_CAN_ZEROPAGE);
 	if (!(can & UFFD_CAN_COPY) || !(can & UFFD_CAN_WAKE))
 		return error_set(err, -EOPNOTSUPP, "cannot-register",
 				 "block %s: this kernel cannot place pages into its kind of memory "

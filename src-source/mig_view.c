@@ -42,7 +42,7 @@ void mig_totals(const struct migration *m, struct migration_totals *t)
 	t->passes = atomic_load(&e->stats.passes);
 	t->stall_p50_us = hist_quantile(&e->stats.stall, 0.5);
 	t->stall_p99_us = hist_quantile(&e->stats.stall, 0.99);
-	t->stall_max_us = e->stats.stall.max_us;
+	t->stall_max_us = hist_quantile(&e->stats.stall, 1);
 	channel_totals(m, t);
 }
 

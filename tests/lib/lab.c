@@ -15,7 +15,7 @@
 #include "lib/lab_guest.h"
 
 /* How much of each log is shown when a test fails. */
-#define SHOW_LINES 60
+#define SHOW_LINES 150
 
 uint64_t lab_now_ms(void)
 {

@@ -13,6 +13,7 @@
 #include "resident.h"
 #include "util/cleanup.h"
 #include "util/log.h"
+#include "util/trace.h"
 
 /**
  * struct adopted - a guest that is held
@@ -121,11 +122,13 @@ static void on_let_go(void *arg, int ret, const struct error *err, int fd)
 	const struct adopted *a = arg;
 
 	(void)fd;
-	if (ret)
+	if (ret) {
 		log_error("guest %s could not be resumed: %s", a->past->name, err->msg);
-	else
-		log_notice("guest %s runs here: it had been handed over when the agent ended",
-			   a->past->name);
+		return;
+	}
+	trace_resume("guest", a->past->name);
+	log_notice("guest %s runs here: it had been handed over when the agent ended",
+		   a->past->name);
 }
 
 static void let_go(void *arg)

@@ -15,6 +15,7 @@
 #include "util/cleanup.h"
 #include "util/clock.h"
 #include "util/log.h"
+#include "util/trace.h"
 
 /* Frames of the urgent channel before the userfaultfd is looked at again. */
 #define FRAMES_AT_ONCE 8
@@ -101,6 +102,7 @@ static void ask(struct fault *f, unsigned int block, uint64_t page)
 		.block = block, .offset = page << b->shift, .length = b->page_size};
 	if (atomic_load_explicit(&f->hold, memory_order_relaxed))
 		return;
+	trace_request(b->name, f->m.request.offset, f->m.request.length);
 	if (!f->urgent) {
 		f->ops->request(f->arg, &f->m.request);
 	} else if (frame_writer_put(&f->out, &f->m)) {
@@ -345,7 +347,7 @@ static void *fault_main(void *arg)
 
 	/* The guest waits for this thread; without the right to it, it goes on as it is. */
 	setpriority(PRIO_PROCESS, 0, -5);
-	log_debug("fault: thread begins, %s urgent channel", f->urgent ? "with" : "without");
+	trace_thread_enter("fault");
 	sem_post(&f->started);
 	while (!r && !atomic_load(&f->quit))
 		r = step(f, &more);
@@ -353,8 +355,7 @@ static void *fault_main(void *arg)
 		error_set(&err, r, "userfaultfd", "userfaultfd of the guest: %s", strerror(-r));
 		trouble(f, FAULT_ENDED, &err);
 	}
-	log_debug("fault: thread ends, %" PRIu64 " faults, %" PRIu64 " requests",
-		  atomic_load(&f->place->faults), atomic_load(&f->place->requests));
+	trace_thread_exit("fault", r);
 	return NULL;
 }
 

@@ -20,6 +20,7 @@
 #include "uffd/uffd.h"
 #include "util/cleanup.h"
 #include "util/log.h"
+#include "util/trace.h"
 
 /* --- INTENT --- */
 
@@ -234,6 +235,7 @@ static void on_resumed(void *arg, int ret, const struct error *err, int fd)
 		return;
 	}
 	inc->resumed = true;
+	trace_resume("guest", inc->setup->name);
 	log_notice("incoming %s: guest %s %s here, generation %" PRIu64, inc->id_text,
 		   inc->setup->name, inc->setup->paused ? "stands paused" : "runs",
 		   inc->past->generation);

@@ -9,6 +9,7 @@
 #include "util/cleanup.h"
 #include "util/clock.h"
 #include "util/log.h"
+#include "util/trace.h"
 
 int place_init(struct place *p, unsigned int n, uint64_t page_max)
 {
@@ -161,6 +162,8 @@ static int live_fill(struct place *p, const struct place_io *io, struct place_bl
 	}
 	if (r == -EEXIST)
 		r = uffd_wake(p->uffd, addr, b->page_size);
+	else if (!r)
+		trace_place_zero(b->name, page << b->shift, b->page_size);
 	return r ? place_fail(err, r, b, page, "zeros into") : 0;
 }
 
@@ -353,8 +356,11 @@ int place_put(struct place *p, const struct place_io *io, const struct msg_pages
 	struct place_block *b = &p->blocks[m->block];
 	uint64_t first = m->offset >> b->shift, n = m->length >> b->shift;
 
-	if (m->kind == MSG_PAGES_ZERO)
+	if (m->kind == MSG_PAGES_ZERO) {
+		trace_place_zero(b->name, m->offset, m->length);
 		return live ? live_zero(p, io, b, first, n, err) : pre_zero(p, b, first, n, err);
+	}
+	trace_place(b->name, m->offset, m->length);
 	return live ? live_data(p, io, b, first, n, data, err) : pre_data(b, first, n, data, err);
 }
 

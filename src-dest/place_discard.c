@@ -5,7 +5,7 @@
 #include <string.h>
 #include "place_priv.h"
 #include "uffd/uffd.h"
-#include "util/log.h"
+#include "util/trace.h"
 
 /* --- discarding --- */
 
@@ -59,9 +59,11 @@ int place_discard(struct place *p, unsigned int block, const struct guest_range 
 		if (r)
 			return r;
 	}
-	for (size_t i = 0; i < n; i++)
+	for (size_t i = 0; i < n; i++) {
+		trace_discard(b->name, ranges[i].offset, ranges[i].length);
 		place_set(b, ranges[i].offset >> b->shift, ranges[i].length >> b->shift,
 			  PAGES_MISSING);
+	}
 	r = place_punch(p, b, ranges, n, err);
 	return r ? r : check_holes(b, ranges, n, err);
 }
@@ -94,10 +96,9 @@ static int register_block(struct place *p, struct place_block *b, struct error *
 	if (!(can & UFFD_CAN_COPY) || !(can & UFFD_CAN_WAKE))
 		return error_set(err, -EOPNOTSUPP, "cannot-register",
 				 "block %s: this kernel cannot place pages into its kind of memory "
-				 "(no UFFDIO_COPY or WAKE)",
+				 "(no COPY or WAKE)",
 				 b->name);
-	log_debug("place: block %s registered, %" PRIu64 " bytes at 0x%" PRIx64 "%s", b->name,
-		  b->length, b->mem.block.addr, b->zeropage ? "" : ", zeros by copy");
+	trace_block_start(b->name, b->page_size, b->mem.block.addr, b->length);
 	return 0;
 }
 
@@ -118,8 +119,12 @@ int place_unregister(struct place *p, struct error *err)
 
 	for (unsigned int i = 0; i < p->n; i++) {
 		struct place_block *b = &p->blocks[i];
-		int r = b->registered ? uffd_unregister(p->uffd, b->mem.block.addr, b->length) : 0;
+		int r;
 
+		if (!b->registered)
+			continue;
+		r = uffd_unregister(p->uffd, b->mem.block.addr, b->length);
+		trace_block_stop(b->name, b->page_size, b->mem.block.addr, b->length, r);
 		b->registered = false;
 		if (!r || r == -ESRCH)
 			continue;

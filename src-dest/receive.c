@@ -9,6 +9,7 @@
 #include "frame.h"
 #include "util/cleanup.h"
 #include "util/log.h"
+#include "util/trace.h"
 
 /**
  * struct receive - one bulk channel; all of it is the thread's, but for the atomics
@@ -160,14 +161,15 @@ static void *receive_main(void *arg)
 	struct error err = {0}, ignored = {0};
 	int ret;
 
-	log_debug("receive: thread of a bulk channel begins");
+	trace_thread_enter("bulk");
 	do
 		ret = on_frame(r, &err);
 	while (!ret);
 	if (ret == -EBADMSG && !atomic_load(&r->quit))
 		frame_send_error(&r->io, &err, &ignored);
 	atomic_store(&r->open, false);
-	log_debug("receive: thread of a bulk channel ends: %s", err.msg);
+	log_debug("receive: a bulk channel ends: %s", err.msg);
+	trace_thread_exit("bulk", ret);
 	if (!atomic_load(&r->quit))
 		r->on_end(r->arg, end_of(ret, &err), &err);
 	return NULL;

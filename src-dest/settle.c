@@ -24,6 +24,7 @@
 #include "util/cleanup.h"
 #include "util/clock.h"
 #include "util/log.h"
+#include "util/trace.h"
 
 /* How often it is looked whether the pages that were under way at COMPLETE are here. */
 #define LOOK_US 1000
@@ -172,6 +173,7 @@ void settle_do_hold(struct incoming *inc)
 		conn_send_error(inc->control, MSG_ERROR, &inc->err);
 	incoming_close_control(inc);
 	stop_receivers(inc);
+	trace_pause("session", inc->setup->name);
 	if (inc->fault)
 		fault_hold(inc->fault);
 	tls_chan_free(steal_ptr(&inc->urgent));

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include "util/cleanup.h"
 #include "util/log.h"
+#include "util/trace.h"
 
 /**
  * struct worker - a thread and its queue
@@ -61,8 +62,10 @@ static void *worker_main(void *arg)
 	struct worker *w = arg;
 	struct worker_job *job;
 
+	trace_thread_enter("worker");
 	while ((job = take(w, true)))
 		finish(w, job, job->run(job, &job->err));
+	trace_thread_exit("worker", 0);
 	return NULL;
 }
 

@@ -8,6 +8,7 @@
 #include "util/cleanup.h"
 #include "util/clock.h"
 #include "util/log.h"
+#include "util/trace.h"
 
 void mig_act_finish(struct migration *m)
 {
@@ -80,6 +81,8 @@ static void on_resumed(void *arg, int ret, const struct error *err, int fd)
 	if (ret < 0)
 		log_error("migration %s: guest %s could not be resumed: %s", m->id, m->guest_name,
 			  err->msg);
+	else
+		trace_resume("guest", m->guest_name);
 	m->held = false;
 	untrack(m);
 }
@@ -114,6 +117,7 @@ void mig_act_hold(struct migration *m)
 {
 	struct error err = {0};
 
+	trace_pause("session", m->guest_name);
 	m->stage = MIG_STAGE_NONE;
 	mig_close(m);
 	if (mig_journal_note(m, "held", &err) < 0)

@@ -14,6 +14,7 @@
 #include "util/cleanup.h"
 #include "util/clock.h"
 #include "util/log.h"
+#include "util/trace.h"
 
 /** CONTROL_FULL - bytes queued on the control channel from which on we wait for it to drain */
 #define CONTROL_FULL (256u << 10)
@@ -50,6 +51,7 @@ static void on_paused(void *arg, int ret, const struct error *err, int fd)
 		mig_event(m, MIG_EV_ERROR, err);
 		return;
 	}
+	trace_pause("guest", m->guest_name);
 	m->held = true;
 	m->stage = MIG_STAGE_LAST_SCAN;
 	scan_order(m->engine->scan, SCAN_FINAL);
@@ -166,6 +168,8 @@ static void gather(struct migration *m, struct msg *msg)
 			m->sw.page = 0;
 			return;
 		}
+		trace_discard(b->mem.block.name, msg->discard.ranges[msg->discard.n].offset,
+			      msg->discard.ranges[msg->discard.n].length);
 		msg->discard.n++;
 	}
 }

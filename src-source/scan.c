@@ -13,6 +13,7 @@
 #include "urgent.h"
 #include "util/cleanup.h"
 #include "util/clock.h"
+#include "util/trace.h"
 
 /* Passes that may be repeated because runs arrived with a wrong digest, before it is called a fault. */
 #define REPEATS_MAX 16
@@ -59,6 +60,7 @@ int scan_request(struct scan *s, const struct msg_request *q, struct error *err)
 		r = error_set(err, -ENOBUFS, "too-many-requests",
 			      "more than %u pages asked for at a time", SCAN_REQUESTS_MAX - 1);
 	pthread_mutex_unlock(&s->lock);
+	trace_request(s->e->blocks[q->block].mem.block.name, q->offset, q->length);
 	atomic_fetch_add(&s->e->stats.requests, 1);
 	atomic_store(&s->e->hint, (((uint64_t)q->block << 48) |
 				   q->offset / s->e->blocks[q->block].mem.block.page_size) +
@@ -414,13 +416,16 @@ static void *thread_main(void *arg)
 {
 	struct scan *s = arg;
 	struct error err = {0};
-	int r = run(s, &err);
+	int r;
 
+	trace_thread_enter("snapshot");
+	r = run(s, &err);
 	if (r < 0 && r != -ECANCELED) {
 		error_set(&err, r, NULL, "snapshot thread: %s", strerror(-r));
 		engine_fail(s->e, ENGINE_FAILED, &err);
 	}
 	track_stop(&s->track);
+	trace_thread_exit("snapshot", r);
 	return NULL;
 }
 

@@ -12,6 +12,7 @@
 #include "frame.h"
 #include "scan.h"
 #include "util/cleanup.h"
+#include "util/trace.h"
 
 uint64_t channel_sent_bytes(const struct tls_chan *chan)
 {
@@ -132,8 +133,10 @@ static void *thread_main(void *arg)
 	struct sender *s = arg;
 	struct frame_reader in = {0};
 	struct error err = {0};
-	int r = frame_reader_init(&in, MSG_CHANNEL_BULK, false);
+	int r;
 
+	trace_thread_enter("bulk");
+	r = frame_reader_init(&in, MSG_CHANNEL_BULK, false);
 	if (!r)
 		r = serve(s, &in, &err);
 	/* What the kernel still had in its buffer after the last run has been sent by now. */
@@ -144,6 +147,7 @@ static void *thread_main(void *arg)
 			    &err);
 	}
 	frame_reader_free(&in);
+	trace_thread_exit("bulk", r);
 	return NULL;
 }
 

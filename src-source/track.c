@@ -6,7 +6,7 @@
 #include <unistd.h>
 
 #include "util/cleanup.h"
-#include "util/log.h"
+#include "util/trace.h"
 
 static bool has_anonymous(const struct engine *e)
 {
@@ -72,9 +72,7 @@ int track_start(struct track *t, const struct track_ops *ops, struct engine *e, 
 	for (uint32_t i = 0; !r && i < e->nblocks; i++) {
 		const struct guest_block *b = &e->blocks[i].mem.block;
 
-		log_debug("tracking starts: block %s page size %llu address %#llx length %#llx",
-			  b->name, (unsigned long long)b->page_size, (unsigned long long)b->addr,
-			  (unsigned long long)b->length);
+		trace_block_start(b->name, b->page_size, b->addr, b->length);
 	}
 	if (r < 0)
 		track_stop(t);
@@ -88,10 +86,7 @@ void track_stop(struct track *t)
 		int r = uffd_unregister(t->uffd, b->addr, b->length);
 
 		/* One block that fails (its process may be gone) must not keep the others protected. */
-		log_debug("tracking ends: block %s page size %llu address %#llx length %#llx%s%s",
-			  b->name, (unsigned long long)b->page_size, (unsigned long long)b->addr,
-			  (unsigned long long)b->length, r < 0 ? ": " : "",
-			  r < 0 ? strerror(-r) : "");
+		trace_block_stop(b->name, b->page_size, b->addr, b->length, r);
 	}
 	t->registered = 0;
 	if (t->uffd >= 0)

@@ -11,6 +11,7 @@
 #include "scan.h"
 #include "sender.h"
 #include "util/cleanup.h"
+#include "util/trace.h"
 
 /** URGENT_NICE - the guest at the other end waits for this thread; bulk data can give way to it */
 #define URGENT_NICE (-5)
@@ -65,6 +66,7 @@ static int answer(struct urgent *u, const struct msg_request *q, struct error *e
 	page = b->mem.block.page_size;
 	first = q->offset / page;
 	n = q->length / page;
+	trace_request(b->mem.block.name, q->offset, q->length);
 	atomic_fetch_add(&e->stats.requests, n);
 	atomic_store(&e->hint, (((uint64_t)q->block << 48) | first) + 1);
 	atomic_store(&e->urgent_busy, true);
@@ -130,6 +132,7 @@ static void *thread_main(void *arg)
 	struct error err = {0};
 	int r;
 
+	trace_thread_enter("urgent");
 	setpriority(PRIO_PROCESS, 0,
 		    URGENT_NICE); /* of this thread; without the right to it, no harm */
 	r = frame_reader_init(&in, MSG_CHANNEL_URGENT, false);
@@ -142,6 +145,7 @@ static void *thread_main(void *arg)
 			    &err);
 	}
 	frame_reader_free(&in);
+	trace_thread_exit("urgent", r);
 	return NULL;
 }
 

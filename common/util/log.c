@@ -50,13 +50,18 @@ static int prefix(char *buf, size_t cap, int priority)
 						  : "info");
 }
 
+bool log_on(int priority)
+{
+	return setlogmask(0) & LOG_MASK(priority);
+}
+
 void log_msg(int priority, const char *fmt, ...)
 {
 	char line[1024];
 	int saved = errno, n;
 	va_list ap;
 
-	if (!(setlogmask(0) & LOG_MASK(priority)))
+	if (!log_on(priority))
 		return;
 	n = prefix(line, sizeof(line) - 1, priority);
 	va_start(ap, fmt);

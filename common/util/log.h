@@ -7,6 +7,7 @@
 #ifndef DECANT_UTIL_LOG_H
 #define DECANT_UTIL_LOG_H
 
+#include <stdbool.h>
 #include <syslog.h>
 
 /**
@@ -16,6 +17,9 @@
  * Return: 0, or -EINVAL for an unknown word
  */
 int log_setup(const char *level);
+
+/** log_on() - Return: whether lines of this priority are written, for who would format in vain */
+bool log_on(int priority);
 
 /** log_msg() - write one line (text_clean()) at a syslog(3) priority; keeps errno */
 void log_msg(int priority, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

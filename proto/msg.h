@@ -25,7 +25,7 @@
 #define MSG_VARS_MAX         64
 #define MSG_CHANNELS_MAX     16
 #define MSG_DISCARD_MAX      4000
-#define MSG_OCTAVES	      24
+#define MSG_OCTAVES          24
 #define MSG_MEMORY_MAX       (1ull << 46)
 #define MSG_NAME_MAX         64 /* with the NUL, as all sizes of char arrays here */
 #define MSG_VALUE_MAX        256

@@ -158,7 +158,7 @@ static int read_request(const struct source *s, const json_t *body, const char *
 			options = value;
 		else
 			return error_set(err, -EINVAL, "unknown-key", "body: unknown key %s", key);
-		if (strcmp(key, "options") && !json_is_string(value))
+		if (strcmp(key, "options") != 0 && !json_is_string(value))
 			return error_set(err, -EINVAL, "bad-value", "body.%s: a string is needed",
 					 key);
 	}

@@ -185,11 +185,11 @@ static int admit(struct source_guest *sg, const struct guest *g, const char *uui
 		return error_set(err, -EEXIST, "guest-exists",
 				 "a guest named %s is attached already (pid %d)", sg->desc.name,
 				 (int)sg->conn->pid);
-	if (strcmp(g->driver, conf_guest_driver_name(sg->desc.driver)))
+	if (strcmp(g->driver, conf_guest_driver_name(sg->desc.driver)) != 0)
 		return error_set(err, -EINVAL, "wrong-driver",
 				 "guest %s is described with driver %s", sg->desc.name,
 				 conf_guest_driver_name(sg->desc.driver));
-	if (sg->desc.uuid[0] && strcmp(sg->desc.uuid, uuid) && sg->migration &&
+	if (sg->desc.uuid[0] && strcmp(sg->desc.uuid, uuid) != 0 && sg->migration &&
 	    migration_busy(sg->migration))
 		return error_set(err, -EEXIST, "guest-held",
 				 "the name %s belongs to a guest in migration %s", sg->desc.name,
@@ -237,7 +237,7 @@ int guests_attach(void *arg, struct guest *g, struct error *err)
 		r = error_set(err, -ENOMEM, NULL, "out of memory");
 	if (r < 0)
 		return r;
-	if (sg->desc.uuid[0] && strcmp(sg->desc.uuid, uuid))
+	if (sg->desc.uuid[0] && strcmp(sg->desc.uuid, uuid) != 0)
 		migration_forget_guest(sg); /* another program of that name */
 	snprintf(sg->desc.uuid, sizeof(sg->desc.uuid), "%s", uuid);
 	sg->conn = g;

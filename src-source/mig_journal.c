@@ -256,7 +256,7 @@ int migration_load_all(struct source *s, struct error *err)
 	while ((de = readdir(d))) {
 		size_t len = strlen(de->d_name);
 
-		if (len < 8 || strcmp(de->d_name + len - 8, ".journal"))
+		if (len < 8 || strcmp(de->d_name + len - 8, ".journal") != 0)
 			continue;
 		snprintf(path, sizeof(path), "%s/%s", dir, de->d_name);
 		load_one(s, path);

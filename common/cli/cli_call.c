@@ -142,8 +142,7 @@ static int pick(const json_t *items, const char *noun, const char *id, json_t **
 	json_t *item, *found = NULL;
 	size_t i;
 
-	json_array_foreach(items, i, item)
-	{
+	json_array_foreach(items, i, item) {
 		const char *s = cli_str(item, "id");
 
 		if (!s || strncmp(s, id, strlen(id)) != 0)

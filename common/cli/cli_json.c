@@ -105,13 +105,13 @@ static void walk(struct cli_table *t, const char *path, const json_t *v)
 	size_t i;
 
 	if (json_is_object(v) && json_object_size(v)) {
-		json_object_foreach((json_t *)v, key, item) step(t, path, key, item);
+		json_object_foreach((json_t *)v, key, item)
+			step(t, path, key, item);
 	} else if (json_is_array(v) && json_array_size(v)) {
 		/* The buckets of a histogram are for programs; its quantiles stand beside them. */
 		if (ends(path, "buckets"))
 			return;
-		json_array_foreach(v, i, item)
-		{
+		json_array_foreach(v, i, item) {
 			char index[24];
 
 			snprintf(index, sizeof(index), "[%zu]", i);

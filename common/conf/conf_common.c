@@ -31,8 +31,7 @@ static int check_listen(const json_t *value, const char *key, const struct jsonx
 
 	(void)key;
 	(void)obj;
-	json_array_foreach(value, i, s)
-	{
+	json_array_foreach(value, i, s) {
 		int r = rest_addr_unix(json_string_value(s), &path, at->err);
 
 		if (r < 0) {

@@ -61,9 +61,10 @@ static int take_allow(const json_t *value, const char *key, const struct jsonx_a
 
 	(void)key;
 	(void)obj;
-	json_array_foreach(value, i, s) if (!allow_ok(json_string_value(s))) return jsonx_bad(
-		at, "[%zu] \"%.80s\" is not DNS:name, IP:address or URI:…", i,
-		json_string_value(s));
+	json_array_foreach(value, i, s)
+		if (!allow_ok(json_string_value(s)))
+			return jsonx_bad(at, "[%zu] \"%.80s\" is not DNS:name, IP:address or URI:…",
+					 i, json_string_value(s));
 	return 0;
 }
 

@@ -94,8 +94,7 @@ static int take_vars(const json_t *value, const char *key, const struct jsonx_at
 
 	(void)key;
 	(void)obj;
-	json_object_foreach((json_t *)value, name, v)
-	{
+	json_object_foreach((json_t *)value, name, v) {
 		if (!conf_guest_name_ok(name))
 			return jsonx_bad(at, "\"%.64s\" is no name of a variable", name);
 		if (!conf_guest_var_ok(json_string_value(v)))

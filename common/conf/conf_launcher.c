@@ -47,8 +47,7 @@ static int take_argv(const json_t *value, const char *key, const struct jsonx_at
 	(void)obj;
 	if (json_string_value(json_array_get(value, 0))[0] != '/')
 		return jsonx_bad(at, "the program must be an absolute path");
-	json_array_foreach(value, i, word)
-	{
+	json_array_foreach(value, i, word) {
 		int r = check_word(json_string_value(word), i, at);
 
 		if (r < 0)

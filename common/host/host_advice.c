@@ -35,8 +35,9 @@ static bool lists(const json_t *array, const char *word)
 	size_t i;
 	json_t *v;
 
-	json_array_foreach(array, i, v) if (json_is_string(v) &&
-					    !strcmp(json_string_value(v), word)) return true;
+	json_array_foreach(array, i, v)
+		if (json_is_string(v) && !strcmp(json_string_value(v), word))
+			return true;
 	return false;
 }
 
@@ -161,8 +162,9 @@ static bool no_huge_pages(const json_t *host)
 	size_t i;
 	json_t *v;
 
-	json_array_foreach(json_object_get(host, "page_sizes"), i,
-			   v) if (json_integer_value(json_object_get(v, "total")) > 0) return false;
+	json_array_foreach(json_object_get(host, "page_sizes"), i, v)
+		if (json_integer_value(json_object_get(v, "total")) > 0)
+			return false;
 	return true;
 }
 

@@ -42,8 +42,7 @@ static void row_words(FILE *out, const char *name, const json_t *array, const ch
 	json_t *v;
 
 	label(out, name);
-	json_array_foreach(array, i, v)
-	{
+	json_array_foreach(array, i, v) {
 		size_t n = strlen(text(v));
 
 		if (i && at + 1 + n > WIDTH) {
@@ -85,8 +84,7 @@ static void row_doors(FILE *out, const json_t *host)
 
 	row_yes(out, "userfaultfd", in(host, "userfaultfd", "available"), how);
 	label(out, "  may be opened by");
-	json_object_foreach(doors, name, why)
-	{
+	json_object_foreach(doors, name, why) {
 		fprintf(out, "%s%s", sep, name);
 		if (json_is_string(why))
 			fprintf(out, " (no: %s)", text(why));
@@ -113,8 +111,7 @@ static void row_pages(FILE *out, const json_t *host)
 	json_t *v;
 
 	label(out, "page sizes");
-	json_array_foreach(json_object_get(host, "page_sizes"), i, v)
-	{
+	json_array_foreach(json_object_get(host, "page_sizes"), i, v) {
 		fputs(i ? ", " : "", out);
 		put_bytes(out, json_object_get(v, "bytes"));
 		if (json_is_integer(json_object_get(v, "total")))
@@ -134,8 +131,7 @@ static void row_ciphers(FILE *out, const json_t *host)
 	json_t *v;
 
 	row(out, "TLS 1.3", text(in(host, "tls", "library")));
-	json_array_foreach(in(host, "tls", "ciphers"), i, v)
-	{
+	json_array_foreach(in(host, "tls", "ciphers"), i, v) {
 		const json_t *rate = json_object_get(v, "bytes_per_s");
 
 		label(out, i ? "" : "  ciphers");
@@ -183,8 +179,9 @@ static void row_capabilities(FILE *out, const json_t *host)
 	json_t *caps = json_object_get(host, "capabilities"), *v, *has = json_array();
 	const char *name;
 
-	json_object_foreach(caps, name, v) if (json_is_true(v))
-		json_array_append_new(has, json_string(name));
+	json_object_foreach(caps, name, v)
+		if (json_is_true(v))
+			json_array_append_new(has, json_string(name));
 	row_words(out, "capabilities", has, "none");
 	json_decref(has);
 }
@@ -194,8 +191,7 @@ static void put_findings(FILE *out, const json_t *host)
 	size_t i;
 	json_t *v;
 
-	json_array_foreach(json_object_get(host, "findings"), i, v)
-	{
+	json_array_foreach(json_object_get(host, "findings"), i, v) {
 		fprintf(out, "\n%s: %s\n", text(json_object_get(v, "level")),
 			text(json_object_get(v, "what")));
 		fprintf(out, "    %s\n", text(json_object_get(v, "means")));

@@ -281,8 +281,7 @@ static int read_map(const struct jsonx_field *f, const json_t *v, const struct j
 		return wrong_type(at, "an object of strings", v);
 	if (check_count(at, f, json_object_size(v)) < 0)
 		return -EINVAL;
-	json_object_foreach((json_t *)v, key, entry)
-	{
+	json_object_foreach((json_t *)v, key, entry) {
 		r = check_string(entry, at_key(&s, at, key), 0, STRING_MAX);
 		if (r < 0)
 			return r;
@@ -329,8 +328,7 @@ static int take_members(const struct jsonx_field *f, const json_t *v, const stru
 		return wrong_type(at, "an object", v);
 	if (check_count(at, f, json_object_size(v)) < 0)
 		return -EINVAL;
-	json_object_foreach((json_t *)v, key, entry)
-	{
+	json_object_foreach((json_t *)v, key, entry) {
 		r = f->take(entry, key, at_key(&s, at, key), obj);
 		if (r < 0)
 			return r;
@@ -404,8 +402,9 @@ int jsonx_read(const json_t *json, const struct jsonx_at *at, const struct jsonx
 
 	if (!json_is_object(json))
 		return wrong_type(at, "an object", json);
-	json_object_foreach((json_t *)json, key, unused) if (!find(fields, n, key)) return bad(
-		at_key(&s, at, key), -EINVAL, "unknown key");
+	json_object_foreach((json_t *)json, key, unused)
+		if (!find(fields, n, key))
+			return bad(at_key(&s, at, key), -EINVAL, "unknown key");
 	for (size_t i = 0; !r && i < n; i++) {
 		v = json_object_get(json, fields[i].key);
 		if (v)

@@ -40,8 +40,7 @@ static inline json_t *conf_with(const char *good, const char *member)
 	more = json_loads(text, 0, NULL);
 	cr_assert(ne(ptr, json, NULL), "%s", good);
 	cr_assert(ne(ptr, more, NULL), "%s", text);
-	json_object_foreach(more, key, v)
-	{
+	json_object_foreach(more, key, v) {
 		if (json_is_null(v))
 			json_object_del(json, key);
 		else

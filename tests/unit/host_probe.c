@@ -224,8 +224,7 @@ Test(host_probe, looks_at_this_host)
 		cr_assert_gt(json_integer_value(json_object_get(v, "bytes_per_s")), 1000000);
 	v = json_object_get(json_object_get(host, "memory"), "total_bytes");
 	cr_assert_eq(json_integer_value(v), sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE));
-	json_array_foreach(json_object_get(host, "findings"), i, v)
-	{
+	json_array_foreach(json_object_get(host, "findings"), i, v) {
 		cr_assert_geq(severity(v), worst, "worst first");
 		worst = severity(v);
 	}

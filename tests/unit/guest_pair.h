@@ -264,7 +264,7 @@ static inline void pair_kill(struct pair *p, pid_t pid)
  * @shared:	memory that the test sees, too
  */
 struct pair_shared {
-	int pauses, resumes, loads, quits;
+	int pausing, pauses, resumes, loads, quits;
 	bool paused;
 	int pause_ms;    /* how long the pause callback takes */
 	int pause_error; /* what it returns */
@@ -288,6 +288,7 @@ static inline int pair_cb_pause(void *opaque, int ms)
 	volatile struct pair_shared *s = opaque;
 
 	(void)ms;
+	s->pausing++;
 	usleep((useconds_t)s->pause_ms * 1000);
 	s->pauses++;
 	if (s->pause_error)

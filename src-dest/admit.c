@@ -66,9 +66,9 @@ static int check_launcher(const struct incoming *inc, const struct conf_launcher
 	for (size_t i = 0; i < conf->n_launchers; i++) {
 		const struct conf_launcher *l = &conf->launchers[i];
 
-		if (strcmp(l->name, s->launcher))
+		if (strcmp(l->name, s->launcher) != 0)
 			continue;
-		if (strcmp(conf_guest_driver_name(l->driver), s->driver))
+		if (strcmp(conf_guest_driver_name(l->driver), s->driver) != 0)
 			return error_set(
 				err, -EINVAL, "wrong-driver",
 				"guest %s has driver %s and launcher \"%s\" here starts guests of "
@@ -133,7 +133,7 @@ int admit_check(const struct incoming *inc, const struct conf_launcher **ret, st
 	if (!conf_guest_name_ok(inc->setup->name))
 		return error_set(err, -EINVAL, "bad-name", "\"%s\" is no name of a guest here",
 				 inc->setup->name);
-	if (strcmp(inc->setup->driver, conf_guest_driver_name(GUEST_DRIVER_NATIVE)))
+	if (strcmp(inc->setup->driver, conf_guest_driver_name(GUEST_DRIVER_NATIVE)) != 0)
 		return error_set(err, -EOPNOTSUPP, "not-supported",
 				 "driver \"%s\" is not supported yet", inc->setup->driver);
 	r = check_host(inc, err);

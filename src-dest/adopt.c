@@ -69,7 +69,7 @@ static void remove_states(const struct dest *d)
 		char id[UUID_TEXT_MAX];
 		const struct past *p;
 
-		if (strncmp(e->d_name, "pages.", 6))
+		if (strncmp(e->d_name, "pages.", 6) != 0)
 			continue;
 		snprintf(id, sizeof(id), "%.36s", e->d_name + 6);
 		p = history_find(d->history, id);
@@ -196,7 +196,7 @@ static const struct past *aborted(const struct dest *d, const struct guest *g)
 	const struct past *p = history_first(d->history);
 
 	while (p && (!p->same_boot || p->fate != HISTORY_ABORTED ||
-		     p->generation != g->generation || memcmp(p->uuid, g->uuid, MSG_UUID_LEN)))
+		     p->generation != g->generation || memcmp(p->uuid, g->uuid, MSG_UUID_LEN) != 0))
 		p = p->next;
 	return p;
 }

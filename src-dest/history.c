@@ -141,7 +141,7 @@ static int replay(const struct history *h, struct past *p, const json_t *records
 		const char *name = text_at(rec, "record");
 		int fate = fate_of(name);
 
-		if (!*h->boot || strcmp(text_at(rec, "boot"), h->boot))
+		if (!*h->boot || strcmp(text_at(rec, "boot"), h->boot) != 0)
 			p->same_boot = false;
 		if (!strcmp(name, "registered"))
 			p->registered = true;
@@ -183,7 +183,7 @@ static struct past *load(const struct history *h, const char *id, struct error *
 		return NULL;
 	if (json_array_size(records))
 		p = past_new(json_array_get(records, 0));
-	if (!p || strcmp(p->id, id) || replay(h, p, records)) {
+	if (!p || strcmp(p->id, id) != 0 || replay(h, p, records)) {
 		error_set(err, -EBADMSG, "bad-journal", "%s: not a record of an incoming migration",
 			  path);
 		past_free(p);
@@ -228,7 +228,7 @@ static int load_all(struct history *h, struct error *err)
 		struct past *p;
 
 		snprintf(id, sizeof(id), "%.36s", e->d_name);
-		if (uuid_parse(id, raw) || strcmp(e->d_name + strlen(id), ".journal"))
+		if (uuid_parse(id, raw) || strcmp(e->d_name + strlen(id), ".journal") != 0)
 			continue;
 		p = load(h, id, &why);
 		if (p)
@@ -434,7 +434,7 @@ struct past *history_find(const struct history *h, const char *id)
 {
 	struct past *p = h->newest;
 
-	while (p && strcmp(p->id, id))
+	while (p && strcmp(p->id, id) != 0)
 		p = p->next;
 	return p;
 }
@@ -453,7 +453,7 @@ struct past *history_find_guest(const struct history *h, const uint8_t uuid[stat
 
 enum msg_answer history_answer(const struct past *p, const char *identity, uint64_t generation)
 {
-	if (strcmp(p->identity, identity) || p->generation != generation)
+	if (strcmp(p->identity, identity) != 0 || p->generation != generation)
 		return MSG_ANSWER_UNKNOWN;
 	switch (p->fate) {
 	case HISTORY_ABORTED:

@@ -67,7 +67,7 @@ struct incoming *incoming_find(struct dest *d, const uint8_t id[static MSG_UUID_
 {
 	struct incoming *inc = d->incomings;
 
-	while (inc && memcmp(inc->id, id, MSG_UUID_LEN))
+	while (inc && memcmp(inc->id, id, MSG_UUID_LEN) != 0)
 		inc = inc->next;
 	return inc;
 }
@@ -381,7 +381,8 @@ int incoming_may_join(const struct incoming *inc, const struct msg_hello *h, con
 		      struct error *err)
 {
 	/* One answer for both: who is not of the session learns nothing about it. */
-	if (CRYPTO_memcmp(inc->token, h->token, MSG_TOKEN_LEN) || strcmp(inc->identity, identity))
+	if (CRYPTO_memcmp(inc->token, h->token, MSG_TOKEN_LEN) ||
+	    strcmp(inc->identity, identity) != 0)
 		return error_set(err, -EACCES, "bad-token",
 				 "the token is not that of this migration");
 	if (inc->state != INC_ADVISE || inc->stage < STAGE_PREPARED)
@@ -432,7 +433,7 @@ enum msg_answer incoming_query(struct incoming *inc, const char *identity, uint6
 {
 	struct error err = {0};
 
-	if (!inc->past || strcmp(inc->identity, identity))
+	if (!inc->past || strcmp(inc->identity, identity) != 0)
 		return MSG_ANSWER_UNKNOWN;
 	/*
 	 * Asked in doubt: the control channel is lost for the source, and so is a COMMIT that may still

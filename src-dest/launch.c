@@ -12,8 +12,6 @@
 #include "util/cleanup.h"
 #include "util/log.h"
 
-extern char **environ;
-
 /**
  * struct launch - a process that we started
  * @pid:	not reaped as long as @ended is false, so it means this process and no other

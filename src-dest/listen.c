@@ -296,7 +296,7 @@ static void make_room(struct listener *l, const uint8_t *addr, size_t alen)
 	unsigned int n = 0;
 
 	for (struct peer *p = l->oldest; p; p = p->next) {
-		if (p->alen != alen || memcmp(p->addr, addr, alen))
+		if (p->alen != alen || memcmp(p->addr, addr, alen) != 0)
 			continue;
 		n++;
 		oldest_of_it = oldest_of_it ? oldest_of_it : p;

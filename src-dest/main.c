@@ -11,7 +11,7 @@ int main(int argc, char **argv)
 	const char *config;
 	int r;
 
-	if (argc < 2 || strcmp(argv[1], "serve"))
+	if (argc < 2 || strcmp(argv[1], "serve") != 0)
 		return cli_dest_main(argc, argv);
 	r = cli_serve_args("decant-dest", argc, argv, &config);
 	if (r >= 0)

@@ -43,7 +43,7 @@ static int begin_record(struct incoming *inc, struct error *err)
 	json_t *facts =
 		json_pack("{s:s, s:s, s:s, s:s, s:s, s:I, s:s, s:s, s:o, s:I}", "id", inc->id_text,
 			  "identity", inc->identity, "from", inc->from, "guest", s->name, "uuid",
-			  uuid_text(s->uuid, uuid), "generation", (json_int_t)(s->generation + 1),
+			  uuid_text(s->uuid, uuid), "generation", (json_int_t)s->generation + 1,
 			  "driver", s->driver, "launcher", s->launcher, "vars", vars_json(s),
 			  "created", (json_int_t)inc->created_us);
 	int r;
@@ -388,7 +388,7 @@ static void begin_steps(void *arg)
 
 static int check_guest(const struct incoming *inc, const struct guest *g, struct error *err)
 {
-	if (strcmp(g->name, inc->setup->name))
+	if (strcmp(g->name, inc->setup->name) != 0)
 		return error_set(err, -EINVAL, "wrong-guest",
 				 "launcher \"%s\" started a guest that calls itself %s and not %s",
 				 inc->setup->launcher, g->name, inc->setup->name);

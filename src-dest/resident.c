@@ -58,7 +58,8 @@ struct resident *resident_find(const struct dest *d, const char *name,
 {
 	struct resident *r = d->residents;
 
-	while (r && strcmp(r->past->name, name) && memcmp(r->past->uuid, uuid, MSG_UUID_LEN))
+	while (r && strcmp(r->past->name, name) != 0 &&
+	       memcmp(r->past->uuid, uuid, MSG_UUID_LEN) != 0)
 		r = r->next;
 	return r;
 }
@@ -249,7 +250,7 @@ int resident_new(struct dest *d, struct past *past, struct guest *guest, struct 
 bool resident_attach(struct dest *d, struct guest *g)
 {
 	for (struct resident *r = d->residents; r; r = r->next) {
-		if (r->guest || memcmp(r->past->uuid, g->uuid, MSG_UUID_LEN) ||
+		if (r->guest || memcmp(r->past->uuid, g->uuid, MSG_UUID_LEN) != 0 ||
 		    r->past->generation != g->generation)
 			continue;
 		r->moving = false;

@@ -340,7 +340,7 @@ static void send_receipt(struct incoming *inc)
 		.p50_us = clamp(hist_quantile(h, 0.5)),
 		.p90_us = clamp(hist_quantile(h, 0.9)),
 		.p99_us = clamp(hist_quantile(h, 0.99)),
-		.max_us = clamp(h->max_us),
+		.max_us = clamp(hist_quantile(h, 1.0)),
 	};
 	hist_octaves(h, m->receipt.answered, MSG_OCTAVES);
 	for (unsigned int i = 0; i < inc->nblocks; i++)

@@ -196,7 +196,7 @@ static int hole_wait(struct hole *h, int stop_fd, struct error *err)
 	while (poll(fds, ARRAY_SIZE(fds), -1) < 0)
 		if (errno != EINTR)
 			return error_set(err, -errno, NULL, "poll: %s", strerror(errno));
-		if (!fds[0].revents)
+	if (!fds[0].revents)
 		return error_set(err, -ECANCELED, "cancelled", "the session is over");
 	/* Reading orders what the loop has written before; poll(2) alone promises nothing. */
 	if (read(h->done_fd, &n, sizeof(n)) < 0)

@@ -21,7 +21,7 @@ ifeq ($(MAKELEVEL)$(filter clean,$(MAKECMDGOALS)),0)
 MAKEFLAGS += -j$(shell nproc)
 endif
 
-PKGS      := openssl libevent libevent_pthreads jansson libzstd libxxhash libsystemd
+PKGS      := openssl libevent libevent_pthreads jansson libxxhash libsystemd
 CSTD      := -std=gnu17 -D_GNU_SOURCE -DDECANT_VERSION='"$(VERSION)"'
 WARN      := -Wall -Wextra -Wshadow -Wvla -Wmissing-prototypes -Wstrict-prototypes -Wundef -Werror
 OPT       ?= -O2 -g

@@ -231,6 +231,15 @@ int place_discard(struct place *p, unsigned int block, const struct guest_range 
 /** place_discard_all() - everything (P7). Return: as place_discard() */
 int place_discard_all(struct place *p, struct error *err);
 /**
+ * place_features() - what the guest's userfaultfd is to be set up with (P2)
+ * @has:	UFFD_F_* of this host's kernel: an unknown one would refuse the whole handshake
+ *
+ * Thread ids are not asked for: nothing here tells threads apart.
+ *
+ * Return: UFFD_F_* that the kinds of memory of @p need, as far as the kernel has them
+ */
+uint64_t place_features(const struct place *p, uint64_t has);
+/**
  * place_register() - missing faults on for every block (P9); undone if one fails
  *
  * Return: 0, or -errno with @err naming the block

@@ -82,6 +82,19 @@ int place_discard_all(struct place *p, struct error *err)
 
 /* --- registering --- */
 
+uint64_t place_features(const struct place *p, uint64_t has)
+{
+	uint64_t want = UFFD_F_EVENT_REMOVE;
+
+	for (unsigned int i = 0; i < p->n; i++) {
+		if (p->blocks[i].kind == MSG_BLOCK_MEMFD)
+			want |= UFFD_F_MISSING_SHMEM;
+		else if (p->blocks[i].kind == MSG_BLOCK_HUGETLB)
+			want |= UFFD_F_MISSING_HUGETLBFS;
+	}
+	return want & has;
+}
+
 static int register_block(struct place *p, struct place_block *b, struct error *err)
 {
 	uint64_t can = 0;

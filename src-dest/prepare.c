@@ -293,10 +293,8 @@ static void step_prepare(struct incoming *inc)
  */
 static int try_uffd(struct incoming *inc, struct error *err)
 {
-	uint64_t want = inc->d->caps.features &
-			(UFFD_F_MISSING_SHMEM | UFFD_F_MISSING_HUGETLBFS | UFFD_F_EVENT_REMOVE);
-	uint64_t has;
-	int r = uffd_api(inc->place.uffd, want, &has, NULL);
+	uint64_t want = place_features(&inc->place, inc->d->caps.features);
+	int r = uffd_api(inc->place.uffd, want, NULL, NULL);
 
 	if (r)
 		return error_set(err, r, "userfaultfd",

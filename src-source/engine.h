@@ -102,6 +102,7 @@ struct engine_post;
  * @loop, @on_event, @arg: where events go
  * @options:	of the migration
  * @blocks, @nblocks: fixed
+ * @features:	UFFD_F_* that this host's kernel has; set before tracking begins
  * @stop_fd:	eventfd, readable once the threads have to end
  * @stats:	counters
  * @pass:	number in PAGES frames
@@ -121,6 +122,7 @@ struct engine {
 	struct mig_options options;
 	struct engine_block *blocks;
 	uint32_t nblocks;
+	uint64_t features;
 	int stop_fd;
 	struct engine_stats stats;
 	_Atomic uint32_t pass;

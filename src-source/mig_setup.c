@@ -214,6 +214,36 @@ static void on_uffd(void *arg, int ret, const struct error *err, int fd)
  * Rule 8: for asynchronous tracking the guest keeps a copy of the descriptor; for tracking by faults
  * the agent alone has it, so that its death lets the writers go.
  */
+static void on_trial(void *arg, int ret, const struct error *err, int fd)
+{
+	struct migration *m = arg;
+	const struct track_ops *ops;
+	struct error why = {0};
+	int r;
+
+	if (m->state != MIG_SETUP || m->stage != MIG_STAGE_TRACKING) {
+		if (fd >= 0)
+			close(fd);
+		return;
+	}
+	if (ret < 0) {
+		mig_event(m, MIG_EV_ERROR, err);
+		return;
+	}
+	ops = track_choose(&m->src->caps, m->engine, m->options.tracking, &why);
+	if (!ops)
+		close(fd);
+	if (!ops || track_check(ops, m->engine, fd, &why) < 0) {
+		mig_event(m, MIG_EV_ERROR, &why);
+		return;
+	}
+	r = guest_uffd(mig_conn(m), ops == &track_async, ops == &track_async ? 1 : 0, on_uffd, m);
+	if (r < 0)
+		mig_fail(m, "tracking-refused", "guest %s cannot be asked for a userfaultfd: %s",
+			 m->guest_name, strerror(-r));
+}
+
+/* A descriptor shakes hands once: what the guest's blocks allow is tried on one to throw away. */
 static void start_tracking(struct migration *m)
 {
 	const struct track_ops *ops = NULL;
@@ -232,7 +262,8 @@ static void start_tracking(struct migration *m)
 		return;
 	}
 	m->tracking = ops->name;
-	r = guest_uffd(mig_conn(m), ops == &track_async, ops == &track_async ? 1 : 0, on_uffd, m);
+	m->engine->features = m->src->caps.features;
+	r = guest_uffd(mig_conn(m), false, 0, on_trial, m);
 	if (r < 0)
 		mig_fail(m, "tracking-refused", "guest %s cannot be asked for a userfaultfd: %s",
 			 m->guest_name, strerror(-r));

@@ -36,22 +36,50 @@ const struct track_ops *track_choose(const struct uffd_caps *caps, const struct 
 	return NULL;
 }
 
-static int register_block(struct track *t, const struct guest_block *b, struct error *err)
+static int handshake(const struct track_ops *ops, const struct engine *e, int uffd,
+		     struct error *err)
+{
+	int r = uffd_api(uffd, ops->features & e->features, NULL, NULL);
+
+	if (r < 0)
+		error_set(err, r, "tracking-refused",
+			  "the guest's userfaultfd refuses the features of kind %s: %s", ops->name,
+			  strerror(-r));
+	return r;
+}
+
+/* Return: 1 if it is registered and of no use, 0 if it is registered, -errno if not; @err in both */
+static int register_block(int uffd, const struct guest_block *b, struct error *err)
 {
 	uint64_t can = 0;
-	int r = uffd_register(t->uffd, b->addr, b->length, UFFD_MODE_WP, &can);
+	int r = uffd_register(uffd, b->addr, b->length, UFFD_MODE_WP, &can);
 
 	if (r < 0)
 		return error_set(err, r, "tracking-refused",
 				 "block %s cannot be registered for write protection: %s%s",
 				 b->name, strerror(-r),
 				 r == -EBUSY ? " (another userfaultfd has it)" : "");
-	t->registered++;
-	if (!(can & UFFD_CAN_WRITEPROTECT))
-		return error_set(err, -EOPNOTSUPP, "tracking-refused",
-				 "the kernel cannot write-protect block %s (%s memory)", b->name,
-				 guest_block_kind_name(b->kind));
-	return 0;
+	if (can & UFFD_CAN_WRITEPROTECT)
+		return 0;
+	error_set(err, -EOPNOTSUPP, "tracking-refused",
+		  "the kernel cannot write-protect block %s (%s memory)", b->name,
+		  guest_block_kind_name(b->kind));
+	return 1;
+}
+
+int track_check(const struct track_ops *ops, const struct engine *e, int uffd, struct error *err)
+{
+	CLEANUP_CLOSE int fd = uffd;
+	int r = handshake(ops, e, fd, err);
+
+	for (uint32_t i = 0; !r && i < e->nblocks; i++) {
+		const struct guest_block *b = &e->blocks[i].mem.block;
+
+		r = register_block(fd, b, err);
+		if (r >= 0)
+			uffd_unregister(fd, b->addr, b->length);
+	}
+	return r > 0 ? -EOPNOTSUPP : r;
 }
 
 int track_start(struct track *t, const struct track_ops *ops, struct engine *e, int uffd,
@@ -60,13 +88,13 @@ int track_start(struct track *t, const struct track_ops *ops, struct engine *e, 
 	int r;
 
 	*t = (struct track){.ops = ops, .e = e, .uffd = uffd, .pagemap = -1};
-	r = uffd_api(uffd, ops->features, NULL, NULL);
-	if (r < 0)
-		error_set(err, r, "tracking-refused",
-			  "the guest's userfaultfd refuses the features of kind %s: %s", ops->name,
-			  strerror(-r));
-	for (uint32_t i = 0; !r && i < e->nblocks; i++)
-		r = register_block(t, &e->blocks[i].mem.block, err);
+	r = handshake(ops, e, uffd, err);
+	for (uint32_t i = 0; !r && i < e->nblocks; i++) {
+		r = register_block(uffd, &e->blocks[i].mem.block, err);
+		if (r >= 0)
+			t->registered++;
+		r = r > 0 ? -EOPNOTSUPP : r;
+	}
 	if (!r)
 		r = ops->start(t, err);
 	for (uint32_t i = 0; !r && i < e->nblocks; i++) {

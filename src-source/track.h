@@ -20,7 +20,7 @@ struct track;
 /**
  * struct track_ops - one kind
  * @name:	as in REST: "async", "faults"
- * @features:	UFFD_F_* that its descriptor is set up with
+ * @features:	UFFD_F_* that its descriptor is set up with, where the kernel has them
  * @start:	protect every block; undo all of it on failure (W3)
  * @collect:	add what was written to engine_block.pending, protecting it again; Return: 0 or -errno
  * @final:	the same with the guest paused, without protecting
@@ -65,7 +65,15 @@ const struct track_ops *track_choose(const struct uffd_caps *caps, const struct 
 				     enum mig_tracking wish, struct error *err);
 
 /**
- * track_start() - shake hands, register and protect every block (W2, W3)
+ * track_check() - can every block be tracked so? (W2) Nothing of the guest is changed by it
+ * @uffd:	fresh descriptor of the guest's process, thrown away here: it shakes hands only once
+ *
+ * Return: 0; -errno with @err naming the block and why
+ */
+int track_check(const struct track_ops *ops, const struct engine *e, int uffd, struct error *err);
+
+/**
+ * track_start() - shake hands, register and protect every block (W3)
  * @uffd:	fresh descriptor of the guest's process; taken over, also on failure
  *
  * Return: 0; -errno with @err naming the block, everything undone

@@ -6,12 +6,39 @@
 #include "track.h"
 #include "util/clock.h"
 
+/*
+ * Before kernel 6.4 protection passes over anonymous pages that are not there, and a first write to
+ * them would be no fault (W4). Reading from outside maps the kernel's page of zeros there, which can
+ * be protected and takes no memory.
+ */
+static int populate(const struct engine_block *b, struct error *err)
+{
+	uint64_t page = b->mem.block.page_size;
+	int r = 0;
+
+	for (uint64_t off = 0; !r && off < b->mem.block.length; off += page) {
+		uint8_t byte;
+
+		r = gmem_read(&b->mem, off, &byte, sizeof(byte));
+	}
+	return r < 0 ? error_set(err, r, "tracking-refused", "cannot populate block %s: %s",
+				 b->mem.block.name, strerror(-r))
+		     : 0;
+}
+
 static int faults_start(struct track *t, struct error *err)
 {
+	bool populate_first = !(t->e->features & UFFD_F_WP_UNPOPULATED);
+
 	for (uint32_t i = 0; i < t->e->nblocks; i++) {
 		const struct guest_block *b = &t->e->blocks[i].mem.block;
-		int r = uffd_writeprotect(t->uffd, b->addr, b->length, true);
+		int r = 0;
 
+		if (populate_first && b->kind == GUEST_BLOCK_ANON)
+			r = populate(&t->e->blocks[i], err);
+		if (r < 0)
+			return r;
+		r = uffd_writeprotect(t->uffd, b->addr, b->length, true);
 		if (r < 0)
 			return error_set(err, r, "tracking-refused",
 					 "cannot write-protect block %s: %s", b->name,

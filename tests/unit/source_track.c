@@ -1,0 +1,390 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Write tracking, both kinds, with real userfaultfds, of memory of this very process. */
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/pidfd.h>
+#include <unistd.h>
+
+#include "track.h"
+#include "util/log.h"
+
+static void quiet(void)
+{
+	log_setup("error");
+}
+
+TestSuite(source_track, .init = quiet, .timeout = 30);
+
+#define PAGE  4096ul
+#define PAGES 64ul
+#define BYTES (PAGES * PAGE)
+
+/**
+ * struct box - an engine with two blocks, "shared" and "private", and what tracks them
+ * @mem:	the blocks, as the guest sees them; nothing is in them
+ */
+struct box {
+	struct engine e;
+	struct engine_block blocks[2];
+	struct track t;
+	struct error err;
+	uint8_t *mem[2];
+};
+
+static void box_block(struct box *b, int i, const char *name, enum guest_block_kind kind, int fd)
+{
+	struct engine_block *eb = &b->blocks[i];
+
+	b->mem[i] = mmap(NULL, BYTES, PROT_READ | PROT_WRITE,
+			 fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED, fd, 0);
+	cr_assert(b->mem[i] != MAP_FAILED);
+	madvise(b->mem[i], BYTES, MADV_NOHUGEPAGE);
+	eb->mem = (struct gmem){.pid = getpid(), .pidfd = pidfd_open(getpid(), 0), .pagemap = -1};
+	eb->mem.block = (struct guest_block){.kind = kind,
+					     .length = BYTES,
+					     .page_size = PAGE,
+					     .addr = (uint64_t)b->mem[i],
+					     .fd = fd};
+	snprintf(eb->mem.block.name, sizeof(eb->mem.block.name), "%s", name);
+	eb->npages = PAGES;
+	cr_assert(!bitmap_init(&eb->pending, PAGES) && !bitmap_init(&eb->sent, PAGES) &&
+		  !bitmap_init(&eb->dirty, PAGES));
+}
+
+static void box_init(struct box *b)
+{
+	int fd = memfd_create("shared", MFD_CLOEXEC);
+	struct uffd_caps caps;
+
+	memset(b, 0, sizeof(*b));
+	if (uffd_probe(&caps, &b->err) < 0)
+		cr_skip_test("%s", b->err.msg);
+	cr_assert_eq(ftruncate(fd, BYTES), 0);
+	box_block(b, 0, "shared", GUEST_BLOCK_MEMFD, fd);
+	box_block(b, 1, "private", GUEST_BLOCK_ANON, -1);
+	b->e.blocks = b->blocks;
+	b->e.nblocks = 2;
+	b->e.features = caps.features;
+	b->t.uffd = b->t.pagemap = -1;
+}
+
+static int fresh(void)
+{
+	int fd = uffd_open(true, NULL);
+
+	cr_assert_geq(fd, 0);
+	return fd;
+}
+
+static void start(struct box *b, const struct track_ops *ops)
+{
+	cr_assert_eq(track_start(&b->t, ops, &b->e, fresh(), &b->err), 0, "%s", b->err.msg);
+}
+
+/* A second descriptor takes a block only if no other has it. */
+static bool is_free(const struct box *b, int i)
+{
+	int fd = fresh(), r;
+
+	cr_assert_eq(uffd_api(fd, 0, NULL, NULL), 0);
+	r = uffd_register(fd, (uint64_t)b->mem[i], BYTES, UFFD_MODE_MISSING, NULL);
+	close(fd);
+	cr_assert(r == 0 || r == -EBUSY, "%d", r);
+	return r == 0;
+}
+
+/* One page of block @i gets another owner until the descriptor that is returned is closed. */
+static int take(const struct box *b, int i)
+{
+	int fd = fresh();
+
+	cr_assert_eq(uffd_api(fd, 0, NULL, NULL), 0);
+	cr_assert_eq(uffd_register(fd, (uint64_t)b->mem[i] + PAGE, PAGE, UFFD_MODE_MISSING, NULL),
+		     0);
+	return fd;
+}
+
+static void *write_one(void *arg)
+{
+	*(volatile uint8_t *)arg = 1;
+	return NULL;
+}
+
+static int service_one(struct box *b)
+{
+	int r;
+
+	do
+		r = b->t.ops->service(&b->t, &b->err);
+	while (r == 0);
+	return r;
+}
+
+/* A thread writes, waits, and goes on once it was served. Return: what serving it said */
+static int write_served(struct box *b, uint8_t *at)
+{
+	pthread_t t;
+	int r;
+
+	pthread_create(&t, NULL, write_one, at);
+	r = service_one(b);
+	if (r > 0)
+		pthread_join(t, NULL);
+	else
+		pthread_detach(t);
+	return r;
+}
+
+/* --- choosing --- */
+
+Test(source_track, the_host_decides_which_kind)
+{
+	struct uffd_caps caps = {.tracking = UFFD_TRACK_ASYNC | UFFD_TRACK_FAULTS,
+				 .tracking_anon = UFFD_TRACK_FAULTS};
+	struct box b;
+
+	box_init(&b);
+	cr_assert_eq(track_choose(&caps, &b.e, MIG_TRACKING_AUTO, &b.err), &track_faults,
+		     "private memory allows less");
+	b.e.nblocks = 1;
+	cr_assert_eq(track_choose(&caps, &b.e, MIG_TRACKING_AUTO, &b.err), &track_async);
+	cr_assert_eq(track_choose(&caps, &b.e, MIG_TRACKING_FAULTS, &b.err), &track_faults);
+	caps.tracking = UFFD_TRACK_FAULTS;
+	cr_assert_null(track_choose(&caps, &b.e, MIG_TRACKING_ASYNC, &b.err));
+	cr_assert_str_eq(b.err.code, "tracking-not-supported");
+}
+
+/* --- before the start --- */
+
+Test(source_track, a_check_leaves_nothing_behind)
+{
+	struct box b;
+	int fd;
+
+	box_init(&b);
+	fd = fresh();
+	cr_assert_eq(track_check(&track_faults, &b.e, fd, &b.err), 0, "%s", b.err.msg);
+	cr_assert_eq(fcntl(fd, F_GETFD), -1, "thrown away");
+	cr_assert(is_free(&b, 0) && is_free(&b, 1));
+	b.mem[0][0] = b.mem[1][0] = 1;
+}
+
+Test(source_track, a_check_names_the_block_that_cannot_be)
+{
+	struct box b;
+	int other, fd;
+
+	box_init(&b);
+	other = take(&b, 1);
+	fd = fresh();
+	cr_assert_eq(track_check(&track_async, &b.e, fd, &b.err), -EBUSY);
+	cr_assert(strstr(b.err.msg, "block private"), "%s", b.err.msg);
+	cr_assert_eq(fcntl(fd, F_GETFD), -1);
+	cr_assert(is_free(&b, 0));
+	close(other);
+}
+
+/* --- start and stop --- */
+
+Test(source_track, a_start_that_fails_undoes_what_was_done)
+{
+	struct box b;
+	int other;
+
+	box_init(&b);
+	other = take(&b, 1);
+	cr_assert_eq(track_start(&b.t, &track_faults, &b.e, fresh(), &b.err), -EBUSY);
+	cr_assert(strstr(b.err.msg, "block private"), "%s", b.err.msg);
+	cr_assert(is_free(&b, 0));
+	cr_assert_eq(b.t.uffd, -1);
+	b.mem[0][0] = 1; /* would wait for ever */
+	close(other);
+}
+
+static int protect_half(struct track *t, struct error *err)
+{
+	const struct guest_block *g = &t->e->blocks[0].mem.block;
+
+	cr_assert_eq(uffd_writeprotect(t->uffd, g->addr, g->length, true), 0);
+	return error_set(err, -EIO, "tracking-refused", "cannot write-protect the other block");
+}
+
+Test(source_track, a_half_done_block_is_undone_too)
+{
+	struct track_ops half = track_faults;
+	struct box b;
+
+	box_init(&b);
+	half.start = protect_half;
+	cr_assert_eq(track_start(&b.t, &half, &b.e, fresh(), &b.err), -EIO);
+	cr_assert(is_free(&b, 0) && is_free(&b, 1), "registered and not protected");
+	b.mem[0][0] = b.mem[1][0] = 1;
+	track_stop(&b.t);
+}
+
+static void stops(const struct track_ops *ops)
+{
+	struct box b;
+
+	box_init(&b);
+	start(&b, ops);
+	cr_assert(!is_free(&b, 0) && !is_free(&b, 1));
+	track_stop(&b.t);
+	cr_assert(is_free(&b, 0) && is_free(&b, 1));
+	cr_assert_eq(b.t.uffd, -1);
+	cr_assert_eq(b.t.pagemap, -1);
+	b.mem[0][PAGE] = b.mem[1][PAGE] = 1;
+	track_stop(&b.t);
+}
+
+Test(source_track, stops_async)
+{
+	stops(&track_async);
+}
+
+Test(source_track, stops_faults)
+{
+	stops(&track_faults);
+}
+
+/* Closing the descriptor would do the same, were the guest not to hold a copy. */
+Test(source_track, stopping_does_not_depend_on_the_last_descriptor)
+{
+	struct box b;
+	int copy;
+
+	box_init(&b);
+	start(&b, &track_async);
+	copy = dup(b.t.uffd);
+	track_stop(&b.t);
+	cr_assert(is_free(&b, 0) && is_free(&b, 1));
+	close(copy);
+}
+
+/* Each block, with page size, address and length, at the start and at the end. */
+Test(source_track, starts_and_stops_are_traced)
+{
+	char log[4096] = "", want[200];
+	int fd = memfd_create("log", MFD_CLOEXEC), out = dup(2);
+	struct box b;
+
+	box_init(&b);
+	dup2(fd, 2);
+	log_setup("debug");
+	start(&b, &track_async);
+	track_stop(&b.t);
+	dup2(out, 2);
+	cr_assert_gt(pread(fd, log, sizeof(log) - 1, 0), 0);
+	for (int i = 0; i < 4; i++) {
+		snprintf(want, sizeof(want),
+			 "trace: %s: block %s page size 4096 address 0x%lx length %lu",
+			 i < 2 ? "block_start" : "block_stop", b.blocks[i % 2].mem.block.name,
+			 (unsigned long)b.mem[i % 2], BYTES);
+		cr_assert(strstr(log, want), "%s is not in\n%s", want, log);
+	}
+}
+
+/* --- what is seen --- */
+
+/* Pages that nobody has touched, the first and the last of each block. */
+Test(source_track, unpopulated_pages_async)
+{
+	struct box b;
+
+	box_init(&b);
+	start(&b, &track_async);
+	for (int i = 0; i < 2; i++)
+		b.mem[i][0] = b.mem[i][BYTES - 1] = 1;
+	cr_assert_eq(b.t.ops->collect(&b.t, &b.err), 0, "%s", b.err.msg);
+	for (int i = 0; i < 2; i++) {
+		cr_assert(bitmap_test(&b.blocks[i].pending, 0));
+		cr_assert(bitmap_test(&b.blocks[i].pending, PAGES - 1));
+		cr_assert_eq(bitmap_count(&b.blocks[i].pending), 2);
+	}
+	track_stop(&b.t);
+}
+
+static void unpopulated_faults(uint64_t without)
+{
+	struct box b;
+
+	box_init(&b);
+	b.e.features &= ~without;
+	start(&b, &track_faults);
+	for (int i = 0; i < 2; i++) {
+		cr_assert_eq(write_served(&b, b.mem[i]), 1, "%s", b.err.msg);
+		cr_assert_eq(write_served(&b, b.mem[i] + BYTES - 1), 1, "%s", b.err.msg);
+		cr_assert(bitmap_test(&b.blocks[i].dirty, 0));
+		cr_assert(bitmap_test(&b.blocks[i].dirty, PAGES - 1));
+		cr_assert_eq(bitmap_count(&b.blocks[i].dirty), 2);
+		b.mem[i][0] = 2; /* a second write does not wait */
+	}
+	track_stop(&b.t);
+}
+
+Test(source_track, unpopulated_pages_faults)
+{
+	unpopulated_faults(0);
+}
+
+/* As on kernels before 6.4. */
+Test(source_track, unpopulated_pages_where_the_kernel_passes_over_them)
+{
+	unpopulated_faults(UFFD_F_WP_UNPOPULATED);
+}
+
+/* What was written is sent again, protected again, and the next write is seen again. */
+Test(source_track, faults_round_by_round)
+{
+	struct engine_block *eb;
+	struct box b;
+
+	box_init(&b);
+	eb = &b.blocks[1];
+	start(&b, &track_faults);
+	for (int round = 0; round < 3; round++) {
+		cr_assert_eq(write_served(&b, b.mem[1] + 5 * PAGE), 1);
+		cr_assert_eq(b.t.ops->collect(&b.t, &b.err), 0);
+		cr_assert_eq(bitmap_count(&eb->pending), 1);
+		cr_assert(bitmap_test_and_clear(&eb->pending, 5));
+		cr_assert_eq(bitmap_count(&eb->dirty), 0);
+		cr_assert_eq(b.t.ops->protect(&b.t, eb, 5 * PAGE, PAGE, &b.err), 0);
+	}
+	track_stop(&b.t);
+}
+
+Test(source_track, a_fault_outside_of_every_block_ends_the_tracking)
+{
+	struct box b;
+
+	box_init(&b);
+	start(&b, &track_faults);
+	b.blocks[1].mem.block.length -= PAGE;
+	cr_assert_eq(write_served(&b, b.mem[1] + BYTES - PAGE), -EFAULT);
+	cr_assert_str_eq(b.err.code, "fault-outside");
+	b.blocks[1].mem.block.length += PAGE;
+	track_stop(&b.t);
+	cr_assert(is_free(&b, 1));
+}
+
+Test(source_track, stalls_are_counted)
+{
+	uint32_t octaves[40], n = 0;
+	struct box b;
+
+	box_init(&b);
+	start(&b, &track_faults);
+	for (uint64_t i = 0; i < 8; i++)
+		cr_assert_eq(write_served(&b, b.mem[0] + i * PAGE), 1);
+	hist_octaves(&b.e.stats.stall, octaves, 40);
+	for (int i = 0; i < 40; i++)
+		n += octaves[i];
+	cr_assert_eq(n, 8);
+	cr_assert_gt(b.e.stats.stall.max_us, 0, "an ioctl takes its time");
+	track_stop(&b.t);
+}

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* decant-dest: the daemon (serve), and the operator's commands. */
+#include <malloc.h>
 #include <string.h>
 #include "cli/cli.h"
 #include "cli_dest.h"
@@ -19,5 +20,10 @@ int main(int argc, char **argv)
 	if (log_setup(NULL))
 		return cli_error(CLI_USAGE, "serve",
 				 "DECANT_LOG is none of debug, info, notice, warning, error");
+	/*
+	 * Large buffers come and go with each migration, small records of it stay: kept apart, or the
+	 * heap would grow around the records. (glibc would raise the threshold by itself.)
+	 */
+	mallopt(M_MMAP_THRESHOLD, 128 << 10);
 	return dest_serve(config);
 }

@@ -4,6 +4,8 @@
 #include <errno.h>
 #include <event2/buffer.h>
 #include <linux/sockios.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
@@ -305,12 +307,21 @@ void conn_on_deadline(evutil_socket_t fd, short what, void *arg)
 	conn_leave(c);
 }
 
+static bool is_reset(int fd)
+{
+	struct tcp_info info;
+	socklen_t len = sizeof(info);
+
+	return !getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) && info.tcpi_state == TCP_CLOSE;
+}
+
 /* All was handed to the kernel; when the peer's has taken it over, closing can lose nothing. */
 static void linger(struct conn *c)
 {
-	int unacked = 0;
+	int fd = tls_chan_fd(c->chan), unacked = 0;
 
-	if (!conn_queued(c) && (ioctl(tls_chan_fd(c->chan), SIOCOUTQ, &unacked) || !unacked))
+	/* What a peer that has reset the connection did not take it never will. */
+	if (is_reset(fd) || (!conn_queued(c) && (ioctl(fd, SIOCOUTQ, &unacked) || !unacked)))
 		conn_free(c);
 	else
 		conn_after(c->tick, LINGER_TICK);

@@ -8,6 +8,7 @@
 #include "adopt.h"
 #include "api.h"
 #include "cli/cli.h"
+#include "conn.h"
 #include "incoming.h"
 #include "listen.h"
 #include "resident.h"
@@ -18,6 +19,8 @@
 
 /* For the guests that are to be ended, and for the last words to sources. */
 #define END_US 5000000
+/* A host acknowledges within 200 ms, also when it has nothing to say. */
+#define LAST_WORDS_US 250000
 
 /* --- certificates --- */
 
@@ -117,6 +120,20 @@ static bool waits_for(const struct incoming *inc)
 	return incoming_state(inc) == INC_END;
 }
 
+void dest_close(struct dest *d, struct conn *c)
+{
+	d->said_us = clock_us();
+	conn_close_when_sent(c);
+}
+
+/* Time for what is still to be written to sources, and to be acknowledged by their hosts. */
+static uint64_t last_words_us(const struct dest *d)
+{
+	uint64_t since = clock_us() - d->said_us;
+
+	return d->said_us && since < LAST_WORDS_US ? LAST_WORDS_US - since : 1;
+}
+
 void dest_maybe_ended(struct dest *d)
 {
 	if (!d->ending)
@@ -126,8 +143,7 @@ void dest_maybe_ended(struct dest *d)
 			return;
 	if (d->end_timer)
 		event_free(d->end_timer);
-	/* Time for what is still to be written to sources. */
-	d->end_timer = loop_timer(d->loop, 20000, end_now, d);
+	d->end_timer = loop_timer(d->loop, last_words_us(d), end_now, d);
 }
 
 void dest_end(struct dest *d)

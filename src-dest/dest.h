@@ -15,6 +15,7 @@
 #include "util/loop.h"
 
 struct adopted;
+struct conn;
 struct incoming;
 struct listener;
 struct resident;
@@ -32,6 +33,7 @@ struct dest_reap {
 /**
  * struct dest - all of decant-dest; loop thread only
  * @loop:	the one loop
+  * @said_us:	clock_us() when a connection was last left to write its last words; 0 for never
  * @conf:	of the configuration file
  * @tls:	for new connections; replaced on SIGHUP
  * @caps:	what this host's kernel can do, if @caps_ret is 0
@@ -52,6 +54,7 @@ struct dest_reap {
  */
 struct dest {
 	struct loop *loop;
+	uint64_t said_us;
 	struct conf_dest conf;
 	struct tls_ctx *tls;
 	struct uffd_caps caps;
@@ -85,6 +88,8 @@ void dest_end(struct dest *d);
 /** dest_maybe_ended() - to be called when an incoming is gone: stops the loop once nothing is left to
  * wait for */
 void dest_maybe_ended(struct dest *d);
+/** dest_close() - conn_close_when_sent(), and remember that it is under way */
+void dest_close(struct dest *d, struct conn *c);
 /** dest_reap() - take over a process that nobody watches any more */
 void dest_reap(struct dest *d, struct launch *launch);
 

@@ -95,7 +95,7 @@ void incoming_send_simple(struct incoming *inc, enum msg_type type)
 void incoming_close_control(struct incoming *inc)
 {
 	if (inc->control)
-		conn_close_when_sent(steal_ptr(&inc->control));
+		dest_close(inc->d, steal_ptr(&inc->control));
 }
 
 void incoming_pause(struct incoming *inc, bool paused)

@@ -89,7 +89,7 @@ static void peer_refuse(struct peer *p, const struct error *why)
 	log_notice("connection from %s (%s) refused: %s", tls_chan_peer(conn_chan(p->conn)),
 		   tls_chan_identity(conn_chan(p->conn)), why->msg);
 	conn_send_error(p->conn, MSG_ERROR, why);
-	conn_close_when_sent(p->conn);
+	dest_close(p->l->d, p->conn);
 	peer_gone(p);
 }
 
@@ -197,7 +197,7 @@ static void on_query(struct peer *p, uint64_t generation)
 		conn_send(p->conn, m);
 		free(m);
 	}
-	conn_close_when_sent(p->conn);
+	dest_close(p->l->d, p->conn);
 	peer_gone(p);
 }
 

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include "incoming_priv.h"
+#include "rest/rest_client.h"
 #include "util/cleanup.h"
 #include "util/clock.h"
 #include "util/fdio.h"
@@ -19,6 +20,7 @@
 static void incoming_free(struct incoming *inc)
 {
 	conn_free(inc->control);
+	rest_call_cancel(inc->ask);
 	tls_chan_free(inc->urgent);
 	guest_free(inc->guest);
 	launch_free(inc->launch);

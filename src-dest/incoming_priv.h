@@ -71,6 +71,8 @@ struct inc_load {
  * @blocks, @nblocks: BLOCKs as they came
  * @total:	bytes of all of them
  * @guest_token: with which the guest attaches itself
+  * @launcher:	of the configuration, from the admission on
+ * @ask:	decant-source is asked whether the guest lives here
  * @launch:	its process, as far as we started it and it has not ended
  * @log_path:	where its output goes
  * @guest:	NULL before it attached itself and while it is disconnected
@@ -118,6 +120,8 @@ struct incoming {
 	unsigned int nblocks;
 	uint64_t total;
 	uint8_t guest_token[GUEST_TOKEN_LEN];
+	const struct conf_launcher *launcher;
+	struct rest_call *ask;
 	struct launch *launch;
 	char *log_path;
 	struct guest *guest;
@@ -181,6 +185,8 @@ void incoming_remove(struct incoming *inc);
 /* prepare.c: the stages of advise */
 
 void prepare_begin(struct incoming *inc);
+/** prepare_admitted() - nothing speaks against the guest: launch it */
+void prepare_admitted(struct incoming *inc);
 /** prepare_attached() - the launched guest is there. Return: 0, or -errno with @err filled */
 int prepare_attached(struct incoming *inc, struct guest *g, struct error *err);
 /** prepare_guest_watch() - be told of the guest's loss */
@@ -193,6 +199,11 @@ int admit_check(const struct incoming *inc, const struct conf_launcher **ret, st
  * block i. Return: 0, or -errno with @err naming the block and what differs */
 int admit_blocks(const struct incoming *inc, const struct guest *g, uint16_t *ret_index,
 		 struct error *err);
+
+/* admit_source.c */
+/** admit_ask_source() - ask whether the guest lives here already; goes on with prepare_admitted(), or
+ * fails the incoming. Return: 0, or -errno with @err filled if it cannot be asked at all */
+int admit_ask_source(struct incoming *inc, struct error *err);
 
 /* handover.c: messages from INTENT to COMPLETE; each Return: 0, or -errno with @err filled */
 

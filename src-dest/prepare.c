@@ -129,19 +129,11 @@ static void on_attach_timeout(void *arg)
 		       inc->setup->name, INCOMING_ATTACH_US / 1000000, inc->log_path);
 }
 
-void prepare_begin(struct incoming *inc)
+void prepare_admitted(struct incoming *inc)
 {
-	const struct conf_launcher *l;
 	struct error err = {0};
-	int r;
 
-	conn_set_timeout(inc->control, 0);
-	r = admit_check(inc, &l, &err);
-	if (!r)
-		r = begin_record(inc, &err);
-	if (!r)
-		r = launch(inc, l, &err);
-	if (r) {
+	if (launch(inc, inc->launcher, &err)) {
 		fail(inc, &err);
 		return;
 	}
@@ -149,6 +141,23 @@ void prepare_begin(struct incoming *inc)
 		 inc->setup->name, inc->nblocks, inc->total, (int)launch_pid(inc->launch));
 	inc->stage = STAGE_ATTACH;
 	incoming_timer(inc, INCOMING_ATTACH_US, on_attach_timeout);
+}
+
+void prepare_begin(struct incoming *inc)
+{
+	struct error err = {0};
+	int r;
+
+	conn_set_timeout(inc->control, 0);
+	r = admit_check(inc, &inc->launcher, &err);
+	if (!r)
+		r = begin_record(inc, &err);
+	if (!r && inc->d->conf.source_api)
+		r = admit_ask_source(inc, &err);
+	if (r)
+		fail(inc, &err);
+	else if (!inc->d->conf.source_api)
+		prepare_admitted(inc);
 }
 
 /* --- the guest --- */

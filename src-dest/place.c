@@ -4,10 +4,10 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <xxhash.h>
 #include "uffd/uffd.h"
 #include "util/cleanup.h"
 #include "util/clock.h"
+#include "util/digest.h"
 #include "util/log.h"
 #include "util/trace.h"
 
@@ -384,7 +384,7 @@ int place_pages(struct place *p, const struct place_io *io, const struct msg_pag
 	r = place_check(p, m, p->blocks[m->block].page_size, err);
 	if (r)
 		return r;
-	if (m->kind == MSG_PAGES_RAW && XXH3_64bits(data, m->length) != m->digest) {
+	if (m->kind == MSG_PAGES_RAW && digest_xxh3(data, m->length) != m->digest) {
 		r = place_forget(p, m, err);
 		return r ? r : 1;
 	}

@@ -4,8 +4,8 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <xxhash.h>
 #include "place_priv.h"
+#include "util/digest.h"
 
 void place_huge_free(struct place_huge *h)
 {
@@ -66,7 +66,7 @@ int place_huge_part(struct place *p, const struct place_io *io, struct place_hug
 	struct msg_pages page = *m;
 	int r = 0;
 
-	if (XXH3_64bits(h->buf + h->have, m->length) != m->digest)
+	if (digest_xxh3(h->buf + h->have, m->length) != m->digest)
 		h->bad = true;
 	h->have += m->length;
 	if (h->have < b->page_size)

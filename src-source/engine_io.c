@@ -2,9 +2,9 @@
 /* From guest memory to PAGES frames. */
 #include <errno.h>
 #include <string.h>
-#include <xxhash.h>
 
 #include "engine.h"
+#include "util/digest.h"
 #include "util/zero.h"
 
 static int write_frame(struct engine *e, struct tls_chan *chan, const struct msg_pages *pages,
@@ -45,7 +45,7 @@ static int send_data(struct engine *e, struct tls_chan *chan, uint8_t *frame, ui
 			      .offset = offset,
 			      .length = length,
 			      .pass = pass,
-			      .digest = XXH3_64bits(frame + MSG_PAGES_FIXED, length)};
+			      .digest = digest_xxh3(frame + MSG_PAGES_FIXED, length)};
 
 	atomic_fetch_add_explicit(&e->stats.sent_bytes, length, memory_order_relaxed);
 	return write_frame(e, chan, &p, frame, length, err);

@@ -20,7 +20,7 @@ static void channel_totals(const struct migration *m, struct migration_totals *t
 	t->nchannels = 0;
 	t->wire_bytes = 0;
 	if (m->control)
-		add_channel(t, "control", channel_sent_bytes(conn_chan(m->control)));
+		add_channel(t, "control", tls_chan_sent_bytes(conn_chan(m->control)));
 	if (e->urgent)
 		add_channel(t, "urgent", urgent_wire_bytes(e->urgent));
 	for (uint32_t i = 0; i < e->nsenders; i++)

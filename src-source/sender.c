@@ -2,27 +2,14 @@
 #include "sender.h"
 
 #include <errno.h>
-#include <linux/tcp.h>
-#include <netinet/in.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 
 #include "frame.h"
 #include "scan.h"
 #include "util/cleanup.h"
 #include "util/trace.h"
-
-uint64_t channel_sent_bytes(const struct tls_chan *chan)
-{
-	struct tcp_info ti = {0};
-	socklen_t len = sizeof(ti);
-
-	if (getsockopt(tls_chan_fd(chan), IPPROTO_TCP, TCP_INFO, &ti, &len) < 0)
-		return 0;
-	return ti.tcpi_bytes_sent;
-}
 
 uint64_t sender_wire_bytes(const struct sender *s)
 {
@@ -118,7 +105,7 @@ static int serve(struct sender *s, struct frame_reader *in, struct error *err)
 		if (runq_pop(&s->queue, &run)) {
 			scan_kick(s->e->scan);
 			r = send_run(s, &run, err);
-			atomic_store(&s->wire_bytes, channel_sent_bytes(s->chan));
+			atomic_store(&s->wire_bytes, tls_chan_sent_bytes(s->chan));
 		} else {
 			r = idle(s);
 		}
@@ -140,7 +127,7 @@ static void *thread_main(void *arg)
 	if (!r)
 		r = serve(s, &in, &err);
 	/* What the kernel still had in its buffer after the last run has been sent by now. */
-	atomic_store(&s->wire_bytes, channel_sent_bytes(s->chan));
+	atomic_store(&s->wire_bytes, tls_chan_sent_bytes(s->chan));
 	if (r < 0 && r != -ECANCELED) {
 		error_set(&err, r, "channel-lost", "bulk channel %u: %s", s->index, strerror(-r));
 		engine_fail(s->e, !strcmp(err.code, "guest-memory") ? ENGINE_FAILED : ENGINE_LOST,

@@ -39,7 +39,5 @@ void sender_join(struct sender *s);
 void sender_free(struct sender *s);
 /** sender_wire_bytes() - Return: bytes that the socket has sent, as the kernel counts them */
 uint64_t sender_wire_bytes(const struct sender *s);
-/** channel_sent_bytes() - Return: payload bytes that TCP has sent on a connection */
-uint64_t channel_sent_bytes(const struct tls_chan *chan);
 
 #endif

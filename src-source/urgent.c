@@ -103,7 +103,7 @@ static int idle(struct urgent *u, short events)
 		{.fd = u->e->stop_fd, .events = POLLIN},
 	};
 
-	atomic_store(&u->wire_bytes, channel_sent_bytes(u->chan));
+	atomic_store(&u->wire_bytes, tls_chan_sent_bytes(u->chan));
 	if (poll(p, ARRAY_SIZE(p), -1) < 0 && errno != EINTR)
 		return -errno;
 	return p[1].revents ? -ECANCELED : 0;
@@ -138,7 +138,7 @@ static void *thread_main(void *arg)
 	r = frame_reader_init(&in, MSG_CHANNEL_URGENT, false);
 	if (!r)
 		r = serve(u, &in, &err);
-	atomic_store(&u->wire_bytes, channel_sent_bytes(u->chan));
+	atomic_store(&u->wire_bytes, tls_chan_sent_bytes(u->chan));
 	if (r < 0 && r != -ECANCELED) {
 		error_set(&err, r, "channel-lost", "urgent channel: %s", strerror(-r));
 		engine_fail(u->e, !strcmp(err.code, "guest-memory") ? ENGINE_FAILED : ENGINE_LOST,

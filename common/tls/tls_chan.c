@@ -407,6 +407,11 @@ int tls_chan_fd(const struct tls_chan *c)
 	return c->wire.fd;
 }
 
+uint64_t tls_chan_sent_bytes(const struct tls_chan *c)
+{
+	return c->wire.sent;
+}
+
 short tls_chan_events(const struct tls_chan *c)
 {
 	return c->events;

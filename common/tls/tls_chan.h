@@ -148,6 +148,9 @@ int tls_write_full(struct tls_chan *c, const void *buf, size_t n, int stop_fd, u
 /** tls_chan_fd() - Return: the socket, to poll; it stays the connection's */
 int tls_chan_fd(const struct tls_chan *c);
 
+/** tls_chan_sent_bytes() - Return: bytes that were given to the socket: TLS included, TCP not */
+uint64_t tls_chan_sent_bytes(const struct tls_chan *c);
+
 /** tls_chan_events() - Return: POLLIN or POLLOUT, what the last -EAGAIN waits for */
 short tls_chan_events(const struct tls_chan *c);
 

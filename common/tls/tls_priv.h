@@ -46,6 +46,7 @@ struct tls_ctx {
  * @budget:	receives left to the present call
  * @heard:	something was received
  * @plain:	and it was not the beginning of a TLS record
+ * @sent:	bytes that the socket has taken
  * @first, @nfirst:	what it was, for the message
  */
 struct tls_wire {
@@ -55,6 +56,7 @@ struct tls_wire {
 	int budget;
 	bool heard;
 	bool plain;
+	uint64_t sent;
 	unsigned char first[TLS_WIRE_FIRST];
 	size_t nfirst;
 };

@@ -70,8 +70,10 @@ static int wire_write(BIO *bio, const char *buf, int n)
 	ssize_t r = send(w->fd, buf, (size_t)n, MSG_NOSIGNAL);
 
 	BIO_clear_retry_flags(bio);
-	if (r >= 0)
+	if (r >= 0) {
+		w->sent += (uint64_t)r;
 		return (int)r;
+	}
 	if (errno == EAGAIN || errno == EINTR)
 		BIO_set_retry_write(bio);
 	else

@@ -171,22 +171,16 @@ void engine_set_bandwidth(struct engine *e, uint64_t rate)
 	bucket_init(&e->bucket, rate, clock_us());
 }
 
-static uint64_t throttle_us(struct engine *e, uint64_t bytes)
+void engine_account(struct engine *e, uint64_t bytes)
 {
 	LOCK_SCOPE(&e->bucket_lock);
-	return bucket_take(&e->bucket, bytes, clock_us());
+	bucket_take(&e->bucket, bytes, clock_us());
 }
 
-int engine_throttle(struct engine *e, uint64_t bytes)
+uint64_t engine_debt_us(struct engine *e)
 {
-	struct pollfd p = {.fd = e->stop_fd, .events = POLLIN};
-	uint64_t us = throttle_us(e, bytes);
-	struct timespec ts = {.tv_sec = (time_t)(us / 1000000),
-			      .tv_nsec = (long)(us % 1000000) * 1000};
-
-	if (us == 0)
-		return 0;
-	return ppoll(&p, 1, &ts, NULL) > 0 ? -ECANCELED : 0;
+	LOCK_SCOPE(&e->bucket_lock);
+	return bucket_take(&e->bucket, 0, clock_us());
 }
 
 uint64_t engine_pending_bytes(const struct engine *e)

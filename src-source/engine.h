@@ -156,8 +156,10 @@ void engine_free(struct engine *e);
 
 /** engine_set_bandwidth() - bytes per second of all bulk channels, 0 for no limit; any thread */
 void engine_set_bandwidth(struct engine *e, uint64_t rate);
-/** engine_throttle() - account for @bytes and wait for the bandwidth limit. Return: 0 or -ECANCELED */
-int engine_throttle(struct engine *e, uint64_t bytes);
+/** engine_account() - @bytes are about to be sent on bulk channels; any thread */
+void engine_account(struct engine *e, uint64_t bytes);
+/** engine_debt_us() - Return: microseconds until more may be sent, 0 for at once; any thread */
+uint64_t engine_debt_us(struct engine *e);
 
 /** engine_post() - any thread: have the loop call on_event */
 void engine_post(struct engine *e, enum engine_event ev, const struct error *err);

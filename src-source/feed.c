@@ -60,6 +60,7 @@ static void serve_requests(struct scan *s)
 			/* Nobody else claims while there is no urgent thread. */
 			bitmap_clear(&b->pending, first);
 			bitmap_set(&b->sent, first);
+			engine_account(s->e, page);
 		}
 		if (q.length > page) {
 			q.offset += page;
@@ -69,16 +70,19 @@ static void serve_requests(struct scan *s)
 	}
 }
 
-int feed_wait(struct scan *s, struct error *err)
+/* @us: at most, UINT64_MAX for no limit */
+static int wait_for(struct scan *s, uint64_t us, struct error *err)
 {
 	struct pollfd p[] = {
 		{.fd = s->kick_fd, .events = POLLIN},
 		{.fd = s->e->stop_fd, .events = POLLIN},
 		{.fd = s->ops == &track_faults ? s->track.uffd : -1, .events = POLLIN},
 	};
+	struct timespec ts = {.tv_sec = (time_t)(us / 1000000),
+			      .tv_nsec = (long)(us % 1000000) * 1000};
 	eventfd_t dummy;
 
-	if (poll(p, ARRAY_SIZE(p), -1) < 0 && errno != EINTR)
+	if (ppoll(p, ARRAY_SIZE(p), us == UINT64_MAX ? NULL : &ts, NULL) < 0 && errno != EINTR)
 		return error_set(err, -errno, NULL, "poll: %s", strerror(errno));
 	if (p[1].revents)
 		return -ECANCELED;
@@ -86,6 +90,11 @@ int feed_wait(struct scan *s, struct error *err)
 		eventfd_read(s->kick_fd, &dummy);
 	serve_requests(s);
 	return service_faults(s, err);
+}
+
+int feed_wait(struct scan *s, struct error *err)
+{
+	return wait_for(s, UINT64_MAX, err);
 }
 
 static int step(struct scan *s, struct error *err)
@@ -191,9 +200,39 @@ static int feed_one(struct scan *s, struct sender *to, uint32_t block, uint64_t 
 	if (r < 0)
 		return r;
 	bitmap_set_range(&b->sent, first, n);
+	engine_account(s->e, run.length);
 	runq_push(&to->queue,
 		  &run); /* room is certain: nobody else pushes behind the queue's end */
 	return 0;
+}
+
+static bool any_pending(const struct scan *s)
+{
+	const struct engine *e = s->e;
+
+	for (uint32_t i = 0; i < e->nblocks; i++) {
+		const struct engine_block *b = &e->blocks[(s->cursor_block + i) % e->nblocks];
+
+		if (bitmap_next_set(&b->pending, i ? 0 : s->cursor_page) < b->npages)
+			return true;
+	}
+	return bitmap_next_set(&e->blocks[s->cursor_block].pending, 0) <
+	       e->blocks[s->cursor_block].npages;
+}
+
+/*
+ * The bandwidth limit is waited for before a run is claimed: whoever asks for a page that is claimed
+ * waits for all that stands before it. Return: 1 after waiting, 0, or as feed_wait()
+ */
+static int throttle(struct scan *s, struct error *err)
+{
+	uint64_t us = engine_debt_us(s->e);
+	int r;
+
+	if (!us || !any_pending(s))
+		return 0;
+	r = wait_for(s, us, err);
+	return r < 0 ? r : 1;
 }
 
 int feed_pending(struct scan *s, bool break_early, struct error *err)
@@ -208,7 +247,11 @@ int feed_pending(struct scan *s, bool break_early, struct error *err)
 	for (;;) {
 		if (break_early && atomic_load(&s->switch_now))
 			return 0;
-		r = wait_room(s, &to, err);
+		r = throttle(s, err);
+		if (r > 0)
+			continue;
+		if (!r)
+			r = wait_room(s, &to, err);
 		if (r < 0)
 			return r;
 		follow_hint(s);

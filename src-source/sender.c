@@ -31,8 +31,6 @@ static int send_barrier(struct sender *s, const struct run *run, struct error *e
 
 static int send_run(struct sender *s, const struct run *run, struct error *err)
 {
-	int r;
-
 	switch (run->kind) {
 	case RUN_BARRIER:
 		return send_barrier(s, run, err);
@@ -42,9 +40,6 @@ static int send_run(struct sender *s, const struct run *run, struct error *err)
 	case RUN_READ:
 		break;
 	}
-	r = engine_throttle(s->e, run->length);
-	if (r < 0)
-		return r;
 	return engine_send_run(s->e, s->chan, s->buf, run->pass, run->block, run->offset,
 			       run->length, err);
 }

@@ -301,6 +301,9 @@ static bool read_urgent(struct fault *f)
 			trouble(f, FAULT_BROKEN, &err);
 			return false;
 		}
+		/* poll(2) tells at the next step; asking the socket in vain costs each page a call. */
+		if (!tls_pending(f->urgent))
+			return false;
 	}
 	return true;
 }

@@ -117,10 +117,14 @@ static int serve(struct urgent *u, struct frame_reader *in, struct error *err)
 
 	do {
 		r = frame_reader_next(in, u->chan, &m, &payload, err);
-		if (!r)
+		if (!r) {
 			r = handle(u, m, err);
-		else if (r == -EAGAIN)
+			/* Not to ask the socket in vain while the next fault is awaited. */
+			if (!r && !tls_pending(u->chan))
+				r = idle(u, POLLIN);
+		} else if (r == -EAGAIN) {
 			r = idle(u, in->events);
+		}
 	} while (!r);
 	return r;
 }

@@ -33,8 +33,9 @@ void bench_pause(struct bench *b)
 				mover_move(g, modes[m], OPTIONS, &job);
 				if (i)
 					report_value(series[w][m], job.downtime_ms);
-				bench_say("  %s, %s: %.1f ms%s", modes[m], w ? "writes" : "idle",
-					  job.downtime_ms, i ? "" : " (warming up)");
+				bench_say("  %s, %s: %.1f ms after %u passes%s", modes[m],
+					  w ? "writes" : "idle", job.downtime_ms, job.passes,
+					  i ? "" : " (warming up)");
 			}
 		}
 	}

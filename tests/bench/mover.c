@@ -314,6 +314,7 @@ void mover_complete(struct mover_job *job)
 	job->dest_cpu_s += cpu_s(lab, g->b->host[!g->at]->dest);
 	o = get_job(job);
 	job->downtime_ms = lab_num(lab, o, "downtime_us") / 1000;
+	job->passes = (unsigned int)lab_num(lab, o, "memory.passes");
 	lab_check(lab, json_is_true(lab_at(o, "digest_ok")), "digest_ok is not true");
 	json_decref(o);
 	lab_until(lab, 10000, is_gone((pid_t)atomic_load(&mover_here(g)->ready)),

@@ -32,6 +32,7 @@ struct mover_guest {
  * @seconds:	from the request until it was seen to be complete
  * @rate:	bytes of guest memory a second in the bulk of the transfer, 0 if there was too little
  * @downtime_ms: as the job says
+ * @passes:	of precopy
  * @source_cpu_s, @dest_cpu_s: processor time of the agents, from beginning to end
  */
 struct mover_job {
@@ -47,6 +48,7 @@ struct mover_job {
 	double seconds;
 	double rate;
 	double downtime_ms;
+	unsigned int passes;
 	double source_cpu_s;
 	double dest_cpu_s;
 };

@@ -463,7 +463,7 @@ static void held(enum ending how)
 	lab_check(lab, kill(pid, 0) == 0, "%s: the guest is gone", endings[how]);
 	lab_check(lab, fake_query(f, 7) == MSG_ANSWER_RUNNING, "%s: the answer", endings[how]);
 	kill(pid, SIGKILL);
-		lab_until(lab, 10000, fake_phase_is(f, "failed"), "its end is not noticed");
+	lab_until(lab, 10000, fake_phase_is(f, "failed"), "its end is not noticed");
 	end(f);
 }
 
@@ -527,7 +527,7 @@ Test(incoming, guest_dies_after_commit)
 
 static void refused(struct lab_host *b, struct fake_opts o, const char *code, const char *names)
 {
-		struct fake_source *f = fake_new(b, &o);
+	struct fake_source *f = fake_new(b, &o);
 
 	fake_hello(f);
 	f->control.timeout_us *= 2;
@@ -623,7 +623,7 @@ Test(incoming, a_held_name_is_taken)
 	cut(f, AGENT_KILLED);
 	fake_hello(g);
 	fake_setup(g);
-		fake_expect_error(g, "guest-exists", "held");
+	fake_expect_error(g, "guest-exists", "held");
 	fake_free(g);
 	kill(fake_guest_pid(f), SIGKILL);
 	lab_until(f->lab, 10000, fake_phase_is(f, "failed"), "its end is not noticed");

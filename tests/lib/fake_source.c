@@ -475,7 +475,7 @@ void fake_ready(struct fake_source *f)
 		struct frame_io io = f->control;
 		int r;
 
-				if (f->urgent.chan)
+		if (f->urgent.chan)
 			serve_for(f, f->urgent, 5000);
 		io.timeout_us = 5000;
 		r = receive(f, &io, &err);

@@ -108,6 +108,26 @@ Test(dest_blocks, a_length_is_fixed_when_the_incoming_side_starts)
 	box_free(&b);
 }
 
+/* --- received --- */
+
+/* The state tells of what the kernel took: up to the place where it refused, and no further. */
+Test(dest_blocks, a_page_is_received_once_the_kernel_took_it)
+{
+	struct box b;
+
+	box_init(&b, MSG_BLOCK_MEMFD);
+	box_live(&b);
+	cr_assert(zero(int,
+		       uffd_unregister(b.p.uffd, (uint64_t)b.mem + 4 * PAGE, (PAGES - 4) * PAGE)));
+	cr_assert(lt(int, put(&b, 0, 8, 1), 0));
+	cr_assert(eq(str, b.err.code, "placing"));
+	for (uint64_t i = 0; i < 8; i++)
+		cr_assert(eq(int, state(&b, i), is_hole(&b, i, 1) ? PAGES_MISSING : PAGES_DATA));
+	cr_assert(eq(int, state(&b, 4), PAGES_MISSING));
+	cr_assert(le(u64, received(&b), 4));
+	box_free(&b);
+}
+
 /* --- large pages --- */
 
 #define LARGE (2ul << 20)

@@ -150,7 +150,7 @@ $(CERTS): tests/lib/certs deploy/decant-certs
 	$(call say,CERTS,$(@D))
 	$(Q)tests/lib/certs $(@D)
 
-.PHONY: deps tests sanitized test test-full bench demo
+.PHONY: deps tests sanitized test test-full test-mutants bench demo
 deps:
 	$(Q)tests/deps build test
 $(UNIT_BIN) $(INTEG_BIN): | deps
@@ -162,6 +162,9 @@ test: deps all tests sanitized
 test-full: deps all tests sanitized
 	$(Q)for s in address undefined; do $(MAKE) --no-print-directory SAN=$$s tests || exit; done
 	$(Q)tests/run --full
+# One behaviour of tests/behaviours.md broken at a time: make test-mutants, make test-mutants ID=P12
+test-mutants: deps
+	$(Q)tests/mutants/run $(ID)
 bench: all $(BENCH_BIN) $(CERTS)
 	$(Q)$(BUILD)/tests/bench/bench $(BENCH)
 demo: all $(GUEST_BIN) $(CERTS) $(DEMO_BIN)

@@ -221,7 +221,7 @@ Test(dest_fault, held_it_asks_for_nothing_and_loses_nothing)
 }
 
 /* It is there when fault_start() returns, and ends when told so although nothing happens. */
-Test(dest_fault, starts_and_ends)
+Test(dest_fault, starts_and_ends, .timeout = 10)
 {
 	uint64_t begin = clock_us();
 	struct lab l;

@@ -630,6 +630,19 @@ Test(incoming, a_held_name_is_taken)
 	end(f);
 }
 
+/* What decant-source of this host has under that name runs here: it would run twice. */
+Test(incoming, a_guest_that_lives_here)
+{
+	struct lab *lab = lab_new(lab_test_failed);
+	struct lab_host *b = lab_host_start(lab, &(struct lab_host_opts){.name = "b"});
+	struct lab_guest *g = lab_guest_start(b, &(struct lab_guest_opts){.mb = 1});
+
+	refused(b, (struct fake_opts){.guest = "guest", .launcher = "stamp"}, "guest-exists",
+		"lives here already, it is running");
+	lab_guest_verified(g);
+	lab_end(lab);
+}
+
 /** enum wrong - something that may not be said at a moment */
 enum wrong {
 	EARLY_SWITCH,

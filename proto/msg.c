@@ -80,6 +80,7 @@ static const struct kind kinds[] = {
 	KIND(RECEIPT, 136, 136 + 8 * MSG_BLOCKS_MAX, C, D_TO_S, receipt, receipt),
 	KIND(ABORT, 4, ERROR_MAX, C, S_TO_D, error, error),
 	KIND(ABORTED, 0, 0, C, D_TO_S, empty, none),
+	KIND(STORE, STR(1) + 4, STR(MSG_NAME_MAX) + 4, C, S_TO_D, store, store),
 	KIND(REQUEST, 24, 24, C | U, D_TO_S, request, request),
 	KIND(PAGES, PAGES_FIXED_BODY, PAGES_FIXED_BODY + MSG_PAGES_RAW_MAX, U | B, S_TO_D, pages,
 	     pages),

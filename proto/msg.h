@@ -38,6 +38,7 @@
 
 #define MSG_CAP_POSTCOPY (1ull << 0)
 #define MSG_CAP_URGENT   (1ull << 1)
+#define MSG_CAP_SNAPSHOT (1ull << 3)
 
 enum msg_type {
 	MSG_HELLO = 1,
@@ -62,6 +63,7 @@ enum msg_type {
 	MSG_RECEIPT = 30,
 	MSG_ABORT = 31,
 	MSG_ABORTED = 32,
+	MSG_STORE = 33,
 	MSG_REQUEST = 40,
 	MSG_PAGES = 48,
 	MSG_NACK = 49,
@@ -144,6 +146,12 @@ struct msg_setup {
 	uint32_t blocks;
 	uint16_t nvars;
 	struct msg_var vars[MSG_VARS_MAX];
+};
+
+/** struct msg_store - the session stores an image of the guest */
+struct msg_store {
+	char name[MSG_NAME_MAX];
+	bool start;
 };
 
 struct msg_block {
@@ -259,6 +267,7 @@ struct msg {
 		struct msg_error error;
 		struct msg_number number;
 		struct msg_setup setup;
+		struct msg_store store;
 		struct msg_block block;
 		struct msg_switch switch_;
 		struct msg_discard discard;

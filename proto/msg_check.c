@@ -120,6 +120,11 @@ const char *msg_check_one_block(const struct msg_block *b)
 	return NULL;
 }
 
+const char *msg_check_store(const struct msg *m)
+{
+	return msg_name_valid(m->store.name, sizeof(m->store.name)) ? NULL : "name";
+}
+
 const char *msg_check_switch(const struct msg *m)
 {
 	return m->switch_.pass ? NULL : "pass";

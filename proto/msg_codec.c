@@ -185,6 +185,20 @@ void msg_decode_block(struct bytes_reader *r, struct msg *m)
 	b->length = bytes_get_u64(r, "length");
 }
 
+void msg_encode_store(struct bytes_writer *w, const struct msg *m)
+{
+	bytes_put_str(w, m->store.name);
+	bytes_put_u8(w, m->store.start);
+	put_reserved(w, 3);
+}
+
+void msg_decode_store(struct bytes_reader *r, struct msg *m)
+{
+	bytes_get_str(r, m->store.name, sizeof(m->store.name), "name");
+	m->store.start = get_bool(r, "start");
+	get_reserved(r, 3);
+}
+
 void msg_encode_switch(struct bytes_writer *w, const struct msg *m)
 {
 	bytes_put_u32(w, m->switch_.pass);

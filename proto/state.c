@@ -13,7 +13,7 @@ static const char *const mig_state_names[] = {
 	[MIG_COMPLETED] = "completed", [MIG_CANCELLING] = "cancelling",
 	[MIG_CANCELLED] = "cancelled", [MIG_FAILING] = "failing",
 	[MIG_FAILED] = "failed",       [MIG_IN_DOUBT] = "in-doubt",
-	[MIG_PAUSED] = "paused",
+	[MIG_PAUSED] = "paused",       [MIG_SAVING] = "saving",
 };
 
 static const char *const mig_event_names[] = {
@@ -29,6 +29,7 @@ static const char *const mig_event_names[] = {
 	[MIG_EV_GONE] = "gone",
 	[MIG_EV_ROLLED_BACK] = "rolled-back",
 	[MIG_EV_NOT_STARTED] = "not-started",
+	[MIG_EV_SNAPSHOT] = "snapshot",
 };
 
 static const char *const mig_action_names[] = {
@@ -44,19 +45,20 @@ static const char *const mig_action_names[] = {
 	[MIG_ACT_ABANDON] = "abandon",
 	[MIG_ACT_NOTE] = "note",
 	[MIG_ACT_FINISH] = "finish",
+	[MIG_ACT_SAVE] = "save",
 };
 
 static const char *const inc_state_names[] = {
 	[INC_NONE] = "none",           [INC_ADVISE] = "advise", [INC_DISCARD] = "discard",
 	[INC_LISTENING] = "listening", [INC_READY] = "ready",   [INC_RUNNING] = "running",
-	[INC_HELD] = "held",           [INC_END] = "end",
+	[INC_HELD] = "held",           [INC_END] = "end",       [INC_STORING] = "storing",
 };
 
 static const char *const inc_event_names[] = {
 	[INC_EV_SETUP] = "setup",   [INC_EV_SWITCH] = "switch", [INC_EV_LISTEN] = "listen",
 	[INC_EV_LOADED] = "loaded", [INC_EV_COMMIT] = "commit", [INC_EV_ACCOUNTED] = "accounted",
 	[INC_EV_ABORT] = "abort",   [INC_EV_FAIL] = "fail",     [INC_EV_LOST] = "lost",
-	[INC_EV_GONE] = "gone",
+	[INC_EV_GONE] = "gone",     [INC_EV_STORE] = "store",   [INC_EV_STORED] = "stored",
 };
 
 static const char *const inc_action_names[] = {
@@ -69,6 +71,8 @@ static const char *const inc_action_names[] = {
 	[INC_ACT_HOLD] = "hold",
 	[INC_ACT_BURY] = "bury",
 	[INC_ACT_DISCARD_GUEST] = "discard-guest",
+	[INC_ACT_STORE] = "store",
+	[INC_ACT_STORED] = "stored",
 };
 
 _Static_assert(ARRAY_SIZE(mig_state_names) == MIG_STATE_COUNT_, "a name for each");
@@ -105,7 +109,10 @@ static const struct mig_step mig_table[] = {
 	ROW(CANCELLING, ERROR, CANCELLING, NOTE),   ROW(CANCELLING, LOST, CANCELLING, NOTE),
 	ROW(CANCELLING, GONE, CANCELLING, NOTE),    ROW(FAILING, ROLLED_BACK, FAILED, FINISH),
 	ROW(FAILING, ERROR, FAILING, NOTE),         ROW(FAILING, LOST, FAILING, NOTE),
-	ROW(FAILING, GONE, FAILING, NOTE),
+	ROW(FAILING, GONE, FAILING, NOTE),          ROW(SETUP, SNAPSHOT, SAVING, SAVE),
+	ROW(SAVING, RECEIPT, COMPLETED, FINISH),    ROW(SAVING, CANCEL, CANCELLING, ROLLBACK),
+	ROW(SAVING, ERROR, FAILING, ROLLBACK),      ROW(SAVING, LOST, FAILING, ROLLBACK),
+	ROW(SAVING, GONE, FAILING, ROLLBACK),
 };
 
 #undef ROW
@@ -130,6 +137,9 @@ static const struct inc_step inc_table[] = {
 	ROW(RUNNING, ACCOUNTED, END, SETTLE),     ROW(RUNNING, FAIL, HELD, HOLD),
 	ROW(RUNNING, LOST, HELD, HOLD),           ROW(RUNNING, GONE, END, BURY),
 	ROW(HELD, ACCOUNTED, END, SETTLE),        ROW(HELD, GONE, END, BURY),
+	ROW(NONE, STORE, STORING, STORE),         ROW(STORING, STORED, END, STORED),
+	ROW(STORING, ABORT, END, DISCARD_GUEST),  ROW(STORING, FAIL, END, DISCARD_GUEST),
+	ROW(STORING, LOST, END, DISCARD_GUEST),
 };
 
 #undef ROW
@@ -150,11 +160,11 @@ static const struct takes mig_takes[] = {
 	{MSG_INTENT_ACK, S1(SWITCHOVER)},
 	{MSG_READY, S1(SWITCHOVER)},
 	{MSG_RUNNING, S1(HANDOVER)},
-	{MSG_RECEIPT, S1(POSTCOPY)},
+	{MSG_RECEIPT, S2(POSTCOPY, SAVING)},
 	{MSG_ABORTED, S2(CANCELLING, FAILING)},
 	{MSG_REQUEST, S3(SWITCHOVER, HANDOVER, POSTCOPY)},
-	{MSG_NACK, S4(PRECOPY, SWITCHOVER, HANDOVER, POSTCOPY)},
-	{MSG_BARRIER_ACK, S3(PRECOPY, SWITCHOVER, POSTCOPY)},
+	{MSG_NACK, S4(PRECOPY, SWITCHOVER, HANDOVER, POSTCOPY) | S1(SAVING)},
+	{MSG_BARRIER_ACK, S4(PRECOPY, SWITCHOVER, POSTCOPY, SAVING)},
 	{MSG_ANSWER, S2(IN_DOUBT, PAUSED)},
 };
 
@@ -164,17 +174,18 @@ static const struct takes mig_takes[] = {
 static const struct takes inc_takes[] = {
 	{MSG_SETUP, S1(NONE)},
 	{MSG_BLOCK, S1(NONE)},
+	{MSG_STORE, S1(NONE)},
 	{MSG_INTENT, S1(ADVISE)},
 	{MSG_SWITCH, S1(ADVISE)},
 	{MSG_DISCARD, S1(DISCARD)},
 	{MSG_LISTEN, S1(DISCARD)},
-	{MSG_STATE, S1(LISTENING)},
-	{MSG_STATE_END, S1(LISTENING)},
+	{MSG_STATE, S2(LISTENING, STORING)},
+	{MSG_STATE_END, S2(LISTENING, STORING)},
 	{MSG_COMMIT, S1(READY)},
-	{MSG_COMPLETE, S1(RUNNING)},
-	{MSG_ABORT, S4(NONE, ADVISE, DISCARD, LISTENING) | S1(READY)},
-	{MSG_PAGES, S4(ADVISE, LISTENING, READY, RUNNING)},
-	{MSG_BARRIER, S2(ADVISE, RUNNING)},
+	{MSG_COMPLETE, S2(RUNNING, STORING)},
+	{MSG_ABORT, S4(NONE, ADVISE, DISCARD, LISTENING) | S2(READY, STORING)},
+	{MSG_PAGES, S4(ADVISE, LISTENING, READY, RUNNING) | S1(STORING)},
+	{MSG_BARRIER, S3(ADVISE, RUNNING, STORING)},
 };
 
 static unsigned int states_for(const struct takes *t, size_t n, unsigned int type)

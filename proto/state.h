@@ -24,6 +24,7 @@ enum mig_state {
 	MIG_FAILED,
 	MIG_IN_DOUBT,
 	MIG_PAUSED,
+	MIG_SAVING, /* a snapshot: the guest runs on here */
 	MIG_STATE_COUNT_
 };
 
@@ -40,6 +41,7 @@ enum mig_event {
 	MIG_EV_GONE,
 	MIG_EV_ROLLED_BACK,
 	MIG_EV_NOT_STARTED,
+	MIG_EV_SNAPSHOT,
 	MIG_EV_COUNT_
 };
 
@@ -56,6 +58,7 @@ enum mig_action {
 	MIG_ACT_ABANDON,
 	MIG_ACT_NOTE,
 	MIG_ACT_FINISH,
+	MIG_ACT_SAVE,
 	MIG_ACT_COUNT_
 };
 
@@ -68,6 +71,7 @@ enum inc_state {
 	INC_RUNNING,
 	INC_HELD,
 	INC_END,
+	INC_STORING,
 	INC_STATE_COUNT_
 };
 
@@ -82,6 +86,8 @@ enum inc_event {
 	INC_EV_FAIL,
 	INC_EV_LOST,
 	INC_EV_GONE,
+	INC_EV_STORE,
+	INC_EV_STORED,
 	INC_EV_COUNT_
 };
 
@@ -95,6 +101,8 @@ enum inc_action {
 	INC_ACT_HOLD,
 	INC_ACT_BURY,
 	INC_ACT_DISCARD_GUEST,
+	INC_ACT_STORE,
+	INC_ACT_STORED,
 	INC_ACT_COUNT_
 };
 

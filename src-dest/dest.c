@@ -186,6 +186,8 @@ static int start(struct dest *d, struct error *err)
 	int r = make_folders(d, err);
 
 	if (!r)
+		r = store_start(d, err);
+	if (!r)
 		r = load_tls(d, err);
 	if (r)
 		return r;

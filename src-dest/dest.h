@@ -90,6 +90,9 @@ void dest_end(struct dest *d);
 void dest_maybe_ended(struct dest *d);
 /** dest_close() - conn_close_when_sent(), and remember that it is under way */
 void dest_close(struct dest *d, struct conn *c);
+/** store_start() - make the folder of images, remove what an earlier life did not complete. Return: 0 or
+ * -errno with @err filled */
+int store_start(const struct dest *d, struct error *err);
 /** dest_reap() - take over a process that nobody watches any more */
 void dest_reap(struct dest *d, struct launch *launch);
 

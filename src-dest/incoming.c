@@ -25,6 +25,8 @@ static void incoming_free(struct incoming *inc)
 	guest_free(inc->guest);
 	launch_free(inc->launch);
 	load_free(&inc->load);
+	image_writer_free(inc->writer);
+	free(inc->store);
 	if (inc->timer)
 		event_free(inc->timer);
 	if (inc->stop_fd >= 0)
@@ -142,6 +144,8 @@ static action_fn *const actions[] = {
 	[INC_ACT_HOLD] = settle_do_hold,
 	[INC_ACT_BURY] = settle_do_bury,
 	[INC_ACT_DISCARD_GUEST] = settle_do_discard_guest,
+	[INC_ACT_STORE] = store_begin,
+	[INC_ACT_STORED] = store_do_stored,
 };
 static_assert(ARRAY_SIZE(actions) == INC_ACT_COUNT_, "an action for each");
 
@@ -190,6 +194,12 @@ static int check_block(const struct incoming *inc, const struct msg_block *b, st
 	return 0;
 }
 
+/* The description is complete. */
+static void described(struct incoming *inc)
+{
+	incoming_event(inc, inc->store ? INC_EV_STORE : INC_EV_SETUP, NULL);
+}
+
 static int on_setup(struct incoming *inc, const struct msg *m, struct error *err)
 {
 	if (inc->setup)
@@ -200,7 +210,7 @@ static int on_setup(struct incoming *inc, const struct msg *m, struct error *err
 		return error_set(err, -ENOMEM, NULL, "out of memory");
 	*inc->setup = m->setup;
 	if (!m->setup.blocks)
-		incoming_event(inc, INC_EV_SETUP, NULL);
+		described(inc);
 	else
 		conn_set_timeout(inc->control, INCOMING_SETUP_US);
 	return 0;
@@ -218,7 +228,7 @@ static int on_block(struct incoming *inc, const struct msg *m, struct error *err
 	inc->blocks[inc->nblocks++] = m->block;
 	inc->total += m->block.length;
 	if (inc->nblocks == inc->setup->blocks)
-		incoming_event(inc, INC_EV_SETUP, NULL);
+		described(inc);
 	else
 		conn_set_timeout(inc->control, INCOMING_SETUP_US);
 	return 0;
@@ -246,16 +256,25 @@ static int on_error(struct incoming *inc, const struct msg *m, struct error *err
 	return 0;
 }
 
-static const struct {
+struct handler {
 	enum msg_type type;
 	int (*handle)(struct incoming *inc, const struct msg *m, struct error *err);
-} handlers[] = {
+};
+
+static const struct handler handlers[] = {
 	{MSG_SETUP, on_setup},           {MSG_BLOCK, on_block},
 	{MSG_INTENT, handover_intent},   {MSG_SWITCH, handover_switch},
 	{MSG_DISCARD, handover_discard}, {MSG_LISTEN, handover_listen},
 	{MSG_STATE, load_state},         {MSG_STATE_END, load_state_end},
 	{MSG_COMMIT, handover_commit},   {MSG_COMPLETE, settle_complete},
-	{MSG_ABORT, on_abort},
+	{MSG_ABORT, on_abort},           {MSG_STORE, store_wanted},
+};
+
+/* What means something else while an image is stored. */
+static const struct handler storing[] = {
+	{MSG_STATE, store_state},
+	{MSG_STATE_END, store_state_end},
+	{MSG_COMPLETE, store_complete},
 };
 
 static int handle(struct incoming *inc, const struct msg *m, struct error *err)
@@ -267,6 +286,9 @@ static int handle(struct incoming *inc, const struct msg *m, struct error *err)
 	r = inc_state_check_msg(inc->state, m->type, err);
 	if (r)
 		return r;
+	for (size_t i = 0; inc->state == INC_STORING && i < ARRAY_SIZE(storing); i++)
+		if (storing[i].type == m->type)
+			return storing[i].handle(inc, m, err);
 	for (size_t i = 0; i < ARRAY_SIZE(handlers); i++)
 		if (handlers[i].type == m->type)
 			return handlers[i].handle(inc, m, err);
@@ -387,13 +409,14 @@ int incoming_may_join(const struct incoming *inc, const struct msg_hello *h, con
 	    strcmp(inc->identity, identity) != 0)
 		return error_set(err, -EACCES, "bad-token",
 				 "the token is not that of this migration");
-	if (inc->state != INC_ADVISE || inc->stage < STAGE_PREPARED)
+	if ((inc->state != INC_ADVISE && inc->state != INC_STORING) ||
+	    inc->stage < STAGE_PREPARED || inc->complete)
 		return error_set(
 			err, -EBADMSG, "unexpected-message",
 			"a further channel in state %s: it may come behind PREPARED and before "
 			"SWITCH",
 			inc_state_name(inc->state));
-	if (h->kind == MSG_CHANNEL_URGENT && !(inc->capabilities & MSG_CAP_URGENT))
+	if (h->kind == MSG_CHANNEL_URGENT && (!(inc->capabilities & MSG_CAP_URGENT) || inc->store))
 		return error_set(err, -EBADMSG, "unexpected-message",
 				 "an urgent channel without the capability");
 	if (h->kind == MSG_CHANNEL_URGENT && (h->index || inc->urgent))
@@ -420,7 +443,8 @@ int incoming_join(struct incoming *inc, enum msg_channel kind, unsigned int inde
 		inc->had_urgent = true;
 		return 0;
 	}
-	r = receive_start(&inc->place, chan, bridge_receive_end, inc, &inc->bulk[index]);
+	r = receive_start(&inc->place, inc->writer, chan, bridge_receive_end, inc,
+			  &inc->bulk[index]);
 	return r ? error_set(err, r, NULL, "bulk channel %u: %s", index, strerror(-r)) : 0;
 }
 

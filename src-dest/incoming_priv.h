@@ -5,6 +5,7 @@
 
 #include <xxhash.h>
 #include "fault.h"
+#include "image.h"
 #include "incoming.h"
 #include "place.h"
 #include "receive.h"
@@ -78,6 +79,8 @@ struct inc_load {
  * @guest:	NULL before it attached itself and while it is disconnected
  * @timer:	bound of the stage under way, or the look whether all is there
  * @past:	its record; NULL before SETUP was admitted
+ * @store:	STORE, once it came: the session stores an image
+ * @writer:	the image that is being stored
  * @place:	its memory; @placed once it is filled
  * @worker:	from the emptying on
  * @stop_fd:	eventfd, readable once threads shall give up waiting for the loop
@@ -127,6 +130,8 @@ struct incoming {
 	struct guest *guest;
 	struct event *timer;
 	struct past *past;
+	struct msg_store *store;
+	struct image_writer *writer;
 	struct place place;
 	bool placed;
 	struct worker *worker;
@@ -229,6 +234,23 @@ void load_begin(struct incoming *inc);
 int load_state(struct incoming *inc, const struct msg *m, struct error *err);
 int load_state_end(struct incoming *inc, const struct msg *m, struct error *err);
 void load_free(struct inc_load *l);
+/** load_check_end() - is STATE_END right about what came? Return: 0, or -EBADMSG with @err filled */
+int load_check_end(struct inc_load *l, const struct msg *m, struct error *err);
+
+/* store.c: state storing */
+
+/** store_folder() - path of the folder of images. Return: 0 or -ENAMETOOLONG */
+int store_folder(const struct dest *d, char *out, size_t cap);
+/** store_wanted() - STORE has come. Return: as the handlers of messages */
+int store_wanted(struct incoming *inc, const struct msg *m, struct error *err);
+int store_state(struct incoming *inc, const struct msg *m, struct error *err);
+int store_state_end(struct incoming *inc, const struct msg *m, struct error *err);
+int store_complete(struct incoming *inc, const struct msg *m, struct error *err);
+/* its actions */
+void store_begin(struct incoming *inc);
+void store_do_stored(struct incoming *inc);
+/** store_closed() - the source has closed after the receipt */
+void store_closed(struct incoming *inc);
 
 /* settle.c: the ends */
 
@@ -243,6 +265,10 @@ void settle_parts_gone(struct incoming *inc);
 void settle_control_closed(struct incoming *inc);
 /** settle_look() - are all pages here, and do the counts agree? */
 void settle_look(struct incoming *inc);
+/** settle_frames_agree() - are the counts in COMPLETE those of the frames that came? */
+bool settle_frames_agree(const struct incoming *inc);
+/** settle_release() - the end of the incoming: its files, threads and channels */
+void settle_release(struct incoming *inc);
 /** settle_stop_threads() - data threads and worker; channels end */
 void settle_stop_threads(struct incoming *inc);
 

@@ -22,7 +22,7 @@ static const char *phase(const struct incoming *inc)
 {
 	if (inc->state != INC_END)
 		return inc_state_name(inc->state);
-	if (inc->end_event == INC_EV_ACCOUNTED)
+	if (inc->end_event == INC_EV_ACCOUNTED || inc->end_event == INC_EV_STORED)
 		return "completed";
 	return inc->past && inc->past->fate == HISTORY_GONE ? "failed" : "aborted";
 }

@@ -109,11 +109,9 @@ int load_state(struct incoming *inc, const struct msg *m, struct error *err)
 	return 0;
 }
 
-int load_state_end(struct incoming *inc, const struct msg *m, struct error *err)
+int load_check_end(struct inc_load *l, const struct msg *m, struct error *err)
 {
-	struct inc_load *l = &inc->load;
 	uint64_t digest = XXH3_64bits_digest(l->hash);
-	int r;
 
 	if (l->ended)
 		return error_set(err, -EBADMSG, "unexpected-message", "STATE_END came twice");
@@ -123,6 +121,16 @@ int load_state_end(struct incoming *inc, const struct msg *m, struct error *err)
 				 ", STATE_END says %" PRIu64 " and %016" PRIx64,
 				 l->bytes, digest, m->state_end.length, m->state_end.digest);
 	l->ended = true;
+	return 0;
+}
+
+int load_state_end(struct incoming *inc, const struct msg *m, struct error *err)
+{
+	struct inc_load *l = &inc->load;
+	int r = load_check_end(l, m, err);
+
+	if (r)
+		return r;
 	r = l->under_way && inc->guest ? guest_load_end(inc->guest) : 0;
 	return r ? error_set(err, r, "load-failed", "guest %s does not take its state: %s",
 			     inc->setup->name, strerror(-r))

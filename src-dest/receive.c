@@ -14,6 +14,7 @@
 /**
  * struct receive - one bulk channel; all of it is the thread's, but for the atomics
  * @place:	where pages go
+ * @image:	or here, if it is not NULL
  * @io:		the channel, which is owned; its stop_fd is @stop_fd
  * @wait:	how placing waits in this thread
  * @on_end, @arg: see receive_start()
@@ -30,6 +31,7 @@
  */
 struct receive {
 	struct place *place;
+	struct image_writer *image;
 	struct frame_io io;
 	struct place_io wait;
 	receive_end_fn *on_end;
@@ -73,6 +75,22 @@ static int check_pass(struct receive *r, uint32_t pass, const char *what, struct
 				 what, pass, r->pass);
 	r->pass = pass;
 	return 0;
+}
+
+/* Parts of large pages are stored as they come: the image has digests of smaller units. */
+static int store_pages(struct receive *r, struct error *err)
+{
+	struct msg_pages p = r->m.pages;
+	int ret = check_pass(r, p.pass, "PAGES", err);
+
+	if (!ret)
+		ret = frame_read_payload(&r->io, &p, r->data, err);
+	if (!ret)
+		ret = image_put(r->image, &p, r->data, err);
+	if (ret < 0)
+		return ret;
+	tally_frame(&r->tally, &p, ret);
+	return ret ? nack(r, &p, err) : 0;
 }
 
 static int on_pages(struct receive *r, struct error *err)
@@ -126,7 +144,7 @@ static int on_frame(struct receive *r, struct error *err)
 		return ret;
 	switch (r->m.type) {
 	case MSG_PAGES:
-		return on_pages(r, err);
+		return r->image ? store_pages(r, err) : on_pages(r, err);
 	case MSG_BARRIER:
 		return on_barrier(r, err);
 	case MSG_ERROR:
@@ -149,7 +167,8 @@ static enum receive_end end_of(int ret, struct error *err)
 		return RECEIVE_BROKEN;
 	default:
 		/* What is not the channel's has a code of its own. */
-		return !strcmp(err->code, "placing") || !strcmp(err->code, "guest-gone")
+		return !strcmp(err->code, "placing") || !strcmp(err->code, "storing") ||
+				       !strcmp(err->code, "guest-gone")
 			       ? RECEIVE_BROKEN
 			       : RECEIVE_LOST;
 	}
@@ -185,8 +204,8 @@ static void receive_free(struct receive *r)
 	free(r);
 }
 
-int receive_start(struct place *place, struct tls_chan *chan, receive_end_fn *on_end, void *arg,
-		  struct receive **ret)
+int receive_start(struct place *place, struct image_writer *image, struct tls_chan *chan,
+		  receive_end_fn *on_end, void *arg, struct receive **ret)
 {
 	struct receive *r = calloc(1, sizeof(*r));
 	int e = 0;
@@ -196,6 +215,7 @@ int receive_start(struct place *place, struct tls_chan *chan, receive_end_fn *on
 		return -ENOMEM;
 	}
 	r->place = place;
+	r->image = image;
 	r->on_end = on_end;
 	r->arg = arg;
 	r->wait = (struct place_io){again, r};

@@ -1,8 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* One bulk channel of an arriving guest and the thread that empties it into the guest's memory. */
+/*
+ * One bulk channel of an arriving guest and the thread that empties it into the guest's memory, or
+ * into an image of it.
+ */
 #ifndef DECANT_RECEIVE_H
 #define DECANT_RECEIVE_H
 
+#include "image.h"
 #include "place.h"
 #include "tally.h"
 #include "tls/tls_chan.h"
@@ -22,12 +26,13 @@ typedef void receive_end_fn(void *arg, enum receive_end why, const struct error 
 
 /**
  * receive_start() - start the thread
+ * @image:	where pages go if the guest is stored; NULL: into @place
  * @chan:	behind HELLO_ACK; taken over, also on failure
  *
  * Return: 0 or -errno
  */
-int receive_start(struct place *place, struct tls_chan *chan, receive_end_fn *on_end, void *arg,
-		  struct receive **ret);
+int receive_start(struct place *place, struct image_writer *image, struct tls_chan *chan,
+		  receive_end_fn *on_end, void *arg, struct receive **ret);
 /** receive_stop() - end the channel and join the thread; NULL is fine */
 void receive_stop(struct receive *r);
 /** receive_tally() - Return: its counts; any thread */

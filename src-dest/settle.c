@@ -67,7 +67,7 @@ static void remove_files(struct incoming *inc)
 }
 
 /* Memory, states, the record; the guest and its process are somebody else's by now, or gone. */
-static void release(struct incoming *inc)
+void settle_release(struct incoming *inc)
 {
 	json_t *view;
 
@@ -83,6 +83,7 @@ static void release(struct incoming *inc)
 		remove_files(inc);
 		place_clear(&inc->place);
 	}
+	image_writer_free(steal_ptr(&inc->writer));
 	if (inc->past)
 		history_end(inc->d->history, inc->past, view);
 	json_decref(view);
@@ -121,7 +122,7 @@ static void aborted(void *arg)
 		incoming_send_simple(inc, MSG_ABORTED);
 	log_notice("incoming %s: guest %s was not taken over: %s", inc->id_text,
 		   inc->setup ? inc->setup->name : "-", inc->err.msg);
-	release(inc);
+	settle_release(inc);
 }
 
 void settle_parts_gone(struct incoming *inc)
@@ -150,7 +151,7 @@ void settle_do_discard_guest(struct incoming *inc)
 
 static void buried(void *arg)
 {
-	release(arg);
+	settle_release(arg);
 }
 
 void settle_do_bury(struct incoming *inc)
@@ -185,7 +186,7 @@ void settle_do_hold(struct incoming *inc)
 
 /* --- is everything here? --- */
 
-static bool counts_agree(const struct incoming *inc)
+bool settle_frames_agree(const struct incoming *inc)
 {
 	const struct msg_complete *c = inc->complete;
 	uint64_t runs = atomic_load(&inc->urgent_tally.runs);
@@ -200,7 +201,7 @@ static bool counts_agree(const struct incoming *inc)
 	if (runs != c->runs || sum != c->digest_sum || c->n != inc->nblocks)
 		return false;
 	for (unsigned int i = 0; i < inc->nblocks; i++)
-		if (c->pages[i] != inc->place.blocks[i].npages)
+		if (c->pages[i] != inc->blocks[i].length / inc->blocks[i].page_size)
 			return false;
 	return true;
 }
@@ -246,7 +247,7 @@ void settle_look(struct incoming *inc)
 		return;
 	/* Held: the source's counts cannot come any more, but each run was checked when it came. */
 	if (place_complete(&inc->place) &&
-	    (inc->state == INC_HELD || (inc->complete && counts_agree(inc)))) {
+	    (inc->state == INC_HELD || (inc->complete && settle_frames_agree(inc)))) {
 		accounted(inc);
 		return;
 	}
@@ -283,7 +284,7 @@ static void hand_over(struct incoming *inc)
 		inc->guest = NULL;
 		inc->launch = NULL;
 	}
-	release(inc);
+	settle_release(inc);
 }
 
 static void close_in_time(void *arg)
@@ -364,6 +365,8 @@ void settle_do_settle(struct incoming *inc)
 
 void settle_control_closed(struct incoming *inc)
 {
-	if (inc->closing)
+	if (inc->closing && inc->store)
+		store_closed(inc);
+	else if (inc->closing)
 		incoming_timer(inc, 1, close_in_time);
 }

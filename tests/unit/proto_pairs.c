@@ -21,7 +21,7 @@
 #define SYS_MAX   16384
 
 /* How the destination came to its end: it decides what an ANSWER says. */
-enum ended { NOT_ENDED, ABORTED, ACCOUNTED, BURIED };
+enum ended { NOT_ENDED, ABORTED, ACCOUNTED, BURIED, STORED };
 
 /**
  * struct sys - one situation; compared as bytes
@@ -30,11 +30,12 @@ enum ended { NOT_ENDED, ABORTED, ACCOUNTED, BURIED };
  * @src_closed, @dst_closed: that side has noticed its end, or ended it
  * @sent:	how far the source came in the switch-over
  * @complete:	COMPLETE has arrived
+ * @snapshot:	the job stores an image; STORE stands for all of STORE, SETUP and BLOCK
  * @committed:	COMMIT may have been sent and was not answered by not-started
  * @to, @from:	messages under way to and from the destination
  */
 struct sys {
-	uint8_t src, dst, ended, up, src_closed, dst_closed, sent, complete, committed;
+	uint8_t src, dst, ended, up, src_closed, dst_closed, sent, complete, committed, snapshot;
 	uint8_t nto, nfrom;
 	uint8_t to[QUEUE_MAX], from[QUEUE_MAX];
 };
@@ -108,6 +109,7 @@ static bool runs_at_source(const struct sys *s)
 	case MIG_CANCELLING:
 	case MIG_CANCELLED:
 	case MIG_FAILING:
+	case MIG_SAVING:
 		return true;
 	case MIG_FAILED:
 		return !s->committed;
@@ -119,7 +121,7 @@ static bool runs_at_source(const struct sys *s)
 static bool ran_at_destination(const struct sys *s)
 {
 	return s->dst == INC_RUNNING || s->dst == INC_HELD ||
-	       (s->dst == INC_END && s->ended != ABORTED);
+	       (s->dst == INC_END && s->ended != ABORTED && s->ended != STORED);
 }
 
 static void found(struct walk *w, const struct sys *s)
@@ -147,12 +149,13 @@ static bool src_event(struct walk *w, struct sys s, enum mig_event ev)
 	case MIG_ACT_SETUP:
 		s.dst = INC_NONE;
 		s.up = 1;
-		src_send(&s, MSG_SETUP);
+		src_send(&s, s.snapshot ? MSG_STORE : MSG_SETUP);
 		break;
 	case MIG_ACT_COMMIT:
 		s.committed = 1;
 		src_send(&s, MSG_COMMIT);
 		break;
+	case MIG_ACT_SAVE:
 	case MIG_ACT_POSTCOPY:
 		src_send(&s, MSG_COMPLETE);
 		break;
@@ -184,6 +187,11 @@ static bool dst_event(struct walk *w, struct sys s, enum inc_event ev)
 		return false;
 	s.dst = state;
 	switch (step->action) {
+	case INC_ACT_STORED:
+		s.ended = STORED;
+		dst_send(&s, MSG_RECEIPT);
+		break;
+	case INC_ACT_STORE:
 	case INC_ACT_PREPARE:
 		dst_send(&s, MSG_PREPARED);
 		break;
@@ -235,7 +243,7 @@ static void deliver_to_source(struct walk *w, struct sys s)
 		s.sent++;
 		found(w, &s);
 	} else if (type == MSG_PREPARED)
-		cr_assert(src_event(w, s, MIG_EV_PREPARED));
+		cr_assert(src_event(w, s, s.snapshot ? MIG_EV_SNAPSHOT : MIG_EV_PREPARED));
 	else if (type == MSG_READY)
 		cr_assert(src_event(w, s, MIG_EV_READY));
 	else if (type == MSG_RUNNING)
@@ -257,6 +265,7 @@ static void deliver_to_destination(struct walk *w, struct sys s)
 		{MSG_SETUP, INC_EV_SETUP},   {MSG_SWITCH, INC_EV_SWITCH},
 		{MSG_LISTEN, INC_EV_LISTEN}, {MSG_STATE_END, INC_EV_LOADED},
 		{MSG_COMMIT, INC_EV_COMMIT}, {MSG_ABORT, INC_EV_ABORT},
+		{MSG_STORE, INC_EV_STORE},
 	};
 	uint8_t type = pop(s.to, &s.nto);
 
@@ -320,8 +329,10 @@ static void destination_alone(struct walk *w, const struct sys *s)
 		dst_event(w, *s, INC_EV_FAIL);
 	if (!w->quiet)
 		dst_event(w, *s, INC_EV_GONE);
-	if (s->complete)
+	if (s->complete && !s->snapshot)
 		dst_event(w, *s, INC_EV_ACCOUNTED);
+	if (s->complete && s->snapshot)
+		dst_event(w, *s, INC_EV_STORED);
 }
 
 /* The channel breaks; each side notices when it does, or hears first what had come through. */
@@ -362,9 +373,11 @@ static void step(struct walk *w, const struct sys *s)
 static void walk(struct walk *w)
 {
 	struct sys first = {.src = MIG_QUEUED, .dst = ABSENT};
+	struct sys other = {.src = MIG_QUEUED, .dst = ABSENT, .snapshot = true};
 
 	log_setup("error");
 	found(w, &first);
+	found(w, &other);
 	for (size_t i = 0; i < w->n; i++) {
 		struct sys s = w->seen[i];
 

@@ -182,6 +182,7 @@ Test(proto_state, phases_and_owners)
 		{MIG_FAILED, "failed", "source", "destination"},
 		{MIG_IN_DOUBT, "in-doubt", "in-doubt", "in-doubt"},
 		{MIG_PAUSED, "paused", "destination", "destination"},
+		{MIG_SAVING, "saving", "source", NULL},
 	};
 
 	cr_assert_eq(ARRAY_SIZE(all), MIG_STATE_COUNT_);

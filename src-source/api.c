@@ -134,12 +134,16 @@ static void delete_guest(struct rest_req *req, void *ctx)
 
 static void get_migrations(struct rest_req *req, void *ctx)
 {
-	rest_reply_list(req, migrations_json(ctx), "id");
+	rest_reply_list(req, migrations_json(ctx, false), "id");
 }
 
-/* guest, to: mandatory; mode, options: what the configuration's defaults do not say. */
+/*
+ * guest, to: mandatory; mode, options: what the configuration's defaults do not say; name, start: of
+ * snapshots, which have no mode.
+ */
 static int read_request(const struct source *s, const json_t *body, const char **ret_guest,
-			const char **ret_to, struct mig_options *o, struct error *err)
+			const char **ret_to, struct mig_options *o, struct migration_image *image,
+			struct error *err)
 {
 	const char *mode = NULL;
 	json_t *options = NULL, *value;
@@ -152,13 +156,18 @@ static int read_request(const struct source *s, const json_t *body, const char *
 			*ret_guest = json_string_value(value);
 		else if (!strcmp(key, "to"))
 			*ret_to = json_string_value(value);
-		else if (!strcmp(key, "mode"))
+		else if (image && !strcmp(key, "name"))
+			image->name = json_string_value(value);
+		else if (image && !strcmp(key, "start") && json_is_boolean(value))
+			image->start = json_is_true(value);
+		else if (!image && !strcmp(key, "mode"))
 			mode = json_string_value(value);
 		else if (!strcmp(key, "options"))
 			options = value;
 		else
 			return error_set(err, -EINVAL, "unknown-key", "body: unknown key %s", key);
-		if (strcmp(key, "options") != 0 && !json_is_string(value))
+		if (strcmp(key, "options") != 0 && strcmp(key, "start") != 0 &&
+		    !json_is_string(value))
 			return error_set(err, -EINVAL, "bad-value", "body.%s: a string is needed",
 					 key);
 	}
@@ -178,14 +187,15 @@ static void reply_accepted(struct rest_req *req, const struct migration *m)
 {
 	char where[128];
 
-	snprintf(where, sizeof(where), "/v1/migrations/%s", migration_id(m));
+	snprintf(where, sizeof(where), "/v1/%s/%s",
+		 migration_is_snapshot(m) ? "snapshots" : "migrations", migration_id(m));
 	rest_add_header(req, "Location", where);
 	rest_reply(req, 202, migration_json(m));
 }
 
 /* A client that never saw the answer asks again: it gets the job that it has made already. */
 static bool answer_repeat(struct rest_req *req, struct source *s, const char *key, const char *name,
-			  const char *to)
+			  const char *to, bool snapshot)
 {
 	const struct migration *m = key ? migration_find_key(s, key) : NULL;
 
@@ -193,16 +203,16 @@ static bool answer_repeat(struct rest_req *req, struct source *s, const char *ke
 		rest_problemf(req, 400, "bad-key", "Idempotency-Key is longer than 128 characters");
 	else if (!m)
 		return false;
-	else if (!migration_is_for(m, name, to))
+	else if (!migration_is_for(m, name, to) || migration_is_snapshot(m) != snapshot)
 		rest_problemf(req, 422, "key-reused",
-			      "this Idempotency-Key has made migration %s, which is another one",
+			      "this Idempotency-Key has made job %s, which is another one",
 			      migration_id(m));
 	else
 		reply_accepted(req, m);
 	return true;
 }
 
-static void post_migrations(struct rest_req *req, void *ctx)
+static void post_job(struct rest_req *req, void *ctx, struct migration_image *image)
 {
 	const char *key = rest_header(req, "Idempotency-Key");
 	struct source *s = ctx;
@@ -211,14 +221,14 @@ static void post_migrations(struct rest_req *req, void *ctx)
 	struct source_guest *g = NULL;
 	struct migration *m;
 	struct error err = {0};
-	int r = read_request(s, rest_body(req), &name, &to, &options, &err);
+	int r = read_request(s, rest_body(req), &name, &to, &options, image, &err);
 
-	if (!r && answer_repeat(req, s, key, name, to))
+	if (!r && answer_repeat(req, s, key, name, to, image))
 		return;
 	if (!r && !(g = guests_find(s, name)))
 		r = error_set(&err, -ENOENT, "no-such-guest", "no guest is named %s", name);
 	if (!r)
-		r = migration_new(s, g, to, key, &options, &m, &err);
+		r = migration_new(s, g, to, key, &options, image, &m, &err);
 	if (r < 0) {
 		rest_problem(req, status_of(r), &err);
 		return;
@@ -226,10 +236,42 @@ static void post_migrations(struct rest_req *req, void *ctx)
 	reply_accepted(req, m);
 }
 
+static void post_migrations(struct rest_req *req, void *ctx)
+{
+	post_job(req, ctx, NULL);
+}
+
+/* --- snapshots --- */
+
+static void get_snapshots(struct rest_req *req, void *ctx)
+{
+	rest_reply_list(req, migrations_json(ctx, true), "id");
+}
+
+static void post_snapshots(struct rest_req *req, void *ctx)
+{
+	struct migration_image image = {0};
+
+	post_job(req, ctx, &image);
+}
+
+static void get_snapshot(struct rest_req *req, void *ctx)
+{
+	const struct migration *m = migration_find(ctx, rest_param(req, "id"));
+
+	if (m && migration_is_snapshot(m))
+		rest_reply(req, 200, migration_json(m));
+	else
+		rest_problemf(req, 404, "no-such-snapshot", "no snapshot has the id %s",
+			      rest_param(req, "id"));
+}
+
 static struct migration *migration_of(struct rest_req *req, struct source *s)
 {
 	struct migration *m = migration_find(s, rest_param(req, "id"));
 
+	if (m && migration_is_snapshot(m))
+		m = NULL;
 	if (!m)
 		rest_problemf(req, 404, "no-such-migration", "no migration has the id %s",
 			      rest_param(req, "id"));
@@ -293,8 +335,9 @@ static const struct rest_route routes[] = {
 	{"POST", "/v1/migrations/{id}/resolve", REST_BODY_OBJECT, not_supported},
 	{"GET", "/v1/evacuations", REST_BODY_NONE, not_supported},
 	{"POST", "/v1/evacuations", REST_BODY_OBJECT, not_supported},
-	{"GET", "/v1/snapshots", REST_BODY_NONE, not_supported},
-	{"POST", "/v1/snapshots", REST_BODY_OBJECT, not_supported},
+	{"GET", "/v1/snapshots", REST_BODY_NONE, get_snapshots},
+	{"POST", "/v1/snapshots", REST_BODY_OBJECT, post_snapshots},
+	{"GET", "/v1/snapshots/{id}", REST_BODY_NONE, get_snapshot},
 	{"GET", "/v1/events", REST_BODY_NONE, not_supported},
 	{"PUT", "/v1/host/cordon", REST_BODY_OBJECT, not_supported},
 	{"GET", "/metrics", REST_BODY_NONE, not_supported},

@@ -38,13 +38,13 @@ static bool port_ok(const char *s)
 }
 
 /* Return: CLI_OK or CLI_USAGE; @buf is "host:port" */
-static int address(const char *to, char *buf, size_t cap)
+int cli_address(const char *to, const char *what, char *buf, size_t cap)
 {
 	const char *port;
 	int n;
 
 	if (!find_port(to, &port) || (port && !port_ok(port)))
-		return cli_error(CLI_USAGE, "migrate", "--to: \"%s\" is not HOST[:PORT]", to);
+		return cli_error(CLI_USAGE, what, "--to: \"%s\" is not HOST[:PORT]", to);
 	if (port)
 		n = snprintf(buf, cap, "%s", to);
 	else if (*to != '[' && strchr(to, ':'))
@@ -52,7 +52,7 @@ static int address(const char *to, char *buf, size_t cap)
 	else
 		n = snprintf(buf, cap, "%s:%d", to, CONF_DEFAULT_PORT);
 	if ((size_t)n >= cap)
-		return cli_error(CLI_USAGE, "migrate", "--to: is too long");
+		return cli_error(CLI_USAGE, what, "--to: is too long");
 	return CLI_OK;
 }
 
@@ -96,7 +96,7 @@ int cli_migrate(struct cli *c)
 
 	if (!to)
 		return cli_error(CLI_USAGE, "migrate", "--to HOST[:PORT] is missing");
-	r = address(to, addr, sizeof(addr));
+	r = cli_address(to, "migrate", addr, sizeof(addr));
 	if (r)
 		return r;
 	snprintf(what, sizeof(what), "migrate %s", c->args[0]);
@@ -108,7 +108,7 @@ int cli_migrate(struct cli *c)
 	if (r)
 		return r;
 	if (c->wait)
-		r = cli_wait(c, what, &m);
+		r = cli_wait(c, "/v1/migrations", what, &m);
 	if (c->json && r != CLI_UNREACHABLE && m)
 		cli_print_json(m);
 	else if (!c->json && !c->wait)
@@ -246,9 +246,9 @@ static void tell_away(struct waiting *w, unsigned int patience_s)
 	w->told = w->away_us;
 }
 
-int cli_wait(struct cli *c, const char *what, json_t **m)
+int cli_wait(struct cli *c, const char *jobs, const char *what, json_t **m)
 {
-	CLEANUP_FREE char *path = cli_path("/v1/migrations", cli_str(*m, "id") ?: "", NULL);
+	CLEANUP_FREE char *path = cli_path(jobs, cli_str(*m, "id") ?: "", NULL);
 	struct waiting w = {0};
 	int r = path ? CLI_OK : cli_error(CLI_FAILED, what, "out of memory");
 	json_t *newer;

@@ -14,16 +14,21 @@ int cli_status(struct cli *c);
 int cli_watch(struct cli *c);
 int cli_cancel(struct cli *c);
 int cli_switchover(struct cli *c);
+int cli_snapshot(struct cli *c);
 
 /**
  * cli_wait() - stay with a migration until it has ended, showing its progress
+ * @jobs:	of jobs of its kind: "/v1/migrations", "/v1/snapshots"
  * @what:	for error lines
  * @m:		the migration as it is known; replaced by newer ones
  *
  * Ends early when it is in doubt, or the agent away, for longer than @c's patience_s. Return:
  * the exit code, after an error line unless it is CLI_OK
  */
-int cli_wait(struct cli *c, const char *what, json_t **m);
+int cli_wait(struct cli *c, const char *jobs, const char *what, json_t **m);
+
+/** cli_address() - "HOST[:PORT]" into "host:port". Return: CLI_OK or CLI_USAGE after an error line */
+int cli_address(const char *to, const char *what, char *buf, size_t cap);
 
 /** cli_migration_ended() - Return: is this the phase of a job that will not change any more? */
 bool cli_migration_ended(const char *phase);

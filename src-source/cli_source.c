@@ -16,6 +16,13 @@ static const struct cli_option migrate_options[] = {
 	{NULL},
 };
 
+static const struct cli_option snapshot_options[] = {
+	{"--to", "HOST[:PORT]", "the agent that stores it (port 7400)"},
+	{"--name", "NAME", "of the image; default: the guest's name and the time"},
+	{"--start", NULL, "start a copy of the guest from it there"},
+	{NULL},
+};
+
 static const struct cli_command commands[] = {
 	{"serve", "--config FILE", "run the agent", .options = cli_serve_options,
 	 .run = cli_serve_misplaced},
@@ -30,8 +37,8 @@ static const struct cli_command commands[] = {
 	{"switchover", "ID", "stop sending and change hosts now", 1, 1, .run = cli_switchover},
 	{"check", "", "what this host can and can't do", .run = cli_check},
 	{"evacuate", "--to HOST[:PORT]", "move all guests away", .run = NULL},
-	{"snapshot", "GUEST --to HOST[:PORT]", "store an image while the guest runs on",
-	 .run = NULL},
+	{"snapshot", "GUEST --to HOST[:PORT] [--wait]", "store an image while the guest runs on", 1,
+	 1, .options = snapshot_options, .tuning = true, .wait = true, .run = cli_snapshot},
 	{"recover", "ID", "go on with a paused migration", .run = NULL},
 	{"resolve", "ID --keep source|destination", "decide where a guest in doubt runs",
 	 .run = NULL},

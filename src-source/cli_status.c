@@ -116,7 +116,7 @@ static int watch_one(struct cli *c)
 	if (r)
 		return r;
 	snprintf(what, sizeof(what), "watch %s", c->args[0]);
-	r = cli_wait(c, what, &m);
+	r = cli_wait(c, "/v1/migrations", what, &m);
 	if (c->json && r != CLI_UNREACHABLE)
 		cli_print_json(m);
 	json_decref(m);

@@ -36,6 +36,7 @@ static void block_close(struct engine_block *b)
 	bitmap_free(&b->pending);
 	bitmap_free(&b->sent);
 	bitmap_free(&b->dirty);
+	bitmap_free(&b->data);
 }
 
 int engine_new(struct loop *loop, const struct guest *g, const struct mig_options *options,
@@ -207,6 +208,11 @@ int engine_nack(struct engine *e, const struct msg_nack *n, struct error *err)
 		return error_set(err, -EBADMSG, "bad-message", "NACK outside of block %s",
 				 b->mem.block.name);
 	atomic_fetch_add(&e->stats.nacks, 1);
+	/* Its writers went on long ago. */
+	if (e->snapshot)
+		return error_set(err, -EBADMSG, "digest-mismatch",
+				 "a page of block %s arrived damaged, and what it held is gone",
+				 b->mem.block.name);
 	bitmap_set_range(&b->pending, n->offset / page, n->length / page);
 	scan_kick(e->scan);
 	return 0;

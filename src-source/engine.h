@@ -35,6 +35,7 @@
  * @pending:	to be sent in this pass and claimed by nobody yet: clearing a bit claims the page
  * @sent:	sent at least once in this session, so the destination may hold a copy
  * @dirty:	kind `faults` only: written since it was protected last
+ * @data:	snapshots only: may hold data; all else is zeros
  */
 struct engine_block {
 	struct gmem mem;
@@ -42,6 +43,7 @@ struct engine_block {
 	struct bitmap pending;
 	struct bitmap sent;
 	struct bitmap dirty;
+	struct bitmap data;
 };
 
 /**
@@ -108,6 +110,8 @@ struct engine_post;
  * @pass:	number in PAGES frames
  * @postcopy:	the destination listens: pages that it asks for are served
  * @urgent_busy: a request is being served: what it claimed may not be counted in @stats yet
+ * @snapshot:	pages are those of one instant: none can be read again
+ * @saved_bytes: snapshots: copies that are not sent yet, see snap.h
  * @waiting_urgent: the snapshot thread wants to know when it is not
  * @hint:	(block << 48 | page) + 1 of the last page asked for, 0 if none; the scan goes on there
  * @bucket_lock, @bucket: bandwidth limit of the bulk channels together
@@ -129,6 +133,8 @@ struct engine {
 	_Atomic bool postcopy;
 	_Atomic bool urgent_busy;
 	_Atomic bool waiting_urgent;
+	bool snapshot;
+	_Atomic uint64_t saved_bytes;
 	_Atomic uint64_t hint;
 	pthread_mutex_t bucket_lock;
 	struct bucket bucket;
@@ -182,6 +188,13 @@ int engine_nack(struct engine *e, const struct msg_nack *n, struct error *err);
  */
 int engine_send_run(struct engine *e, struct tls_chan *chan, uint8_t *buf, uint32_t pass,
 		    uint32_t block, uint64_t offset, uint64_t length, struct error *err);
+/**
+ * engine_send_saved() - the same of bytes that were read before
+ * @frame:	MSG_PAGES_FIXED bytes of room, then @length bytes; the room and bytes already sent are
+ *		written over
+ */
+int engine_send_saved(struct engine *e, struct tls_chan *chan, uint8_t *frame, uint32_t pass,
+		      uint32_t block, uint64_t offset, uint64_t length, struct error *err);
 /** engine_send_hole() - one zero run of any length. Return: as engine_send_run() */
 int engine_send_hole(struct engine *e, struct tls_chan *chan, uint32_t pass, uint32_t block,
 		     uint64_t offset, uint64_t length, struct error *err);

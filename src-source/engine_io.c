@@ -107,6 +107,49 @@ static int send_large(struct engine *e, struct tls_chan *chan, uint8_t *buf, uin
  * over the tail of the page before, which has been dealt with by then: so each frame is one piece
  * of memory and one write, without copying.
  */
+static int send_small(struct engine *e, struct tls_chan *chan, uint8_t *buf, uint32_t pass,
+		      uint32_t block, uint64_t offset, uint64_t length, struct error *err)
+{
+	uint64_t page = e->blocks[block].mem.block.page_size;
+	uint8_t *data = buf + MSG_PAGES_FIXED;
+	int r = 0;
+
+	for (uint64_t off = 0, n; off < length && !r; off += n) {
+		bool zero;
+
+		n = same_kind(data, off, length, page, &zero);
+		if (zero)
+			r = engine_send_hole(e, chan, pass, block, offset + off, n, err);
+		else
+			r = send_data(e, chan, data + off - MSG_PAGES_FIXED, pass, block,
+				      offset + off, n, err);
+	}
+	return r;
+}
+
+/* A saved page that is larger than a frame. */
+static int send_saved_large(struct engine *e, struct tls_chan *chan, uint8_t *frame, uint32_t pass,
+			    uint32_t block, uint64_t offset, struct error *err)
+{
+	uint64_t page = e->blocks[block].mem.block.page_size;
+	uint8_t *data = frame + MSG_PAGES_FIXED;
+	int r = 0;
+
+	if (zero_is(data, page))
+		return engine_send_hole(e, chan, pass, block, offset, page, err);
+	for (uint64_t off = 0; off < page && !r; off += ENGINE_RUN_MAX)
+		r = send_data(e, chan, frame + off, pass, block, offset + off, ENGINE_RUN_MAX, err);
+	return r;
+}
+
+int engine_send_saved(struct engine *e, struct tls_chan *chan, uint8_t *frame, uint32_t pass,
+		      uint32_t block, uint64_t offset, uint64_t length, struct error *err)
+{
+	if (e->blocks[block].mem.block.page_size > ENGINE_RUN_MAX)
+		return send_saved_large(e, chan, frame, pass, block, offset, err);
+	return send_small(e, chan, frame, pass, block, offset, length, err);
+}
+
 int engine_send_run(struct engine *e, struct tls_chan *chan, uint8_t *buf, uint32_t pass,
 		    uint32_t block, uint64_t offset, uint64_t length, struct error *err)
 {
@@ -121,15 +164,5 @@ int engine_send_run(struct engine *e, struct tls_chan *chan, uint8_t *buf, uint3
 		return r;
 	}
 	r = read_guest(mem, offset, data, length, err);
-	for (uint64_t off = 0, n; off < length && !r; off += n) {
-		bool zero;
-
-		n = same_kind(data, off, length, page, &zero);
-		if (zero)
-			r = engine_send_hole(e, chan, pass, block, offset + off, n, err);
-		else
-			r = send_data(e, chan, data + off - MSG_PAGES_FIXED, pass, block,
-				      offset + off, n, err);
-	}
-	return r;
+	return r < 0 ? r : send_small(e, chan, buf, pass, block, offset, length, err);
 }

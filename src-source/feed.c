@@ -7,7 +7,9 @@
 
 #include "scan_priv.h"
 #include "sender.h"
+#include "snap.h"
 #include "util/cleanup.h"
+#include "util/clock.h"
 
 static int service_faults(struct scan *s, struct error *err)
 {
@@ -70,13 +72,20 @@ static void serve_requests(struct scan *s)
 	}
 }
 
+static int faults_fd(const struct scan *s)
+{
+	if (s->ops == &track_snapshot)
+		return snap_poll_fd(s);
+	return s->ops == &track_faults ? s->track.uffd : -1;
+}
+
 /* @us: at most, UINT64_MAX for no limit */
 static int wait_for(struct scan *s, uint64_t us, struct error *err)
 {
 	struct pollfd p[] = {
 		{.fd = s->kick_fd, .events = POLLIN},
 		{.fd = s->e->stop_fd, .events = POLLIN},
-		{.fd = s->ops == &track_faults ? s->track.uffd : -1, .events = POLLIN},
+		{.fd = faults_fd(s), .events = POLLIN},
 	};
 	struct timespec ts = {.tv_sec = (time_t)(us / 1000000),
 			      .tv_nsec = (long)(us % 1000000) * 1000};
@@ -88,6 +97,8 @@ static int wait_for(struct scan *s, uint64_t us, struct error *err)
 		return -ECANCELED;
 	if (p[0].revents)
 		eventfd_read(s->kick_fd, &dummy);
+	if (p[2].revents)
+		s->quiet_us = clock_us();
 	serve_requests(s);
 	return service_faults(s, err);
 }
@@ -97,7 +108,7 @@ int feed_wait(struct scan *s, struct error *err)
 	return wait_for(s, UINT64_MAX, err);
 }
 
-static int step(struct scan *s, struct error *err)
+int feed_step(struct scan *s, struct error *err)
 {
 	if (engine_stopping(s->e))
 		return -ECANCELED;
@@ -105,7 +116,7 @@ static int step(struct scan *s, struct error *err)
 	return service_faults(s, err);
 }
 
-static struct sender *roomiest(struct scan *s)
+struct sender *feed_roomiest(struct scan *s)
 {
 	struct sender *best = NULL;
 	unsigned int room = 0;
@@ -123,9 +134,9 @@ static struct sender *roomiest(struct scan *s)
 
 static int wait_room(struct scan *s, struct sender **ret, struct error *err)
 {
-	int r = step(s, err);
+	int r = feed_step(s, err);
 
-	while (!r && !(*ret = roomiest(s)))
+	while (!r && !(*ret = feed_roomiest(s)))
 		r = feed_wait(s, err);
 	return r;
 }
@@ -139,7 +150,7 @@ int feed_hole(struct scan *s, uint32_t block, uint64_t first, uint64_t n, struct
 			  .pass = atomic_load(&s->e->pass),
 			  .offset = first * page,
 			  .length = n * page};
-	struct sender *to;
+	struct sender *to = NULL;
 	int r = wait_room(s, &to, err);
 
 	if (r < 0)
@@ -237,7 +248,7 @@ static int throttle(struct scan *s, struct error *err)
 
 int feed_pending(struct scan *s, bool break_early, struct error *err)
 {
-	struct sender *to;
+	struct sender *to = NULL;
 	uint64_t first, n;
 	uint32_t block;
 	int r;
@@ -268,7 +279,7 @@ int feed_barrier(struct scan *s, struct error *err)
 {
 	struct run run = {
 		.kind = RUN_BARRIER, .pass = atomic_load(&s->e->pass), .offset = ++s->barrier};
-	int r = step(s, err);
+	int r = feed_step(s, err);
 
 	for (uint32_t i = 0; !r && i < s->e->nsenders; i++)
 		while (!r && runq_push(&s->e->senders[i]->queue, &run) < 0)

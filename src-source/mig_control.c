@@ -100,7 +100,7 @@ static bool receipt_fits(const struct migration *m, const struct msg_receipt *r)
 
 static void on_receipt(struct migration *m, const struct msg *msg)
 {
-	if (m->state != MIG_POSTCOPY) {
+	if (m->state != MIG_POSTCOPY && (m->state != MIG_SAVING || !m->snap.pages_sent)) {
 		unexpected(m, msg);
 		return;
 	}

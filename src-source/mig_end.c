@@ -15,6 +15,7 @@ void mig_act_finish(struct migration *m)
 	m->stage = MIG_STAGE_NONE;
 	mig_close(m);
 	XXH3_freeState(steal_ptr(&m->sw.hash));
+	mig_snap_free(m);
 	m->ended_us = clock_wall_us();
 	m->totals.remaining_bytes = m->state == MIG_COMPLETED ? 0 : m->totals.remaining_bytes;
 	mig_journal_end(m);
@@ -98,6 +99,9 @@ void mig_act_rollback(struct migration *m)
 	struct error err = {0};
 
 	m->committed = false;
+	/* Whoever waits for a page to be saved must go on before the guest can be asked for anything. */
+	if (m->snapshot && m->engine)
+		engine_stop(m->engine);
 	if (m->dial)
 		dial_cancel(steal_ptr(&m->dial));
 	if (mig_journal_note(m, "rolled-back", &err) < 0)

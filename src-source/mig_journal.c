@@ -68,12 +68,13 @@ int mig_journal_open(struct migration *m, struct error *err)
 	if (r < 0)
 		return r;
 	return append(m,
-		      json_pack("{s:s, s:s, s:s, s:s, s:s, s:I, s:s, s:s, s:I, s:b, s:o}", "type",
-				"created", "id", m->id, "key", m->key, "guest", m->guest_name,
-				"uuid", uuid_text(m->uuid, uuid), "generation",
+		      json_pack("{s:s, s:s, s:s, s:s, s:s, s:I, s:s, s:s, s:I, s:b, s:o, s:s*}",
+				"type", "created", "id", m->id, "key", m->key, "guest",
+				m->guest_name, "uuid", uuid_text(m->uuid, uuid), "generation",
 				(json_int_t)m->generation, "host", m->host, "port", m->port,
 				"created_at", (json_int_t)m->created_us, "paused",
-				m->arrives_paused, "options", conf_options_json(&m->options)),
+				m->arrives_paused, "options", conf_options_json(&m->options),
+				"snapshot", m->snapshot ? m->snap.name : NULL),
 		      err);
 }
 
@@ -93,21 +94,24 @@ void mig_journal_end(struct migration *m)
 
 static int take_created(struct migration *m, json_t *rec)
 {
-	const char *id, *key, *guest, *uuid, *host, *port;
+	const char *id, *key, *guest, *uuid, *host, *port, *image = NULL;
 	json_int_t generation, created;
 	struct error err = {0};
 	json_t *options;
 	int paused;
 
-	if (json_unpack(rec, "{s:s, s:s, s:s, s:s, s:I, s:s, s:s, s:I, s:b, s:o}", "id", &id, "key",
-			&key, "guest", &guest, "uuid", &uuid, "generation", &generation, "host",
-			&host, "port", &port, "created_at", &created, "paused", &paused, "options",
-			&options) ||
-	    uuid_parse(id, m->id_raw) || uuid_parse(uuid, m->uuid) ||
-	    strlen(guest) >= sizeof(m->guest_name) || strlen(host) >= sizeof(m->host) ||
-	    strlen(port) >= sizeof(m->port) || strlen(key) >= sizeof(m->key))
+	if (json_unpack(rec, "{s:s, s:s, s:s, s:s, s:I, s:s, s:s, s:I, s:b, s:o, s?s}", "id", &id,
+			"key", &key, "guest", &guest, "uuid", &uuid, "generation", &generation,
+			"host", &host, "port", &port, "created_at", &created, "paused", &paused,
+			"options", &options, "snapshot", &image) ||
+	    (image && strlen(image) >= sizeof(m->snap.name)) || uuid_parse(id, m->id_raw) ||
+	    uuid_parse(uuid, m->uuid) || strlen(guest) >= sizeof(m->guest_name) ||
+	    strlen(host) >= sizeof(m->host) || strlen(port) >= sizeof(m->port) ||
+	    strlen(key) >= sizeof(m->key))
 		return -EBADMSG;
 	strcpy(m->id, id);
+	m->snapshot = image;
+	strcpy(m->snap.name, image ? image : "");
 	strcpy(m->key, key);
 	strcpy(m->guest_name, guest);
 	strcpy(m->host, host);
@@ -177,7 +181,8 @@ static void settle(struct migration *m)
 	if (m->state == MIG_QUEUED) {
 		m->state = MIG_FAILED;
 		error_set(&m->err, -ECANCELED, "agent-restarted",
-			  "the source agent was restarted before the hand-over");
+			  "the source agent was restarted before the %s",
+			  m->snapshot ? "image was complete" : "hand-over");
 	}
 	m->committed = m->state != MIG_FAILED;
 	sg = guests_find(m->src, m->guest_name);

@@ -11,6 +11,7 @@
 #include "migration_priv.h"
 #include "policy.h"
 #include "sender.h"
+#include "snap.h"
 #include "track.h"
 #include "urgent.h"
 #include "util/cleanup.h"
@@ -22,7 +23,8 @@ void mig_hello(const struct migration *m, enum msg_channel kind, uint8_t index,
 	*ret = (struct msg_hello){
 		.version_min = MSG_VERSION,
 		.version_max = MSG_VERSION,
-		.capabilities = MSG_CAP_POSTCOPY | (m->options.urgent ? MSG_CAP_URGENT : 0),
+		.capabilities = MSG_CAP_POSTCOPY | (m->options.urgent ? MSG_CAP_URGENT : 0) |
+				(m->snapshot ? MSG_CAP_SNAPSHOT : 0),
 		.kind = (uint8_t)kind,
 		.index = index,
 	};
@@ -92,10 +94,22 @@ static void send_block(struct migration *m, uint32_t i, struct msg *msg)
 	mig_send(m, msg);
 }
 
+static void send_store(struct migration *m, struct msg *msg)
+{
+	*msg = (struct msg){.type = MSG_STORE};
+	memcpy(msg->store.name, m->snap.name, sizeof(msg->store.name));
+	msg->store.start = m->snap.start;
+	mig_send(m, msg);
+}
+
 static void send_description(struct migration *m)
 {
 	CLEANUP_FREE struct msg *msg = malloc(sizeof(*msg));
 
+	if (msg && m->snapshot)
+		send_store(m, msg);
+	if (m->state != MIG_SETUP)
+		return;
 	if (!msg || describe(m, msg) < 0) {
 		mig_fail(m, "bad-guest", "guest %s has too many or too long launcher variables",
 			 m->guest_name);
@@ -113,6 +127,9 @@ static int check_capabilities(struct migration *m, const struct msg_hello_ack *a
 			      struct error *err)
 {
 	m->capabilities = ack->capabilities;
+	if (m->snapshot && !(m->capabilities & MSG_CAP_SNAPSHOT))
+		return error_set(err, -EOPNOTSUPP, "snapshot-not-supported",
+				 "%s is of a version that stores no images", m->to);
 	if (policy_may_postcopy(&m->options) && !(m->capabilities & MSG_CAP_POSTCOPY))
 		return error_set(err, -EOPNOTSUPP, "postcopy-not-supported",
 				 "%s cannot run a guest with missing pages (see decant-dest check "
@@ -166,14 +183,17 @@ static void on_engine(void *arg, enum engine_event ev, const struct error *err)
 	switch (ev) {
 	case ENGINE_TRACKING:
 		if (m->state == MIG_SETUP)
-			mig_event(m, MIG_EV_PREPARED, NULL);
+			mig_event(m, m->snapshot ? MIG_EV_SNAPSHOT : MIG_EV_PREPARED, NULL);
 		return;
 	case ENGINE_CONVERGED:
 		if (m->state == MIG_PRECOPY)
 			mig_event(m, MIG_EV_CONVERGED, NULL);
 		return;
 	case ENGINE_FINAL:
-		mig_on_last_scan(m);
+		if (m->snapshot)
+			mig_snap_frozen(m);
+		else
+			mig_on_last_scan(m);
 		return;
 	case ENGINE_SENT:
 		mig_on_sent(m);
@@ -185,6 +205,16 @@ static void on_engine(void *arg, enum engine_event ev, const struct error *err)
 		mig_event(m, MIG_EV_ERROR, err);
 		return;
 	}
+}
+
+/* A snapshot saves a page when it is written to: its writers have to wait for that. */
+static const struct track_ops *choose(const struct migration *m, struct error *err)
+{
+	const struct track_ops *ops =
+		track_choose(&m->src->caps, m->engine,
+			     m->snapshot ? MIG_TRACKING_FAULTS : m->options.tracking, err);
+
+	return ops && m->snapshot ? &track_snapshot : ops;
 }
 
 static void on_uffd(void *arg, int ret, const struct error *err, int fd)
@@ -202,7 +232,7 @@ static void on_uffd(void *arg, int ret, const struct error *err, int fd)
 		mig_event(m, MIG_EV_ERROR, err);
 		return;
 	}
-	ops = track_choose(&m->src->caps, m->engine, m->options.tracking, &why);
+	ops = choose(m, &why);
 	m->tracked = ops == &track_async;
 	if (!ops)
 		close(fd);
@@ -256,7 +286,7 @@ static void start_tracking(struct migration *m)
 			mig_event(m, MIG_EV_ERROR, &err);
 		return;
 	}
-	ops = track_choose(&m->src->caps, m->engine, m->options.tracking, &err);
+	ops = choose(m, &err);
 	if (!ops) {
 		mig_event(m, MIG_EV_ERROR, &err);
 		return;
@@ -359,5 +389,6 @@ void mig_act_setup(struct migration *m)
 		mig_event(m, MIG_EV_ERROR, &err);
 		return;
 	}
+	m->engine->snapshot = m->snapshot;
 	connect_control(m);
 }

@@ -216,6 +216,8 @@ void mig_on_drained(struct migration *m)
 {
 	if (in_stage(m, MIG_STAGE_LAST_SCAN) && m->sw.discarding)
 		send_discards(m);
+	else if (m->snapshot)
+		mig_snap_drained(m);
 	else if (in_stage(m, MIG_STAGE_STATE) && m->sw.choked && mig_conn(m)) {
 		m->sw.choked = false;
 		guest_save_more(mig_conn(m));
@@ -242,12 +244,10 @@ void mig_act_postcopy(struct migration *m)
 	scan_order(m->engine->scan, SCAN_POSTCOPY);
 }
 
-void mig_on_sent(struct migration *m)
+void mig_send_complete(struct migration *m, uint64_t timeout_us)
 {
 	CLEANUP_FREE struct msg *msg = calloc(1, sizeof(*msg));
 
-	if (m->state != MIG_POSTCOPY)
-		return;
 	if (!msg) {
 		mig_fail(m, NULL, "out of memory");
 		return;
@@ -258,6 +258,14 @@ void mig_on_sent(struct migration *m)
 	msg->complete.n = m->engine->nblocks;
 	for (uint32_t i = 0; i < m->engine->nblocks; i++)
 		msg->complete.pages[i] = m->engine->blocks[i].npages;
-	mig_timer(m, MIG_RECEIPT_US);
+	mig_timer(m, timeout_us);
 	mig_send(m, msg);
+}
+
+void mig_on_sent(struct migration *m)
+{
+	if (m->state == MIG_POSTCOPY)
+		mig_send_complete(m, MIG_RECEIPT_US);
+	else if (m->state == MIG_SAVING)
+		mig_snap_sent(m);
 }

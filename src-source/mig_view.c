@@ -5,6 +5,7 @@
 #include "migration_priv.h"
 #include "sender.h"
 #include "urgent.h"
+#include "util/cleanup.h"
 #include "util/clock.h"
 
 static void add_channel(struct migration_totals *t, const char *kind, uint64_t bytes)
@@ -133,6 +134,17 @@ static uint64_t rate(const struct migration *m, const struct migration_totals *t
 	return t->rate ? t->rate : us ? (uint64_t)((double)t->sent_bytes * 1e6 / (double)us) : 0;
 }
 
+/* What a snapshot has not, and what it has besides. */
+static void as_snapshot(const struct migration *m, json_t *o)
+{
+	static const char *const without[] = {"mode", "owner", "postcopy"};
+
+	for (size_t i = 0; i < ARRAY_SIZE(without); i++)
+		json_object_del(o, without[i]);
+	json_object_set_new(o, "name", json_string(m->snap.name));
+	json_object_set_new(o, "start", json_boolean(m->snap.start));
+}
+
 json_t *migration_json(const struct migration *m)
 {
 	struct migration_totals t = m->totals;
@@ -165,14 +177,17 @@ json_t *migration_json(const struct migration *m)
 	json_object_set_new(o, "digest_ok",
 			    m->has_receipt ? json_boolean(m->receipt.digest_ok) : json_null());
 	json_object_set_new(o, "options", conf_options_json(&m->options));
+	if (m->snapshot)
+		as_snapshot(m, o);
 	return o;
 }
 
-json_t *migrations_json(const struct source *s)
+json_t *migrations_json(const struct source *s, bool snapshots)
 {
 	json_t *a = json_array();
 
 	for (const struct migration *m = s->migrations; m; m = m->next)
-		json_array_append_new(a, migration_json(m));
+		if (m->snapshot == snapshots)
+			json_array_append_new(a, migration_json(m));
 	return a;
 }

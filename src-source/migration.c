@@ -8,6 +8,7 @@
 
 #include "migration_priv.h"
 #include "policy.h"
+#include "snap.h"
 #include "util/cleanup.h"
 #include "util/clock.h"
 #include "util/fdio.h"
@@ -45,6 +46,7 @@ static action_fn *const actions[MIG_ACT_COUNT_] = {
 	[MIG_ACT_ABANDON] = mig_act_abandon,
 	[MIG_ACT_NOTE] = act_note,
 	[MIG_ACT_FINISH] = mig_act_finish,
+	[MIG_ACT_SAVE] = mig_act_save,
 };
 
 void mig_event(struct migration *m, enum mig_event ev, const struct error *err)
@@ -203,6 +205,7 @@ static void destroy(struct migration *m)
 	mig_close(m);
 	journal_close(m->journal);
 	XXH3_freeState(m->sw.hash);
+	mig_snap_free(m);
 	if (m->guest)
 		m->guest->migration = NULL;
 	free(m);
@@ -226,12 +229,53 @@ static void prune(struct source *s)
 	}
 }
 
-int migration_new(struct source *s, struct source_guest *sg, const char *to, const char *key,
-		  const struct mig_options *options, struct migration **ret, struct error *err)
+/* Snapshots track by faults and read nothing twice; what they cannot do is said before anything begins. */
+static int check_snapshot(const struct guest *g, const struct migration_image *image,
+			  struct error *err)
 {
-	struct migration *m;
-	int r = check(s, sg, options, err);
+	if (image->name && !guest_name_ok(image->name))
+		return error_set(err, -EINVAL, "bad-name",
+				 "\"%s\" is no name of an image: 1 to 63 of [A-Za-z0-9._-]",
+				 image->name);
+	if (!g->nblocks)
+		return error_set(err, -EOPNOTSUPP, "not-supported",
+				 "guest %s has no memory: nothing to store", g->name);
+	for (uint16_t i = 0; i < g->nblocks; i++)
+		if (g->blocks[i].page_size > SNAP_PAGE_MAX)
+			return error_set(err, -EOPNOTSUPP, "not-supported",
+					 "block %s has pages of %llu bytes: snapshots of pages "
+					 "larger than 2 MiB are not supported",
+					 g->blocks[i].name,
+					 (unsigned long long)g->blocks[i].page_size);
+	return 0;
+}
 
+static void set_snapshot(struct migration *m, const struct migration_image *image)
+{
+	m->snapshot = true;
+	m->snap.start = image->start;
+	if (image->name)
+		snprintf(m->snap.name, sizeof(m->snap.name), "%s", image->name);
+	else
+		mig_snap_name(m);
+}
+
+int migration_new(struct source *s, struct source_guest *sg, const char *to, const char *key,
+		  const struct mig_options *asked, const struct migration_image *image,
+		  struct migration **ret, struct error *err)
+{
+	struct mig_options fixed = *asked;
+	const struct mig_options *options = &fixed;
+	struct migration *m;
+	int r;
+
+	if (image) {
+		fixed.mode = MIG_MODE_PRECOPY;
+		fixed.tracking = MIG_TRACKING_FAULTS;
+	}
+	r = check(s, sg, options, err);
+	if (!r && image)
+		r = check_snapshot(sg->conn, image, err);
 	if (r < 0)
 		return r;
 	m = calloc(1, sizeof(*m));
@@ -254,6 +298,8 @@ int migration_new(struct source *s, struct source_guest *sg, const char *to, con
 	m->totals.total_bytes = guest_memory_bytes(sg->conn);
 	snprintf(m->guest_name, sizeof(m->guest_name), "%s", sg->desc.name);
 	memcpy(m->uuid, sg->conn->uuid, sizeof(m->uuid));
+	if (image)
+		set_snapshot(m, image);
 	fdio_uuid4(m->id);
 	uuid_parse(m->id, m->id_raw);
 	r = mig_journal_open(m, err);
@@ -292,6 +338,11 @@ bool migration_is_for(const struct migration *m, const char *guest, const char *
 
 	return !strcmp(m->guest_name, guest) && !split_to(&other, to, NULL) &&
 	       !strcmp(m->to, other.to);
+}
+
+bool migration_is_snapshot(const struct migration *m)
+{
+	return m->snapshot;
 }
 
 const char *migration_id(const struct migration *m)

@@ -14,25 +14,35 @@
 #include "source.h"
 #include "state.h"
 
+/** struct migration_image - a job that stores an image and moves nothing: @name or NULL; @start: start a copy from it */
+struct migration_image {
+	const char *name;
+	bool start;
+};
+
 /**
  * migration_new() - make a job and start it
  * @to:		"HOST[:PORT]", "[V6]:PORT"
  * @key:	Idempotency-Key of the request, NULL without; at most 128 characters
+ * @image:	makes a snapshot instead; NULL: a migration
  *
  * Return: 0 with @ret; -errno with @err filled: what was asked for cannot be done now
  */
 int migration_new(struct source *s, struct source_guest *sg, const char *to, const char *key,
-		  const struct mig_options *options, struct migration **ret, struct error *err);
+		  const struct mig_options *options, const struct migration_image *image,
+		  struct migration **ret, struct error *err);
 /** migration_find_key() - Return: the job that a request with this Idempotency-Key has made, or NULL */
 struct migration *migration_find_key(struct source *s, const char *key);
 /** migration_is_for() - Return: whether the job moves this guest to this destination, as written in the request */
 bool migration_is_for(const struct migration *m, const char *guest, const char *to);
+/** migration_is_snapshot() - Return: whether the job stores an image */
+bool migration_is_snapshot(const struct migration *m);
 /** migration_find() - Return: the job of that id, or NULL */
 struct migration *migration_find(struct source *s, const char *id);
 /** migration_json() - Return: new reference to the object of the contract */
 json_t *migration_json(const struct migration *m);
-/** migrations_json() - Return: new reference to an array of all jobs, newest first */
-json_t *migrations_json(const struct source *s);
+/** migrations_json() - Return: new reference to an array of all jobs that are @snapshots, or are not, newest first */
+json_t *migrations_json(const struct source *s, bool snapshots);
 const char *migration_id(const struct migration *m);
 const char *migration_phase(const struct migration *m);
 /** migration_cancel() - Return: 0; -EBUSY past the point of no return, -EALREADY if it has ended; @err filled */

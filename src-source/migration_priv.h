@@ -92,6 +92,23 @@ struct mig_switch {
 };
 
 /**
+ * struct mig_snap - a snapshot
+ * @name:	of the image
+ * @start:	the destination is to start a copy of the guest from it
+ * @state, @length, @cap: the guest's device state
+ * @sent:	bytes of it that were sent
+ * @state_sent, @pages_sent: all of that
+ */
+struct mig_snap {
+	char name[MSG_NAME_MAX];
+	bool start;
+	uint8_t *state;
+	size_t length, cap, sent;
+	bool state_sent;
+	bool pages_sent;
+};
+
+/**
  * struct migration - the job
  * @guest:	its entry, NULL once that stands for another guest or is gone
  * @guest_name, @uuid: of the guest, also when @guest is NULL
@@ -112,6 +129,7 @@ struct mig_switch {
  * @timer:	bound of the present step
  * @ask_delay_us: next pause between two questions in doubt
  * @sw:		of the switchover
+ * @snapshot:	the job stores an image and moves nothing; then @snap
  * @pause_us:	clock_us() when the pause was asked for
  * @phase_us:	clock_us() of the last change of state
  * @totals:	counters of the engine, as of its end
@@ -149,6 +167,8 @@ struct migration {
 	struct event *timer;
 	uint64_t ask_delay_us;
 	struct mig_switch sw;
+	bool snapshot;
+	struct mig_snap snap;
 	uint64_t pause_us, phase_us;
 	uint64_t downtime_us;
 	struct migration_totals totals;
@@ -196,6 +216,19 @@ void mig_on_intent_ack(struct migration *m);
 void mig_on_last_scan(struct migration *m);
 void mig_on_sent(struct migration *m);
 void mig_on_drained(struct migration *m);
+
+/** mig_send_complete() - COMPLETE, with a time limit for the answer */
+void mig_send_complete(struct migration *m, uint64_t timeout_us);
+
+/* --- mig_save.c: snapshots --- */
+void mig_act_save(struct migration *m);
+/** mig_snap_name() - a name for an image that was given none */
+void mig_snap_name(struct migration *m);
+/** mig_snap_free() - the guest's state is of no use any more */
+void mig_snap_free(struct migration *m);
+void mig_snap_frozen(struct migration *m);
+void mig_snap_sent(struct migration *m);
+void mig_snap_drained(struct migration *m);
 
 /* --- mig_end.c --- */
 void mig_act_rollback(struct migration *m);

@@ -18,21 +18,26 @@
  * enum run_kind - what the sender does with a run
  * @RUN_READ:	read the pages and send them, zeros as zero runs
  * @RUN_HOLE:	known to be empty: one zero run, nothing is read
+ * @RUN_SAVED:	a snapshot's: the bytes are in @piece, which the sender frees
  * @RUN_BARRIER: send BARRIER number @offset
  */
 enum run_kind {
 	RUN_READ,
 	RUN_HOLE,
+	RUN_SAVED,
 	RUN_BARRIER,
 };
 
-/** struct run - bytes [@offset, @offset + @length) of block @block, in pass @pass */
+struct snap_piece;
+
+/** struct run - bytes [@offset, @offset + @length) of block @block, in pass @pass; @piece: see RUN_SAVED */
 struct run {
 	enum run_kind kind;
 	uint32_t block;
 	uint32_t pass;
 	uint64_t offset;
 	uint64_t length;
+	struct snap_piece *piece;
 };
 
 /**

@@ -9,6 +9,7 @@
 
 #include "policy.h"
 #include "scan_priv.h"
+#include "snap.h"
 #include "uffd/pagemap.h"
 #include "urgent.h"
 #include "util/cleanup.h"
@@ -419,7 +420,7 @@ static void *thread_main(void *arg)
 	int r;
 
 	trace_thread_enter("snapshot");
-	r = run(s, &err);
+	r = s->ops == &track_snapshot ? snap_run(s, &err) : run(s, &err);
 	if (r < 0 && r != -ECANCELED) {
 		error_set(&err, r, NULL, "snapshot thread: %s", strerror(-r));
 		engine_fail(s->e, ENGINE_FAILED, &err);
@@ -473,6 +474,7 @@ void scan_free(struct scan *s)
 {
 	if (!s)
 		return;
+	snap_free(s);
 	if (s->uffd >= 0)
 		close(s->uffd);
 	close(s->kick_fd);

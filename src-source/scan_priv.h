@@ -16,6 +16,8 @@
  * @cursor_block, @cursor_page: where the linear scan goes on
  * @hint_seen:	the last engine.hint that was followed
  * @barrier:	number of the last barrier
+ * @saved, @saved_end: snapshots: pieces that no sender has room for yet
+ * @quiet_us:	snapshots: when no write fault was waiting, as of the last look
  */
 struct scan {
 	struct engine *e;
@@ -33,6 +35,8 @@ struct scan {
 	uint64_t cursor_page;
 	uint64_t hint_seen;
 	uint32_t barrier;
+	struct snap_piece *saved, *saved_end;
+	uint64_t quiet_us;
 	pthread_t thread;
 	bool joined;
 };
@@ -43,6 +47,10 @@ struct scan {
  * Return: 0, -ECANCELED when the thread has to end, or -errno with @err filled
  */
 int feed_wait(struct scan *s, struct error *err);
+/** feed_step() - serve requests and write faults without waiting. Return: as feed_wait() */
+int feed_step(struct scan *s, struct error *err);
+/** feed_roomiest() - Return: the sender whose queue has most room, NULL if none has */
+struct sender *feed_roomiest(struct scan *s);
 /** feed_hole() - send a zero run for [first, first + n); Return: as feed_wait() */
 int feed_hole(struct scan *s, uint32_t block, uint64_t first, uint64_t n, struct error *err);
 /**

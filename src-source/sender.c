@@ -8,6 +8,7 @@
 
 #include "frame.h"
 #include "scan.h"
+#include "snap.h"
 #include "util/cleanup.h"
 #include "util/trace.h"
 
@@ -29,6 +30,34 @@ static int send_barrier(struct sender *s, const struct run *run, struct error *e
 	return frame_send(&io, &m, err);
 }
 
+/* The bandwidth limit, where nobody can ask for what is claimed meanwhile. Return: 0 or -ECANCELED */
+static int await_budget(struct sender *s)
+{
+	struct pollfd p = {.fd = s->e->stop_fd, .events = POLLIN};
+	uint64_t us;
+
+	while ((us = engine_debt_us(s->e))) {
+		struct timespec ts = {.tv_sec = (time_t)(us / 1000000),
+				      .tv_nsec = (long)(us % 1000000) * 1000};
+
+		if (ppoll(&p, 1, &ts, NULL) > 0)
+			return -ECANCELED;
+	}
+	return 0;
+}
+
+static int send_saved(struct sender *s, const struct run *run, struct error *err)
+{
+	int r = await_budget(s);
+
+	engine_account(s->e, run->length);
+	if (!r)
+		r = engine_send_saved(s->e, s->chan, run->piece->frame, run->pass, run->block,
+				      run->offset, run->length, err);
+	snap_piece_free(s->e, run->piece);
+	return r;
+}
+
 static int send_run(struct sender *s, const struct run *run, struct error *err)
 {
 	switch (run->kind) {
@@ -37,6 +66,8 @@ static int send_run(struct sender *s, const struct run *run, struct error *err)
 	case RUN_HOLE:
 		return engine_send_hole(s->e, s->chan, run->pass, run->block, run->offset,
 					run->length, err);
+	case RUN_SAVED:
+		return send_saved(s, run, err);
 	case RUN_READ:
 		break;
 	}
@@ -125,7 +156,11 @@ static void *thread_main(void *arg)
 	atomic_store(&s->wire_bytes, tls_chan_sent_bytes(s->chan));
 	if (r < 0 && r != -ECANCELED) {
 		error_set(&err, r, "channel-lost", "bulk channel %u: %s", s->index, strerror(-r));
-		engine_fail(s->e, !strcmp(err.code, "guest-memory") ? ENGINE_FAILED : ENGINE_LOST,
+		engine_fail(s->e,
+			    !strcmp(err.code, "guest-memory") ||
+					    !strcmp(err.code, "digest-mismatch")
+				    ? ENGINE_FAILED
+				    : ENGINE_LOST,
 			    &err);
 	}
 	frame_reader_free(&in);
@@ -168,6 +203,11 @@ void sender_join(struct sender *s)
 
 void sender_free(struct sender *s)
 {
+	struct run run;
+
+	while (runq_pop(&s->queue, &run))
+		if (run.kind == RUN_SAVED)
+			free(run.piece);
 	tls_chan_free(s->chan);
 	runq_destroy(&s->queue);
 	free(s->buf);

@@ -80,6 +80,9 @@ int track_check(const struct track_ops *ops, const struct engine *e, int uffd, s
  */
 int track_start(struct track *t, const struct track_ops *ops, struct engine *e, int uffd,
 		struct error *err);
+/** track_populate() - make protection reach empty anonymous memory on kernels where it passes over it (W4)
+ * Return: 0 or -errno with @err filled */
+int track_populate(const struct engine *e, struct error *err);
 /** track_stop() - unregister what was registered and close (W9); safe twice and after a failed start */
 void track_stop(struct track *t);
 

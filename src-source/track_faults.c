@@ -26,18 +26,27 @@ static int populate(const struct engine_block *b, struct error *err)
 		     : 0;
 }
 
+int track_populate(const struct engine *e, struct error *err)
+{
+	int r = 0;
+
+	if (e->features & UFFD_F_WP_UNPOPULATED)
+		return 0;
+	for (uint32_t i = 0; !r && i < e->nblocks; i++)
+		if (e->blocks[i].mem.block.kind == GUEST_BLOCK_ANON)
+			r = populate(&e->blocks[i], err);
+	return r;
+}
+
 static int faults_start(struct track *t, struct error *err)
 {
-	bool populate_first = !(t->e->features & UFFD_F_WP_UNPOPULATED);
+	int r = track_populate(t->e, err);
 
+	if (r < 0)
+		return r;
 	for (uint32_t i = 0; i < t->e->nblocks; i++) {
 		const struct guest_block *b = &t->e->blocks[i].mem.block;
-		int r = 0;
 
-		if (populate_first && b->kind == GUEST_BLOCK_ANON)
-			r = populate(&t->e->blocks[i], err);
-		if (r < 0)
-			return r;
 		r = uffd_writeprotect(t->uffd, b->addr, b->length, true);
 		if (r < 0)
 			return error_set(err, r, "tracking-refused",

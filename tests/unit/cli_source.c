@@ -64,6 +64,9 @@ Test(cli_source, wrong_use_is_2_and_says_why)
 		{"migrate demo --to a --mode=x", 2, NULL, "--mode: \"x\" is not one of"},
 		{"add /nowhere/at/all", 2, NULL, "/nowhere/at/all"},
 		{"serve --config x", 2, NULL, "serve: must be the first word"},
+		{"snapshot demo", 2, NULL, "snapshot: --to HOST[:PORT] is missing"},
+		{"snapshot demo --to a --mode precopy", 2, NULL, "a snapshot has none"},
+		{"snapshot demo --to a:b", 2, NULL, "is not HOST[:PORT]"},
 	};
 	struct fake *k = start(done);
 
@@ -75,7 +78,6 @@ Test(cli_source, what_is_not_there_is_3)
 {
 	static const struct expected rows[] = {
 		{"evacuate --to a --dry-run", 3, NULL, "evacuate: not supported yet"},
-		{"snapshot demo --to a", 3, NULL, "snapshot: not supported yet"},
 		{"recover x", 3, NULL, "recover: not supported yet"},
 		{"resolve x --keep source", 3, NULL, "resolve: not supported yet"},
 		{"cordon", 3, NULL, "cordon: not supported yet"},
@@ -266,7 +268,7 @@ static int wait_for(struct fake *k, unsigned int patience_s, char *phase, size_t
 {
 	struct cli c = {.api = k->f.api, .patience_s = patience_s};
 	json_t *m = migration(ID, "queued");
-	int r = cli_wait(&c, "test", &m);
+	int r = cli_wait(&c, "/v1/migrations", "test", &m);
 
 	snprintf(phase, cap, "%s", cli_str(m, "phase"));
 	json_decref(m);

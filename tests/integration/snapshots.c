@@ -1,0 +1,312 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Snapshots: the stored image is the memory of one instant although the guest writes on (W12), writers
+ * are never left standing, and there is no half image.
+ */
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include "lib/lab_test.h"
+
+TestSuite(snapshots, .timeout = 120);
+
+#define STALL_US 100000
+#define PAGE     4096ul
+#define CUT_MB   64u
+#define CUT_SIZE ((size_t)CUT_MB << 20)
+
+/* --- the guest that can tell --- */
+
+static char *cut_conf(struct lab *lab)
+{
+	json_t *o = json_pack("{s:{s:{s:s, s:[o, s, s, o, s]}}}", "launchers", "cut", "driver",
+			      "native", "argv", json_sprintf("%s/guests/cut", lab->tests), "{name}",
+			      "{attach}", json_sprintf("%s/{name}.arrived", lab->root), "{var:mb}");
+	char *text = json_dumps(o, 0);
+
+	json_decref(o);
+	return text;
+}
+
+static struct lab *cut_lab(struct lab_host **ret_a, struct lab_host **ret_b)
+{
+	struct lab *lab = lab_new(lab_test_failed);
+	char *conf = cut_conf(lab);
+
+	*ret_a = lab_host_start(lab, &(struct lab_host_opts){.name = "a"});
+	*ret_b = lab_host_start(lab, &(struct lab_host_opts){.name = "b", .dest_conf = conf});
+	free(conf);
+	return lab;
+}
+
+static struct lab_proc *cut_start(struct lab_host *a)
+{
+	struct lab *lab = a->lab;
+	char program[LAB_PATH_MAX + 32], report[LAB_PATH_MAX + 32], desc[LAB_PATH_MAX + 32];
+	char mb[16];
+	struct lab_proc *p;
+
+	snprintf(program, sizeof(program), "%s/guests/cut", lab->tests);
+	snprintf(report, sizeof(report), "%s/cut.started", lab->root);
+	snprintf(desc, sizeof(desc), "%s/cut.json", lab->root);
+	snprintf(mb, sizeof(mb), "%u", CUT_MB);
+	lab_write_file(lab, desc,
+		       "{\"name\": \"cut\", \"driver\": \"native\", \"launcher\": \"cut\", "
+		       "\"vars\": {\"mb\": \"64\"}}");
+	lab_check(lab, !lab_decant(a, 10000, NULL, NULL, (const char *const[]){"add", desc, NULL}),
+		  "decant add");
+	p = lab_spawn(lab, NULL, "cut",
+		      (const char *const[]){program, "cut", a->attach, report, mb, NULL});
+	lab_until(lab, 10000, !access(report, F_OK), "the guest does not start");
+	lab_host_knows(a, "cut");
+	return p;
+}
+
+static void cut_end(struct lab *lab, struct lab_proc *p)
+{
+	lab_proc_kill(lab, p);
+}
+
+/* Is this the memory of a `cut` at one instant? */
+static bool is_cut(const uint8_t *mem)
+{
+	uint64_t pages = CUT_SIZE / PAGE, last = 0;
+
+	for (uint64_t i = 0; i < pages; i++) {
+		uint64_t n;
+
+		memcpy(&n, mem + i * PAGE, sizeof(n));
+		last = n > last ? n : last;
+	}
+	for (uint64_t n = last - pages + 1; n <= last; n++) {
+		const uint8_t *page = mem + (n - 1) % pages * PAGE;
+
+		if (memcmp(page, &n, sizeof(n)) != 0 ||
+		    memcmp(page + PAGE - sizeof(n), &n, sizeof(n)) != 0)
+			return false;
+	}
+	return last >= pages;
+}
+
+/* --- snapshots by the real command --- */
+
+/* `decant snapshot … --wait --json`. Return: the ended job, new reference; NULL if refused */
+static json_t *snapshot(struct lab_host *a, struct lab_host *b, const char *guest, const char *name,
+			const char *bandwidth, int exit)
+{
+	const char *args[16] = {"snapshot", guest,    "--to",   b->to,         "--name",
+				name,       "--wait", "--json", "--bandwidth", bandwidth};
+	char *out = NULL, *err = NULL;
+	json_t *job;
+	int status;
+
+	if (!bandwidth)
+		args[8] = NULL;
+	status = lab_decant(a, 60000, &out, &err, args);
+	lab_check(a->lab, status == exit, "decant snapshot: %d, not %d: %s", status, exit, err);
+	job = json_loads(out, 0, NULL);
+	free(out);
+	free(err);
+	return job;
+}
+
+static void image_path(struct lab_host *b, const char *file, char *out, size_t cap)
+{
+	snprintf(out, cap, "%s/state/images/%s", b->dir, file);
+}
+
+/* The pages of an image with one block, found as IMAGE.md says. */
+static uint8_t *image_pages(struct lab_host *b, const char *file, size_t size)
+{
+	uint8_t *mem = malloc(size);
+	char path[LAB_PATH_MAX + 64];
+	uint64_t at = 0;
+	int fd;
+
+	image_path(b, file, path, sizeof(path));
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	lab_check(b->lab, fd >= 0, "%s: %m", path);
+	lab_check(b->lab, pread(fd, &at, sizeof(at), 104 + 2 * 24) == sizeof(at), "no header");
+	lab_check(b->lab, pread(fd, mem, size, (off_t)at) == (ssize_t)size, "no pages");
+	close(fd);
+	return mem;
+}
+
+static bool nothing_stored(struct lab_host *b)
+{
+	char path[LAB_PATH_MAX + 64], *out = NULL;
+	bool none;
+
+	image_path(b, "", path, sizeof(path));
+	lab_run(b->lab, NULL, 5000, &out, NULL, (const char *const[]){"/bin/ls", "-A", path, NULL});
+	none = out && !*out;
+	free(out);
+	return none;
+}
+
+/* --- W12 --- */
+
+Test(snapshots, image_is_one_instant)
+{
+	struct lab_host *a, *b;
+	struct lab *lab = cut_lab(&a, &b);
+	struct lab_proc *cut = cut_start(a);
+	json_t *job = snapshot(a, b, "cut", "monday", NULL, 0);
+	uint8_t *mem = image_pages(b, "monday.image", CUT_SIZE);
+
+	lab_check(lab, is_cut(mem), "the image is not that of one instant");
+	lab_check(lab, !strcmp(lab_str(lab, job, "phase"), "completed"), "phase");
+	lab_check(lab, !strcmp(lab_str(lab, job, "name"), "monday"), "name");
+	lab_check(lab, json_is_true(lab_at(job, "digest_ok")), "digest_ok");
+	lab_check(lab, !strcmp(lab_str(lab, job, "tracking.kind"), "faults"), "tracking");
+	lab_check(lab, lab_num(lab, job, "tracking.stall_us.max") > 0, "no stall was measured");
+	lab_check(lab, lab_num(lab, job, "memory.sent_bytes") == (double)CUT_SIZE,
+		  "a page was sent twice, or not at all");
+	lab_check(lab, lab_proc_alive(cut), "the guest has ended");
+	free(mem);
+	json_decref(job);
+	cut_end(lab, cut);
+	lab_end(lab);
+}
+
+/* The control: had the guest not been tracked, this is what would have been stored. */
+Test(snapshots, a_plain_copy_is_not)
+{
+	struct lab_host *a, *b;
+	struct lab *lab = cut_lab(&a, &b);
+	struct lab_proc *cut = cut_start(a);
+	uint8_t *mem = malloc(CUT_SIZE);
+	char path[64];
+	bool torn = false;
+	int fd = -1;
+
+	for (int i = 3; i < 64 && fd < 0; i++) {
+		struct stat st;
+
+		snprintf(path, sizeof(path), "/proc/%d/fd/%d", cut->pid, i);
+		if (!stat(path, &st) && S_ISREG(st.st_mode) && st.st_size == (off_t)CUT_SIZE)
+			fd = open(path, O_RDONLY | O_CLOEXEC);
+	}
+	lab_check(lab, fd >= 0, "the guest's memory is not found");
+	for (int i = 0; i < 10 && !torn; i++) {
+		lab_check(lab, pread(fd, mem, CUT_SIZE, 0) == (ssize_t)CUT_SIZE, "read");
+		torn = !is_cut(mem);
+	}
+	lab_check(lab, torn, "a plain copy of a running guest is one instant: it proves nothing");
+	close(fd);
+	free(mem);
+	cut_end(lab, cut);
+	lab_end(lab);
+}
+
+/* --- the agent's end, and others --- */
+
+static struct lab_proc *snapshot_begin(struct lab_host *a, struct lab_host *b, const char *guest)
+{
+	return lab_decant_begin(a, (const char *const[]){"snapshot", guest, "--to", b->to, "--name",
+							 "half", "--bandwidth", "80Mbit", "--wait",
+							 NULL});
+}
+
+static json_t *newest(struct lab_host *a)
+{
+	json_t *all = lab_get(a->lab, a->source_sock, "/v1/snapshots");
+	json_t *job = json_incref(json_array_get(json_object_get(all, "items"), 0));
+
+	json_decref(all);
+	return job;
+}
+
+static bool phase_is(struct lab_host *a, const char *phase)
+{
+	json_t *job = newest(a);
+	bool is = job && !strcmp(lab_str(a->lab, job, "phase"), phase);
+
+	json_decref(job);
+	return is;
+}
+
+static bool sends(struct lab_host *a)
+{
+	json_t *job = newest(a);
+	bool is = job && lab_num(a->lab, job, "memory.sent_bytes") > 1 << 20;
+
+	json_decref(job);
+	return is;
+}
+
+Test(snapshots, source_killed_in_the_middle)
+{
+	struct lab_guest_opts busy = {.mb = 64, .threads = 2, .writes = 4000};
+	struct lab_host *a, *b;
+	struct lab *lab = lab_test_pair(&a, &b);
+	struct lab_guest *g = lab_guest_start(a, &busy);
+	struct lab_proc *p = snapshot_begin(a, b, g->name);
+	struct lab_pulse pulse;
+	uint64_t counter, pages, stall, noise;
+
+	lab_until(lab, 10000, phase_is(a, "saving") && sends(a), "nothing is saved");
+	pages = lab_guest_report(g).pages;
+	lab_guest_calm(g);
+	lab_pulse_start(&pulse);
+	lab_proc_kill(lab, a->source);
+	counter = lab_guest_counter(g, g->at);
+	lab_until(lab, 20000, lab_guest_counter(g, g->at) > counter + pages / 4,
+		  "the writers do not go on");
+	noise = lab_pulse_stop(&pulse);
+	stall = lab_guest_report(g).stall_us;
+	lab_check(lab, stall < STALL_US * lab->slow + 2 * noise,
+		  "a writer stood for %lu us, with %lu us of noise", stall, noise);
+	lab_proc_kill(lab, p);
+	lab_until(lab, 15000, nothing_stored(b), "half an image stays");
+	lab_guest_verified(g);
+
+	/* Afterwards all goes on. */
+	lab_host_source_start(a);
+	lab_host_knows(a, g->name);
+	lab_check(lab, phase_is(a, "failed"), "the job that was cut off is not failed");
+	json_decref(snapshot(a, b, g->name, "half", NULL, 0));
+	lab_guest_end(g);
+	lab_end(lab);
+}
+
+Test(snapshots, destination_killed_in_the_middle)
+{
+	struct lab_host *a, *b;
+	struct lab *lab = lab_test_pair(&a, &b);
+	struct lab_guest *g = lab_guest_start(a, &(struct lab_guest_opts){.mb = 64, .threads = 2});
+	struct lab_proc *p = snapshot_begin(a, b, g->name);
+
+	lab_until(lab, 10000, phase_is(a, "saving") && sends(a), "nothing is saved");
+	lab_proc_kill(lab, b->dest);
+	lab_check(lab, lab_proc_wait(lab, p, 20000) == 1, "the command ended with %d", p->status);
+	lab_check(lab, phase_is(a, "failed"), "the job is not failed");
+	lab_until(lab, 5000, !lab_guest_tracked(g), "it is still tracked");
+	lab_guest_verified(g);
+	lab_host_dest_start(b);
+	lab_check(lab, nothing_stored(b), "half an image stays");
+	lab_guest_end(g);
+	lab_end(lab);
+}
+
+Test(snapshots, a_name_is_used_once)
+{
+	struct lab_host *a, *b;
+	struct lab *lab = lab_test_pair(&a, &b);
+	struct lab_guest *g = lab_guest_start(
+		a, &(struct lab_guest_opts){.mb = 16, .kind = LAB_ANON, .blocks = 3});
+	json_t *job = snapshot(a, b, g->name, "monday", NULL, 0);
+
+	json_decref(job);
+	job = snapshot(a, b, g->name, "monday", NULL, 1);
+	lab_check(lab, !strcmp(lab_str(lab, job, "error.code"), "snapshot-exists"), "%s",
+		  lab_str(lab, job, "error.code"));
+	json_decref(job);
+	json_decref(snapshot(a, b, g->name, "../monday", NULL, 3));
+	lab_guest_verified(g);
+	lab_guest_end(g);
+	lab_end(lab);
+}

@@ -8,6 +8,7 @@
 #include "image_priv.h"
 #include "util/bytes.h"
 #include "util/cleanup.h"
+#include "util/digest.h"
 #include "util/fdio.h"
 
 #define DIGEST_AT    (IMAGE_HEADER - 8)
@@ -26,7 +27,7 @@ int image_bad(struct error *err, const char *fmt, ...)
 /* Zero stands for a unit of zeros, so a digest that happens to be zero is another number. */
 uint64_t image_entry(const void *unit)
 {
-	uint64_t digest = XXH3_64bits(unit, IMAGE_UNIT);
+	uint64_t digest = digest_xxh3(unit, IMAGE_UNIT);
 
 	return digest ? digest : 1;
 }
@@ -106,7 +107,7 @@ void image_header_encode(const struct image_facts *f, const struct image_layout 
 	put_part(&w, &l->pages);
 	put_part(&w, &l->state);
 	w = (struct bytes_writer){.p = out + DIGEST_AT, .cap = 8};
-	bytes_put_u64(&w, XXH3_64bits(out, DIGEST_AT));
+	bytes_put_u64(&w, digest_xxh3(out, DIGEST_AT));
 }
 
 int image_header_decode(const uint8_t in[static IMAGE_HEADER], struct image_facts *f,
@@ -125,7 +126,7 @@ int image_header_decode(const uint8_t in[static IMAGE_HEADER], struct image_fact
 		return error_set(err, -EOPNOTSUPP, "image-version",
 				 "the image has format version %u, this agent reads %u", version,
 				 IMAGE_VERSION);
-	if (bytes_get_u64(&end, "digest") != XXH3_64bits(in, DIGEST_AT) ||
+	if (bytes_get_u64(&end, "digest") != digest_xxh3(in, DIGEST_AT) ||
 	    bytes_get_u32(&r, "header") != IMAGE_HEADER)
 		return image_bad(err, "the header is damaged");
 	bytes_get_raw(&r, f->id, sizeof(f->id), "id");

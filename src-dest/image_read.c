@@ -7,10 +7,10 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include <xxhash.h>
 #include "image_priv.h"
 #include "util/bytes.h"
 #include "util/cleanup.h"
+#include "util/digest.h"
 #include "util/fdio.h"
 
 /* Units whose entries are read at a time. */
@@ -56,7 +56,7 @@ static int read_description(struct image *img, struct error *err)
 		return image_bad(err, "the file is cut short");
 	if (r)
 		return error_set(err, r, NULL, "%s", strerror(-r));
-	if (XXH3_64bits(text, p->length) != p->digest)
+	if (digest_xxh3(text, p->length) != p->digest)
 		return image_bad(err, "the description is damaged");
 	return image_description_decode(text, p->length, &img->facts, err);
 }
@@ -225,7 +225,7 @@ int image_read_state(const struct image *img, uint8_t **ret, struct error *err)
 	if (r)
 		return error_set(err, r, NULL, "the state in image %s: %s", img->facts.name,
 				 strerror(-r));
-	if (XXH3_64bits(state ? state : (uint8_t *)"", p->length) != p->digest)
+	if (digest_xxh3(state ? state : (uint8_t *)"", p->length) != p->digest)
 		return image_bad(err, "image %s is damaged: the guest's state", img->facts.name);
 	*ret = steal_ptr(&state);
 	return 0;

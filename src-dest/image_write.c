@@ -17,6 +17,7 @@
 #include "util/bitmap.h"
 #include "util/bytes.h"
 #include "util/cleanup.h"
+#include "util/digest.h"
 #include "util/fdio.h"
 #include "util/log.h"
 
@@ -118,7 +119,7 @@ static int begin_file(struct image_writer *w, struct error *err)
 	if (r)
 		return r;
 	image_lay_out(len, w->facts.total, &w->layout);
-	w->layout.description.digest = XXH3_64bits(text, len);
+	w->layout.description.digest = digest_xxh3(text, len);
 	r = fdio_pwrite_full(w->fd, text, len, w->layout.description.offset);
 	if (!r && ftruncate(w->fd, (off_t)w->layout.state.offset))
 		r = -errno;
@@ -229,7 +230,7 @@ int image_put(struct image_writer *w, const struct msg_pages *m, const void *dat
 			      m->length);
 	if (r)
 		return r;
-	if (m->kind == MSG_PAGES_RAW && XXH3_64bits(data, m->length) != m->digest)
+	if (m->kind == MSG_PAGES_RAW && digest_xxh3(data, m->length) != m->digest)
 		return 1;
 	r = claim(w, m, err);
 	/* Zeros are holes, in the pages and in the table. */

@@ -15,6 +15,7 @@
 
 #include "migration_priv.h"
 #include "util/cleanup.h"
+#include "util/digest.h"
 #include "util/clock.h"
 #include "util/log.h"
 
@@ -135,7 +136,7 @@ static void send_state_end(struct migration *m)
 	struct msg msg = {.type = MSG_STATE_END};
 
 	msg.state_end.length = sn->length;
-	msg.state_end.digest = XXH3_64bits(sn->state ? sn->state : (uint8_t *)"", sn->length);
+	msg.state_end.digest = digest_xxh3(sn->state ? sn->state : (uint8_t *)"", sn->length);
 	mig_snap_free(m);
 	sn->state_sent = true;
 	mig_send(m, &msg);

@@ -73,12 +73,20 @@ static void send_wish(void *arg)
 {
 	struct wish *w = arg;
 	struct msg *m = calloc(1, sizeof(*m));
+	struct error err = {0};
+	int r = -ENOMEM;
 
 	if (m) {
 		m->type = MSG_REQUEST;
 		m->request = w->m;
-		incoming_send(w->inc, m);
+		r = incoming_send(w->inc, m);
 		free(m);
+	}
+	/* The guest waits for what was not asked for: that is a session of no use any more. */
+	if (r) {
+		error_set(&err, r, "lost", "control channel: a page cannot be asked for: %s",
+			  strerror(-r));
+		incoming_event(w->inc, INC_EV_LOST, &err);
 	}
 	incoming_unref(w->inc);
 	free(w);

@@ -246,6 +246,8 @@ static void on_resumed(void *arg, int ret, const struct error *err, int fd)
 		incoming_send(inc, m);
 		free(m);
 	}
+	if (!inc->control)
+		handover_drained(inc);
 	settle_look(inc);
 }
 
@@ -274,7 +276,8 @@ void handover_drained(struct incoming *inc)
 {
 	struct error err = {0};
 
-	if (!inc->past || inc->past->fate != HISTORY_OWNER || !inc->resumed)
+	/* Not while the guest stands still: it was resumed, and RUNNING has been queued behind that. */
+	if (!inc->past || !inc->resumed)
 		return;
 	if (history_sync(inc->past, &err))
 		log_error("incoming %s: %s", inc->id_text, err.msg);

@@ -391,13 +391,17 @@ int history_note(struct past *p, enum history_fate fate, const json_t *more, boo
 	if (r)
 		return r;
 	p->fate = fate;
+	p->unsynced = !sync;
 	take_members(p, more);
 	return 0;
 }
 
 int history_sync(struct past *p, struct error *err)
 {
-	return p->journal ? journal_sync(p->journal, err) : 0;
+	int r = p->unsynced && p->journal ? journal_sync(p->journal, err) : 0;
+
+	p->unsynced = false;
+	return r;
 }
 
 int history_registered(struct past *p, struct error *err)

@@ -56,6 +56,7 @@ struct journal;
  * @fate:	see enum history_fate
  * @same_boot:	all of it is of this boot of the host
  * @registered:	nothing is left to be done after COMPLETED
+ * @unsynced:	a record was written that may not be on the disk yet
  * @facts:	the "setup" record: name, uuid, launcher, driver, vars, from
  * @view:	as the REST interface showed it last; NULL while an incoming lives
  * @live:	an incoming of this life of the agent is behind it
@@ -78,6 +79,7 @@ struct past {
 	struct journal *journal;
 	pid_t pid;
 	uint64_t pid_start;
+	bool unsynced;
 	struct past *next;
 };
 

@@ -78,13 +78,14 @@ struct incoming *incoming_find(struct dest *d, const uint8_t id[static MSG_UUID_
 
 /* --- small help --- */
 
-void incoming_send(struct incoming *inc, const struct msg *m)
+int incoming_send(struct incoming *inc, const struct msg *m)
 {
 	int r = inc->control ? conn_send(inc->control, m) : 0;
 
 	if (r)
 		log_warn("incoming %s: %s not sent: %s", inc->id_text, msg_type_name(m->type),
 			 strerror(-r));
+	return r;
 }
 
 void incoming_send_simple(struct incoming *inc, enum msg_type type)

@@ -175,8 +175,8 @@ int incoming_failf(struct incoming *inc, int r, const char *code, const char *fm
 struct incoming *incoming_ref(struct incoming *inc);
 /** incoming_unref() - loop thread */
 void incoming_unref(struct incoming *inc);
-/** incoming_send() - queue a message on control if there is one */
-void incoming_send(struct incoming *inc, const struct msg *m);
+/** incoming_send() - queue a message on control if there is one. Return: as conn_send() */
+int incoming_send(struct incoming *inc, const struct msg *m);
 void incoming_send_simple(struct incoming *inc, enum msg_type type);
 /** incoming_close_control() - end the session, after what is queued */
 void incoming_close_control(struct incoming *inc);

@@ -177,6 +177,7 @@ void settle_do_hold(struct incoming *inc)
 	trace_pause("session", inc->setup->name);
 	if (inc->fault)
 		fault_hold(inc->fault);
+	handover_drained(inc);
 	tls_chan_free(steal_ptr(&inc->urgent));
 	log_error(
 		"incoming %s: guest %s is held: it runs on, and waits where a page is missing (%s)",

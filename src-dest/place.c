@@ -26,6 +26,7 @@ int place_init(struct place *p, unsigned int n, uint64_t page_max)
 	memset(p->zeros, 0, nzeros);
 	p->n = n;
 	p->pass = 1;
+	p->traced = trace_logged();
 	for (unsigned int i = 0; i < n; i++) {
 		p->blocks[i].mem.block.fd = -1;
 		p->blocks[i].mem.pidfd = -1;
@@ -163,7 +164,7 @@ static int live_fill(struct place *p, const struct place_io *io, struct place_bl
 	if (r == -EEXIST)
 		r = uffd_wake(p->uffd, addr, b->page_size);
 	else if (!r)
-		trace_place_zero(b->name, page << b->shift, b->page_size);
+		trace_place_zero(p->traced, b->name, page << b->shift, b->page_size);
 	return r ? place_fail(err, r, b, page, "zeros into") : 0;
 }
 
@@ -357,10 +358,10 @@ int place_put(struct place *p, const struct place_io *io, const struct msg_pages
 	uint64_t first = m->offset >> b->shift, n = m->length >> b->shift;
 
 	if (m->kind == MSG_PAGES_ZERO) {
-		trace_place_zero(b->name, m->offset, m->length);
+		trace_place_zero(p->traced, b->name, m->offset, m->length);
 		return live ? live_zero(p, io, b, first, n, err) : pre_zero(p, b, first, n, err);
 	}
-	trace_place(b->name, m->offset, m->length);
+	trace_place(p->traced, b->name, m->offset, m->length);
 	return live ? live_data(p, io, b, first, n, data, err) : pre_data(b, first, n, data, err);
 }
 

@@ -99,6 +99,7 @@ typedef int place_punch_fn(void *arg, unsigned int block, const struct guest_ran
  * @latency:	us from reading a fault to its answer
  * @timed:	faults under way
  * @zeros:	zeros, as many as the largest page has, at least MSG_PAGES_RAW_MAX
+ * @traced:	trace_logged()
  * @punch, @punch_arg: see place_punch_fn
  */
 struct place {
@@ -113,6 +114,7 @@ struct place {
 	struct hist latency;
 	struct place_timed timed[PLACE_TIMED];
 	uint8_t *zeros;
+	bool traced;
 	place_punch_fn *punch;
 	void *punch_arg;
 };

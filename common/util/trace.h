@@ -4,8 +4,8 @@
  * perf, bpftrace and SystemTap; deploy/TRACING.md lists them) and a line of the debug log.
  *
  * While nobody looks a tracepoint is one no-operation instruction whose operands are values that the
- * caller has anyway, and the log costs the look at its level: nothing is formatted. So they may stand
- * where runs are placed and faults are served, but not inside a loop over the pages of a run.
+ * caller has anyway, and nothing is formatted for the log. So they may stand where runs are placed and
+ * faults are served, but not inside a loop over the pages of a run.
  *
  * Any thread. Strings are the caller's; all offsets, lengths and sizes are bytes.
  */
@@ -16,16 +16,28 @@
 #define SDT_USE_VARIADIC 1
 
 #include <inttypes.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/sdt.h>
 #include "util/log.h"
 
-#define TRACE_EVENT(probe, fmt, ...)                                                \
+#define TRACE_EVENT_IF(logged, probe, fmt, ...)                                     \
 	do {                                                                        \
 		STAP_PROBEV(decant, probe, __VA_ARGS__);                            \
-		if (log_on(LOG_DEBUG))                                              \
+		if (logged)                                                         \
 			log_msg(LOG_DEBUG, "trace: " #probe ": " fmt, __VA_ARGS__); \
 	} while (0)
+#define TRACE_EVENT(...) TRACE_EVENT_IF(trace_logged(), __VA_ARGS__)
+
+/**
+ * trace_logged() - Return: whether events go to the log
+ *
+ * Settled when the process starts. libc keeps it behind a lock: who has many events asks once.
+ */
+static inline bool trace_logged(void)
+{
+	return log_on(LOG_DEBUG);
+}
 
 /** trace_block_start() - write tracking, or missing faults, are on for this block from now on */
 static inline void trace_block_start(const char *block, uint64_t page_size, uint64_t addr,
@@ -46,17 +58,22 @@ static inline void trace_block_stop(const char *block, uint64_t page_size, uint6
 		    block, page_size, addr, length, ret);
 }
 
-/** trace_place() - a run of data is placed: all of it in precopy, later what of it is missing */
-static inline void trace_place(const char *block, uint64_t offset, uint64_t length)
+/**
+ * trace_place() - a run of data is placed: all of it in precopy, later what of it is missing
+ * @logged:	trace_logged()
+ */
+static inline void trace_place(bool logged, const char *block, uint64_t offset, uint64_t length)
 {
-	TRACE_EVENT(place, "block %s offset 0x%" PRIx64 " length %" PRIu64, block, offset, length);
+	TRACE_EVENT_IF(logged, place, "block %s offset 0x%" PRIx64 " length %" PRIu64, block,
+		       offset, length);
 }
 
 /** trace_place_zero() - a run of zeros came, or a page of zeros was placed for who waits */
-static inline void trace_place_zero(const char *block, uint64_t offset, uint64_t length)
+static inline void trace_place_zero(bool logged, const char *block, uint64_t offset,
+				    uint64_t length)
 {
-	TRACE_EVENT(place_zero, "block %s offset 0x%" PRIx64 " length %" PRIu64, block, offset,
-		    length);
+	TRACE_EVENT_IF(logged, place_zero, "block %s offset 0x%" PRIx64 " length %" PRIu64, block,
+		       offset, length);
 }
 
 /** trace_request() - a page is asked for (decant-dest), or was (decant-source) */

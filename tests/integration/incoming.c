@@ -443,6 +443,15 @@ Test(incoming, asked)
 	each_moment(ASKED, INTENT, READY);
 }
 
+static void lost_because(struct fake_source *f, const char *what)
+{
+	json_t *o = fake_view(f);
+	const char *why = lab_str(f->lab, o, "error.message");
+
+	lab_check(f->lab, strstr(why, what) != NULL, "\"%s\" does not name the %s", why, what);
+	json_decref(o);
+}
+
 /* The guest has it: it runs as far as its pages go, and waits; nobody gives it zeros. */
 static void held(enum ending how)
 {
@@ -455,6 +464,9 @@ static void held(enum ending how)
 	cut(f, how);
 	if (how != ASKED)
 		lab_until(lab, 10000, fake_phase_is(f, "held"), "%s: the phase", endings[how]);
+	/* Not by the silence of the session, which tells in the end as well. */
+	if (how == URGENT_LOST)
+		lost_because(f, "urgent channel");
 	for (int i = 0; i < 20; i++) {
 		lab_check(lab, !fake_report_is(f, "seen"), "%s: it was given what is missing",
 			  endings[how]);
@@ -806,8 +818,10 @@ Test(incoming, counts_that_differ)
 	fake_commit(f);
 	f->digest_sum++;
 	fake_complete(f);
-	for (int i = 0; i < 3; i++)
-		sleep(1);
+	for (int i = 0; i < 30; i++) {
+		usleep(100000);
+		lab_check(f->lab, fake_phase_is(f, "running"), "it is settled on wrong counts");
+	}
 	f->digest_sum--;
 	fake_complete(f);
 	fake_expect(f, MSG_RECEIPT);

@@ -110,6 +110,56 @@ static void get_incoming(struct rest_req *req, void *ctx)
 			      id);
 }
 
+/* --- snapshots --- */
+
+static int status_of(int r)
+{
+	switch (r) {
+	case -ENOENT:
+		return 404;
+	case -EBUSY:
+	case -EBADMSG:
+		return 409;
+	case -EOPNOTSUPP:
+		return 422;
+	default:
+		return 500;
+	}
+}
+
+static void get_snapshots(struct rest_req *req, void *ctx)
+{
+	json_t *items = store_list(ctx);
+
+	if (items)
+		rest_reply_list(req, items, "id");
+	else
+		rest_problemf(req, 500, NULL, "the folder of images cannot be read");
+}
+
+static void post_restore(struct rest_req *req, void *ctx)
+{
+	struct error err = {0};
+	struct incoming *inc;
+	char where[128];
+	const char *key;
+	json_t *value;
+	int r;
+
+	json_object_foreach((json_t *)rest_body(req), key, value) {
+		rest_problemf(req, 400, "unknown-key", "body: unknown key %s", key);
+		return;
+	}
+	r = restore_begin(ctx, rest_param(req, "id"), &inc, &err);
+	if (r) {
+		rest_problem(req, status_of(r), &err);
+		return;
+	}
+	snprintf(where, sizeof(where), "/v1/incoming/%s", incoming_id(inc));
+	rest_add_header(req, "Location", where);
+	rest_reply(req, 202, incoming_view(inc));
+}
+
 static void not_supported(struct rest_req *req, void *ctx)
 {
 	(void)ctx;
@@ -122,8 +172,8 @@ static const struct rest_route routes[] = {
 	{"GET", "/v1/host", REST_BODY_NONE, get_host},
 	{"GET", "/v1/incoming", REST_BODY_NONE, get_incomings},
 	{"GET", "/v1/incoming/{id}", REST_BODY_NONE, get_incoming},
-	{"GET", "/v1/snapshots", REST_BODY_NONE, not_supported},
-	{"POST", "/v1/snapshots/{id}/restore", REST_BODY_OBJECT, not_supported},
+	{"GET", "/v1/snapshots", REST_BODY_NONE, get_snapshots},
+	{"POST", "/v1/snapshots/{id}/restore", REST_BODY_OBJECT, post_restore},
 	{"GET", "/v1/events", REST_BODY_NONE, not_supported},
 	{"GET", "/metrics", REST_BODY_NONE, not_supported},
 	{"GET", "/openapi.json", REST_BODY_NONE, not_supported},

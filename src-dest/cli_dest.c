@@ -3,9 +3,14 @@
 #include "cli_dest.h"
 
 #include <stdio.h>
+#include <string.h>
+#include <unistd.h>
 #include "cli/cli.h"
 #include "cli/cli_check.h"
 #include "util/cleanup.h"
+
+/* How often an incoming is looked at. */
+#define POLL_US 200000
 
 static void incoming_row(struct cli_table *t, const json_t *in)
 {
@@ -70,13 +75,115 @@ static int incoming(struct cli *c)
 	return r;
 }
 
+static const char *guest_of(const json_t *s)
+{
+	return cli_str(s, "error.code") ?: cli_str(s, "guest");
+}
+
+static int print_snapshots(const json_t *items)
+{
+	static const char *const head[] = {"NAME", "GUEST", "CREATED", "MEMORY", "STORED"};
+	struct cli_table *t = cli_table_new(ARRAY_SIZE(head), 3u << 3);
+	size_t i;
+	json_t *s;
+
+	cli_table_row(t, head);
+	json_array_foreach(items, i, s) {
+		double memory = cli_num(s, "memory_bytes", -1),
+		       disk = cli_num(s, "stored_bytes", -1);
+		char a[CLI_TEXT_MAX], b[CLI_TEXT_MAX];
+		const char *row[] = {cli_str(s, "name"), guest_of(s), cli_str(s, "created_at"),
+				     memory < 0 ? NULL : cli_size(a, memory),
+				     disk < 0 ? NULL : cli_size(b, disk)};
+
+		cli_table_row(t, row);
+	}
+	return cli_table_print(t);
+}
+
+static int snapshots(struct cli *c)
+{
+	json_t *items, *all;
+	int r = cli_list(c, "/v1/snapshots", "snapshots", &items);
+
+	if (r)
+		return r;
+	if (c->json) {
+		all = json_pack("{s:O, s:n}", "items", items, "next");
+		r = cli_print_json(all);
+		json_decref(all);
+	} else {
+		r = print_snapshots(items);
+	}
+	json_decref(items);
+	return r;
+}
+
+static bool ended(const json_t *in)
+{
+	const char *phase = cli_str(in, "phase") ?: "?";
+
+	return !strcmp(phase, "completed") || !strcmp(phase, "failed") ||
+	       !strcmp(phase, "aborted") || !strcmp(phase, "held");
+}
+
+/* Until every page is here, or it has gone wrong. */
+static int wait_restored(struct cli *c, const char *what, json_t **in)
+{
+	CLEANUP_FREE char *path = cli_path("/v1/incoming", cli_str(*in, "id") ?: "", NULL);
+	int r = path ? CLI_OK : cli_error(CLI_FAILED, what, "out of memory");
+	uint64_t away_us = 0;
+
+	while (!r && !ended(*in)) {
+		json_t *newer = NULL;
+
+		usleep(POLL_US);
+		r = cli_poll(c, path, what, &away_us, &newer);
+		if (newer) {
+			json_decref(*in);
+			*in = newer;
+		}
+	}
+	if (r || !strcmp(cli_str(*in, "phase") ?: "?", "completed"))
+		return r;
+	return cli_error(CLI_FAILED, what, "%s: %s (%s)", cli_str(*in, "phase") ?: "?",
+			 cli_str(*in, "error.message") ?: "no reason is known",
+			 cli_str(*in, "error.code") ?: "-");
+}
+
+static int restore(struct cli *c)
+{
+	CLEANUP_FREE char *path = cli_path("/v1/snapshots", c->args[0], "/restore");
+	json_t *body = json_object(), *in = NULL;
+	char what[100];
+	int r;
+
+	snprintf(what, sizeof(what), "restore %s", c->args[0]);
+	r = path && body ? cli_call(c, "POST", path, body, what, &in)
+			 : cli_error(CLI_FAILED, what, "out of memory");
+	json_decref(body);
+	if (r)
+		return r;
+	if (c->wait)
+		r = wait_restored(c, what, &in);
+	if (c->json && r != CLI_UNREACHABLE)
+		cli_print_json(in);
+	else if (!c->json && !r)
+		printf("%s: %s out of %s, %s\n", cli_str(in, "id") ?: "?",
+		       cli_str(in, "guest") ?: "guest", c->args[0],
+		       cli_str(in, "phase") ?: "started");
+	json_decref(in);
+	return r;
+}
+
 static const struct cli_command commands[] = {
 	{"serve", "--config FILE", "run the agent", .options = cli_serve_options,
 	 .run = cli_serve_misplaced},
 	{"check", "", "what this host can and can't do", .run = cli_check},
 	{"incoming", "[ID]", "show the guests that arrive or have arrived", 0, 1, .run = incoming},
-	{"snapshots", "", "list the stored images", .run = NULL},
-	{"restore", "SNAPSHOT [--wait]", "start a guest from a stored image", .run = NULL},
+	{"snapshots", "", "list the stored images", .run = snapshots},
+	{"restore", "SNAPSHOT [--wait]", "start a guest from a stored image", 1, 1, .wait = true,
+	 .run = restore},
 	{"import", "--memory FILE --name N", "store an image from a file", .run = NULL},
 	{"uffd", "NAME --socket PATH", "serve the page faults of a micro-VM", .run = NULL},
 	{NULL},

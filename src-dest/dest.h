@@ -93,6 +93,8 @@ void dest_close(struct dest *d, struct conn *c);
 /** store_start() - make the folder of images, remove what an earlier life did not complete. Return: 0 or
  * -errno with @err filled */
 int store_start(const struct dest *d, struct error *err);
+/** store_list() - Return: new reference to an array of all stored images, NULL when they cannot be read */
+json_t *store_list(const struct dest *d);
 /** dest_reap() - take over a process that nobody watches any more */
 void dest_reap(struct dest *d, struct launch *launch);
 

@@ -93,6 +93,15 @@ static void flush(struct fault *f)
 
 /* --- faults --- */
 
+static void provide(struct fault *f)
+{
+	struct error err = {0};
+	int r = f->ops->provide(f->arg, &f->m.request, &f->io, &err);
+
+	if (r && r != -ESRCH && r != -ECANCELED)
+		trouble(f, FAULT_BROKEN, &err);
+}
+
 static void ask(struct fault *f, unsigned int block, uint64_t page)
 {
 	const struct place_block *b = &f->place->blocks[block];
@@ -100,6 +109,10 @@ static void ask(struct fault *f, unsigned int block, uint64_t page)
 	f->m.type = MSG_REQUEST;
 	f->m.request = (struct msg_request){
 		.block = block, .offset = page << b->shift, .length = b->page_size};
+	if (f->ops->provide) {
+		provide(f);
+		return;
+	}
 	if (atomic_load_explicit(&f->hold, memory_order_relaxed))
 		return;
 	trace_request(b->name, f->m.request.offset, f->m.request.length);

@@ -30,10 +30,14 @@ enum fault_trouble {
  * struct fault_ops - called on the fault thread; must not wait
  * @request:	a page is wanted and there is no urgent channel
  * @trouble:	told at most once for each kind
+ * @provide:	instead of all asking: place it now, out of what this host has. Return: 0, or -errno
+ *		with @err filled. NULL where pages come from a source
  */
 struct fault_ops {
 	void (*request)(void *arg, const struct msg_request *m);
 	void (*trouble)(void *arg, enum fault_trouble what, const struct error *err);
+	int (*provide)(void *arg, const struct msg_request *m, const struct place_io *io,
+		       struct error *err);
 };
 
 /**

@@ -63,8 +63,8 @@ void handover_do_discard(struct incoming *inc)
 	if (inc->place.uffd < 0)
 		return;
 	/* While discards are under way: its start is no part of the pause then. */
-	r = fault_start(&inc->place, steal_ptr(&inc->urgent), &inc->urgent_tally, &bridge_fault_ops,
-			inc, &inc->fault);
+	r = fault_start(&inc->place, steal_ptr(&inc->urgent), &inc->urgent_tally,
+			inc->restore ? &restore_fault_ops : &bridge_fault_ops, inc, &inc->fault);
 	if (r)
 		incoming_failf(inc, r, NULL, "the fault thread: %s", strerror(-r));
 }
@@ -181,6 +181,8 @@ void handover_do_listen(struct incoming *inc)
 void handover_do_ready(struct incoming *inc)
 {
 	incoming_send_simple(inc, MSG_READY);
+	if (inc->restore)
+		restore_ready(inc);
 }
 
 /* --- COMMIT --- */
@@ -269,6 +271,8 @@ void handover_let_go(struct incoming *inc)
 void handover_do_run(struct incoming *inc)
 {
 	handover_let_go(inc);
+	if (inc->restore && inc->state == INC_RUNNING)
+		restore_fill(inc);
 }
 
 /* RUNNING is out: now there is time for the disk. */

@@ -26,6 +26,7 @@ static void incoming_free(struct incoming *inc)
 	launch_free(inc->launch);
 	load_free(&inc->load);
 	image_writer_free(inc->writer);
+	restore_free(inc->restore);
 	free(inc->store);
 	if (inc->timer)
 		event_free(inc->timer);
@@ -336,7 +337,8 @@ static const struct conn_ops control_ops = {
 
 /* --- opening and joining --- */
 
-static struct incoming *incoming_new(struct dest *d, struct conn *conn, const struct msg_hello *h)
+static struct incoming *incoming_new(struct dest *d, const uint8_t id[static MSG_UUID_LEN],
+				     const char *identity, const char *from)
 {
 	struct incoming *inc = calloc(1, sizeof(*inc));
 
@@ -347,11 +349,11 @@ static struct incoming *incoming_new(struct dest *d, struct conn *conn, const st
 	inc->receipt_ok = -1;
 	inc->created_us = clock_wall_us();
 	inc->place.uffd = -1;
-	memcpy(inc->id, h->migration, sizeof(inc->id));
+	memcpy(inc->id, id, sizeof(inc->id));
 	uuid_text(inc->id, inc->id_text);
 	fdio_random(inc->token, sizeof(inc->token));
-	inc->identity = strdup(tls_chan_identity(conn_chan(conn)));
-	inc->from = strdup(tls_chan_peer(conn_chan(conn)));
+	inc->identity = strdup(identity);
+	inc->from = strdup(from);
 	inc->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (!inc->identity || !inc->from || inc->stop_fd < 0) {
 		incoming_free(inc);
@@ -360,12 +362,8 @@ static struct incoming *incoming_new(struct dest *d, struct conn *conn, const st
 	return inc;
 }
 
-int incoming_open(struct dest *d, struct conn *conn, const struct msg_hello *h,
-		  uint64_t capabilities, struct error *err)
+static int check_room(const struct dest *d, struct error *err)
 {
-	struct incoming *inc;
-	struct msg *ack;
-
 	if (d->ending)
 		return error_set(err, -ESHUTDOWN, "ending", "this agent is being stopped");
 	if (d->n_incomings >= d->conf.limit_incoming)
@@ -373,20 +371,60 @@ int incoming_open(struct dest *d, struct conn *conn, const struct msg_hello *h,
 				 "%u incoming migrations are under way, which is the limit "
 				 "(limits.incoming): try again later",
 				 d->n_incomings);
+	return 0;
+}
+
+static void add(struct incoming *inc)
+{
+	struct dest *d = inc->d;
+
+	inc->next = d->incomings;
+	d->incomings = inc;
+	d->n_incomings++;
+}
+
+int incoming_local(struct dest *d, const char *from, struct incoming **ret, struct error *err)
+{
+	uint8_t id[MSG_UUID_LEN];
+	char text[UUID_TEXT_MAX];
+	struct incoming *inc;
+	int r = check_room(d, err);
+
+	if (r)
+		return r;
+	uuid_parse(fdio_uuid4(text), id);
+	/* No source has this identity: what it says is "DNS:…" and the like. */
+	inc = incoming_new(d, id, "local", from);
+	if (!inc)
+		return error_set(err, -ENOMEM, NULL, "out of memory");
+	add(inc);
+	*ret = inc;
+	return 0;
+}
+
+int incoming_open(struct dest *d, struct conn *conn, const struct msg_hello *h,
+		  uint64_t capabilities, struct error *err)
+{
+	struct incoming *inc;
+	struct msg *ack;
+	int r = check_room(d, err);
+
+	if (r)
+		return r;
 	if (incoming_find(d, h->migration))
 		return error_set(err, -EEXIST, "migration-exists",
 				 "this migration has a session already");
 	ack = calloc(1, sizeof(*ack));
-	inc = ack ? incoming_new(d, conn, h) : NULL;
+	inc = ack ? incoming_new(d, h->migration, tls_chan_identity(conn_chan(conn)),
+				 tls_chan_peer(conn_chan(conn)))
+		  : NULL;
 	if (!inc) {
 		free(ack);
 		return error_set(err, -ENOMEM, NULL, "out of memory");
 	}
 	inc->capabilities = capabilities;
 	inc->control = conn;
-	inc->next = d->incomings;
-	d->incomings = inc;
-	d->n_incomings++;
+	add(inc);
 	conn_set_ops(conn, &control_ops, inc);
 	conn_set_channel(conn, MSG_CHANNEL_CONTROL);
 	conn_keepalive(conn);
@@ -520,6 +558,11 @@ void incoming_drop(struct incoming *inc)
 }
 
 /* --- what others ask --- */
+
+const char *incoming_id(const struct incoming *inc)
+{
+	return inc->id_text;
+}
 
 struct incoming *incoming_next(const struct incoming *inc)
 {

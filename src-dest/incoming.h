@@ -25,6 +25,22 @@ struct incoming;
  */
 int incoming_open(struct dest *d, struct conn *conn, const struct msg_hello *h,
 		  uint64_t capabilities, struct error *err);
+/**
+ * incoming_local() - one that no source is at the other end of (restore.c)
+ * @from:	where it comes from, for the view
+ *
+ * Return: 0 with @ret in the list, or -errno with @err filled: the limit is reached
+ */
+int incoming_local(struct dest *d, const char *from, struct incoming **ret, struct error *err);
+/** incoming_id() - Return: of the migration, as text */
+const char *incoming_id(const struct incoming *inc);
+/**
+ * restore_begin() - start a guest out of the stored image @name
+ *
+ * Return: 0 with its incoming; -ENOENT; -EBADMSG for a damaged image; -EBUSY if it is refused; or
+ * another -errno; with @err filled
+ */
+int restore_begin(struct dest *d, const char *name, struct incoming **ret, struct error *err);
 /** incoming_find() - by migration id. Return: NULL if there is none */
 struct incoming *incoming_find(struct dest *d, const uint8_t id[static MSG_UUID_LEN]);
 /**

@@ -81,6 +81,7 @@ struct inc_load {
  * @past:	its record; NULL before SETUP was admitted
  * @store:	STORE, once it came: the session stores an image
  * @writer:	the image that is being stored
+ * @restore:	the guest comes out of a stored image; NULL for all others
  * @place:	its memory; @placed once it is filled
  * @worker:	from the emptying on
  * @stop_fd:	eventfd, readable once threads shall give up waiting for the loop
@@ -132,6 +133,7 @@ struct incoming {
 	struct past *past;
 	struct msg_store *store;
 	struct image_writer *writer;
+	struct restore *restore;
 	struct place place;
 	bool placed;
 	struct worker *worker;
@@ -251,6 +253,24 @@ void store_begin(struct incoming *inc);
 void store_do_stored(struct incoming *inc);
 /** store_closed() - the source has closed after the receipt */
 void store_closed(struct incoming *inc);
+
+/* restore.c: out of a stored image, each step begun by the end of the one before */
+
+struct restore;
+/** restore_fault_ops - for the fault thread: pages come out of the image */
+extern const struct fault_ops restore_fault_ops;
+/** restore_prepared() - the guest stands and its memory is empty */
+void restore_prepared(struct incoming *inc);
+/** restore_feed() - give the guest more of its state, if it has room */
+void restore_feed(struct incoming *inc);
+/** restore_ready() - it has its state: let it run */
+void restore_ready(struct incoming *inc);
+/** restore_fill() - it runs: fill in what it has not touched */
+void restore_fill(struct incoming *inc);
+/** restore_name() - Return: of the image */
+const char *restore_name(const struct restore *rs);
+/** restore_free() - NULL is fine */
+void restore_free(struct restore *rs);
 
 /* settle.c: the ends */
 

@@ -118,18 +118,25 @@ static json_t *error_json(const struct error *e)
 	return json_pack("{s:s, s:s}", "code", e->code, "message", e->msg);
 }
 
+/* The image that is written, or read; NULL for a migration. */
+static const char *snapshot(const struct incoming *inc)
+{
+	return inc->store ? inc->store->name : inc->restore ? restore_name(inc->restore) : NULL;
+}
+
 json_t *incoming_view(const struct incoming *inc)
 {
 	char uuid[UUID_TEXT_MAX] = "";
 
 	if (inc->setup)
 		uuid_text(inc->setup->uuid, uuid);
-	return json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "id",
-			 inc->id_text, "guest", inc->setup ? inc->setup->name : "", "uuid", uuid,
-			 "phase", phase(inc), "from", inc->from, "identity", inc->identity,
+	return json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:s*}",
+			 "id", inc->id_text, "guest", inc->setup ? inc->setup->name : "", "uuid",
+			 uuid, "phase", phase(inc), "from", inc->from, "identity", inc->identity,
 			 "created_at", time_json(inc->created_us), "ended_at",
 			 time_json(inc->ended_us), "error", error_json(&inc->err), "memory",
 			 memory_json(inc), "postcopy", postcopy_json(inc), "channels",
 			 channels_json(inc), "digest_ok",
-			 inc->receipt_ok < 0 ? json_null() : json_boolean(inc->receipt_ok));
+			 inc->receipt_ok < 0 ? json_null() : json_boolean(inc->receipt_ok),
+			 "snapshot", snapshot(inc));
 }

@@ -63,6 +63,8 @@ static void on_room(void *arg)
 		fail(inc, r, NULL, "does not take its state");
 	else
 		incoming_pause(inc, false);
+	if (!r && inc->restore)
+		restore_feed(inc);
 }
 
 void load_begin(struct incoming *inc)

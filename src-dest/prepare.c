@@ -148,7 +148,8 @@ void prepare_begin(struct incoming *inc)
 	struct error err = {0};
 	int r;
 
-	conn_set_timeout(inc->control, 0);
+	if (inc->control)
+		conn_set_timeout(inc->control, 0);
 	r = admit_check(inc, &inc->launcher, &err);
 	if (!r)
 		r = begin_record(inc, &err);
@@ -365,6 +366,8 @@ static void done_empty(struct worker_job *job)
 		inc->stage = STAGE_PREPARED;
 		log_debug("incoming %s: prepared", inc->id_text);
 		incoming_send_simple(inc, MSG_PREPARED);
+		if (inc->restore)
+			restore_prepared(inc);
 	}
 	incoming_unref(inc);
 	free(job);

@@ -247,8 +247,8 @@ void settle_look(struct incoming *inc)
 	if (!inc->resumed || (inc->state != INC_RUNNING && inc->state != INC_HELD))
 		return;
 	/* Held: the source's counts cannot come any more, but each run was checked when it came. */
-	if (place_complete(&inc->place) &&
-	    (inc->state == INC_HELD || (inc->complete && settle_frames_agree(inc)))) {
+	if (place_complete(&inc->place) && (inc->state == INC_HELD || inc->restore ||
+					    (inc->complete && settle_frames_agree(inc)))) {
 		accounted(inc);
 		return;
 	}

@@ -47,9 +47,6 @@ int store_wanted(struct incoming *inc, const struct msg *m, struct error *err)
 	if (!(inc->capabilities & MSG_CAP_SNAPSHOT))
 		return error_set(err, -EBADMSG, "unexpected-message",
 				 "STORE without the capability");
-	if (m->store.start)
-		return error_set(err, -EOPNOTSUPP, "not-supported",
-				 "starting a stored guest is not supported yet");
 	inc->store = malloc(sizeof(*inc->store));
 	if (!inc->store)
 		return error_set(err, -ENOMEM, NULL, "out of memory");
@@ -125,10 +122,24 @@ static int run_finish(struct worker_job *job, struct error *err)
 	return image_finish(((struct finishing *)job)->inc->writer, err);
 }
 
+/* Before the receipt, so that the source hears of a refusal. */
+static int start_copy(struct incoming *inc, struct error *err)
+{
+	struct incoming *copy;
+	int r = restore_begin(inc->d, inc->store->name, &copy, err);
+
+	if (r)
+		error_prefix(err, "image %s is stored, but no copy of the guest can be started",
+			     inc->store->name);
+	return r;
+}
+
 static void done_finish(struct worker_job *job)
 {
 	struct incoming *inc = ((struct finishing *)job)->inc;
 
+	if (inc->state == INC_STORING && !job->ret && inc->store->start)
+		job->ret = start_copy(inc, &job->err);
 	if (inc->state == INC_STORING)
 		incoming_event(inc, job->ret ? INC_EV_FAIL : INC_EV_STORED,
 			       job->ret ? &job->err : NULL);

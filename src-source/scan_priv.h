@@ -17,6 +17,7 @@
  * @hint_seen:	the last engine.hint that was followed
  * @barrier:	number of the last barrier
  * @saved, @saved_end: snapshots: pieces that no sender has room for yet
+ * @batch:	snapshots: faults that are read at a time: each of them takes a copy of its page
  * @quiet_us:	snapshots: when no write fault was waiting, as of the last look
  */
 struct scan {
@@ -36,6 +37,7 @@ struct scan {
 	uint64_t hint_seen;
 	uint32_t barrier;
 	struct snap_piece *saved, *saved_end;
+	unsigned int batch;
 	uint64_t quiet_us;
 	pthread_t thread;
 	bool joined;

@@ -159,7 +159,7 @@ static int service(struct track *t, struct error *err)
 	pump(s);
 	if (t->uffd < 0 || pool_full(t->e, SNAP_POOL))
 		return 0;
-	n = uffd_read(t->uffd, ev, UFFD_READ_MAX);
+	n = uffd_read(t->uffd, ev, s->batch);
 	if (n < 0)
 		return error_set(err, n, "tracking-failed", "cannot read write faults: %s",
 				 strerror(-n));
@@ -301,6 +301,10 @@ static int prepare(struct scan *s, struct error *err)
 	for (uint32_t i = 0; i < s->e->nblocks; i++)
 		if (bitmap_init(&s->e->blocks[i].data, s->e->blocks[i].npages) < 0)
 			return error_set(err, -ENOMEM, NULL, "no memory for the bitmaps");
+	s->batch = UFFD_READ_MAX;
+	for (uint32_t i = 0; i < s->e->nblocks; i++)
+		if (s->e->blocks[i].mem.block.page_size > ENGINE_RUN_MAX)
+			s->batch = 1;
 	return track_start(&s->track, s->ops, s->e, steal_fd(&s->uffd), err);
 }
 

@@ -18,9 +18,9 @@ Test(cli_dest, commands)
 	cr_expect(eq(int, r.code, 3));
 	cr_expect(eq(str, r.err, "decant: x: not supported yet\n"));
 	ran_free(&r);
-	r = run_main(k, cli_dest_main, "restore x --wait");
+	r = run_main(k, cli_dest_main, "import --memory x --name y");
 	cr_expect(eq(int, r.code, 3));
-	cr_expect(eq(str, r.err, "decant: restore: not supported yet\n"));
+	cr_expect(eq(str, r.err, "decant: import: not supported yet\n"));
 	ran_free(&r);
 	stop(k);
 }

@@ -52,7 +52,7 @@ static void on_trouble(void *arg, enum fault_trouble what, const struct error *e
 	atomic_fetch_or(&l->told, 1u << what);
 }
 
-static const struct fault_ops ops = {on_request, on_trouble};
+static const struct fault_ops ops = {.request = on_request, .trouble = on_trouble};
 
 static void lab_init(struct lab *l)
 {

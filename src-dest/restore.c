@@ -1,0 +1,310 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * A guest out of a stored image: an incoming without a source. It goes through the same states as one
+ * that arrives; what a source would send is read from the image instead: the fault thread provides
+ * what the guest touches, a job of the worker fills in the rest.
+ *
+ * Which rules it could break: 1 and 2 are kept by place.h, through which everything is placed. 5: a
+ * page that the image cannot give (it is damaged) stays missing and guarded: the guest is held there.
+ * 4: an image can be restored as often as somebody asks for it; admit.c refuses a guest of a name or
+ * uuid that is here.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include "incoming_priv.h"
+#include "util/cleanup.h"
+#include "util/digest.h"
+#include "util/log.h"
+
+/* Bytes that are filled in at a time. */
+#define FILL_BYTES MSG_PAGES_RAW_MAX
+
+/**
+ * struct restore - what only an incoming out of an image has
+ * @img:	the image
+ * @page:	the largest page, for the fault thread
+ * @state, @length, @fed: the device state, and how much of it the guest was given
+ */
+struct restore {
+	struct image *img;
+	uint8_t *page;
+	uint8_t *state;
+	uint64_t length, fed;
+};
+
+void restore_free(struct restore *rs)
+{
+	if (!rs)
+		return;
+	image_close(rs->img);
+	free(rs->page);
+	free(rs->state);
+	free(rs);
+}
+
+const char *restore_name(const struct restore *rs)
+{
+	return image_facts(rs->img)->name;
+}
+
+/* --- pages --- */
+
+/* Read, checked, placed; what is there already stays. @buf: @length bytes of the calling thread */
+static int put(struct incoming *inc, const struct place_io *io, unsigned int block, uint64_t offset,
+	       uint64_t length, uint8_t *buf, struct error *err)
+{
+	struct msg_pages m = {.block = block,
+			      .kind = MSG_PAGES_ZERO,
+			      .offset = offset,
+			      .length = length,
+			      .pass = 1};
+	bool zero;
+	int r = image_read(inc->restore->img, block, offset, length, buf, &zero, err);
+
+	if (r)
+		return r;
+	if (!zero) {
+		m.kind = MSG_PAGES_RAW;
+		m.digest = digest_xxh3(buf, length);
+	}
+	return place_pages(&inc->place, io, &m, buf, err);
+}
+
+static int provide(void *arg, const struct msg_request *m, const struct place_io *io,
+		   struct error *err)
+{
+	struct incoming *inc = arg;
+
+	return put(inc, io, m->block, m->offset, m->length, inc->restore->page, err);
+}
+
+static void on_trouble(void *arg, enum fault_trouble what, const struct error *err)
+{
+	bridge_fault_ops.trouble(arg, what, err);
+}
+
+const struct fault_ops restore_fault_ops = {.provide = provide, .trouble = on_trouble};
+
+/* --- filling --- */
+
+/** struct filling - the job; @inc is referenced */
+struct filling {
+	struct worker_job job;
+	struct incoming *inc;
+};
+
+/* The fault thread has an event to read first. */
+static int again(void *arg)
+{
+	const struct incoming *inc = arg;
+	struct pollfd p = {.fd = inc->stop_fd, .events = POLLIN};
+	struct timespec t = {.tv_nsec = 20000};
+
+	return ppoll(&p, 1, &t, NULL) > 0 ? -ECANCELED : 0;
+}
+
+static bool stopped(const struct incoming *inc)
+{
+	struct pollfd p = {.fd = inc->stop_fd, .events = POLLIN};
+
+	return poll(&p, 1, 0) > 0;
+}
+
+static int fill_block(struct incoming *inc, unsigned int i, uint8_t *buf, struct error *err)
+{
+	const struct place_io io = {again, inc};
+	const struct place_block *b = &inc->place.blocks[i];
+	uint64_t most = MAX(FILL_BYTES >> b->shift, 1u), page = 0;
+	int r = 0;
+
+	while (!r && (page = pages_next_missing(b->pages, page)) < b->npages) {
+		uint64_t n = MIN(most, b->npages - page);
+
+		r = stopped(inc) ? -ECANCELED
+				 : put(inc, &io, i, page << b->shift, n << b->shift, buf, err);
+		page += n;
+	}
+	return r;
+}
+
+static int run_fill(struct worker_job *job, struct error *err)
+{
+	struct incoming *inc = ((struct filling *)job)->inc;
+	CLEANUP_FREE uint8_t *buf = NULL;
+	uint64_t most = FILL_BYTES;
+	int r = 0;
+
+	for (unsigned int i = 0; i < inc->place.n; i++)
+		most = MAX(most, inc->place.blocks[i].page_size);
+	buf = malloc(most);
+	if (!buf)
+		return error_set(err, -ENOMEM, NULL, "out of memory");
+	for (unsigned int i = 0; !r && i < inc->place.n; i++)
+		r = fill_block(inc, i, buf, err);
+	return r;
+}
+
+static void done_fill(struct worker_job *job)
+{
+	struct incoming *inc = ((struct filling *)job)->inc;
+
+	if (job->ret && job->ret != -ECANCELED && job->ret != -ESRCH && inc->state == INC_RUNNING)
+		incoming_event(inc, INC_EV_FAIL, &job->err);
+	else if (!job->ret)
+		settle_look(inc);
+	incoming_unref(inc);
+	free(job);
+}
+
+void restore_fill(struct incoming *inc)
+{
+	struct filling *f = calloc(1, sizeof(*f));
+
+	if (!f) {
+		incoming_failf(inc, -ENOMEM, NULL, "out of memory");
+		return;
+	}
+	f->job = (struct worker_job){.run = run_fill, .done = done_fill};
+	f->inc = incoming_ref(inc);
+	worker_push(inc->worker, &f->job);
+}
+
+/* --- from PREPARED to COMMIT, without a source --- */
+
+static void end_state(struct incoming *inc)
+{
+	struct restore *rs = inc->restore;
+	struct msg m = {.type = MSG_STATE_END};
+	struct error err = {0};
+
+	m.state_end.length = rs->length;
+	m.state_end.digest = digest_xxh3(rs->state ? rs->state : (uint8_t *)"", rs->length);
+	free(steal_ptr(&rs->state));
+	if (load_state_end(inc, &m, &err))
+		incoming_event(inc, INC_EV_FAIL, &err);
+}
+
+void restore_feed(struct incoming *inc)
+{
+	struct restore *rs = inc->restore;
+	struct error err = {0};
+	int r = 0;
+
+	if (inc->state != INC_LISTENING || inc->load.ended)
+		return;
+	while (!r && rs->fed < rs->length && !inc->load.rest) {
+		uint32_t n = (uint32_t)MIN(rs->length - rs->fed, (uint64_t)MSG_BODY_MAX);
+		struct msg m = {.type = MSG_STATE,
+				.state = {.data = rs->state + rs->fed, .len = n}};
+
+		r = load_state(inc, &m, &err);
+		rs->fed += n;
+	}
+	if (r)
+		incoming_event(inc, INC_EV_FAIL, &err);
+	else if (!inc->load.rest)
+		end_state(inc);
+}
+
+void restore_prepared(struct incoming *inc)
+{
+	struct error err = {0};
+	int r = history_note(inc->past, HISTORY_MAY_OWN, NULL, true, &err);
+
+	if (r) {
+		incoming_event(inc, INC_EV_FAIL, &err);
+		return;
+	}
+	inc->stage = STAGE_INTENT;
+	atomic_store(&inc->place.regime, PLACE_CLOSED);
+	incoming_event(inc, INC_EV_SWITCH, NULL);
+	if (inc->state != INC_DISCARD)
+		return;
+	inc->listen_postcopy = true;
+	incoming_event(inc, INC_EV_LISTEN, NULL);
+	restore_feed(inc);
+}
+
+void restore_ready(struct incoming *inc)
+{
+	struct msg m = {.type = MSG_COMMIT, .number = {.value = inc->past->generation}};
+	struct error err = {0};
+
+	if (handover_commit(inc, &m, &err))
+		incoming_event(inc, INC_EV_FAIL, &err);
+}
+
+/* --- the beginning --- */
+
+static int describe(struct incoming *inc, const struct image_facts *f, struct error *err)
+{
+	uint64_t page_max = 0;
+
+	inc->setup = malloc(sizeof(*inc->setup));
+	inc->blocks = calloc(f->setup.blocks + 1, sizeof(*inc->blocks));
+	if (!inc->setup || !inc->blocks)
+		return error_set(err, -ENOMEM, NULL, "out of memory");
+	*inc->setup = f->setup;
+	/* Its pages are provided when they are touched, whatever the snapshot's options were. */
+	inc->setup->may_postcopy = true;
+	inc->nblocks = f->setup.blocks;
+	inc->total = f->total;
+	for (unsigned int i = 0; i < inc->nblocks; i++) {
+		inc->blocks[i] = f->blocks[i];
+		page_max = MAX(page_max, (uint64_t)f->blocks[i].page_size);
+	}
+	inc->restore->page = malloc(page_max ? page_max : 1);
+	if (!inc->restore->page)
+		return error_set(err, -ENOMEM, NULL, "out of memory");
+	inc->restore->length = f->state_bytes;
+	return image_read_state(inc->restore->img, &inc->restore->state, err);
+}
+
+static int open_image(const struct dest *d, const char *name, struct image **ret, struct error *err)
+{
+	CLEANUP_FREE char *path = NULL;
+	char dir[4096];
+	int r = image_name_ok(name) ? store_folder(d, dir, sizeof(dir)) : -ENOENT;
+
+	if (!r && asprintf(&path, "%s/%s" IMAGE_SUFFIX, dir, name) < 0) {
+		path = NULL;
+		r = -ENOMEM;
+	}
+	if (!r)
+		r = image_open(path, true, ret, err);
+	return r == -ENOENT ? (error_clear(err), error_set(err, -ENOENT, "no-such-snapshot",
+							   "no image is named %s", name))
+			    : r;
+}
+
+int restore_begin(struct dest *d, const char *name, struct incoming **ret, struct error *err)
+{
+	struct restore *rs = calloc(1, sizeof(*rs));
+	struct incoming *inc = NULL;
+	int r = rs ? open_image(d, name, &rs->img, err) : -ENOMEM;
+
+	if (!r)
+		r = incoming_local(d, "image", &inc, err);
+	if (r) {
+		restore_free(rs);
+		return error_set(err, r, NULL, "image %s: %s", name, strerror(-r));
+	}
+	inc->restore = rs;
+	r = describe(inc, image_facts(rs->img), err);
+	if (r) {
+		incoming_remove(inc);
+		return r;
+	}
+	log_info("incoming %s: guest %s out of image %s", inc->id_text, inc->setup->name, name);
+	incoming_event(inc, INC_EV_SETUP, NULL);
+	if (inc->state == INC_END) {
+		/* Refused; it goes away by itself. */
+		*err = inc->err;
+		return -EBUSY;
+	}
+	*ret = inc;
+	return 0;
+}

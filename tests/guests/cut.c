@@ -48,7 +48,7 @@ static void report(const struct cut *c, const char *what)
 	f = fopen(tmp, "w");
 	if (!f)
 		return;
-	fprintf(f, "%s %lu\n", what, c->last);
+	fprintf(f, "%s %d\n", what, (int)getpid());
 	fclose(f);
 	rename(tmp, c->report);
 }

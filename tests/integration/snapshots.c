@@ -3,6 +3,7 @@
  * Snapshots: the stored image is the memory of one instant although the guest writes on (W12), writers
  * are never left standing, and there is no half image.
  */
+#include <dirent.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -308,5 +309,195 @@ Test(snapshots, a_name_is_used_once)
 	json_decref(snapshot(a, b, g->name, "../monday", NULL, 3));
 	lab_guest_verified(g);
 	lab_guest_end(g);
+	lab_end(lab);
+}
+
+/* --- restoring --- */
+
+static int dest_command(struct lab_host *b, char **ret_out, const char *const args[])
+{
+	char program[LAB_PATH_MAX + 32], api[LAB_PATH_MAX + 16];
+	const char *argv[16] = {program, "--api", api};
+	size_t n = 3;
+
+	snprintf(program, sizeof(program), "%s/decant-dest", b->lab->build);
+	snprintf(api, sizeof(api), "unix:%s", b->dest_sock);
+	for (size_t i = 0; args[i]; i++)
+		argv[n++] = args[i];
+	return lab_run(b->lab, b->ns, 60000, ret_out, NULL, argv);
+}
+
+/* Out of "monday", which must end with @exit. Return: the ended incoming, new reference; NULL if refused */
+static json_t *restore(struct lab_host *b, int exit)
+{
+	char *out = NULL;
+	int status = dest_command(
+		b, &out, (const char *const[]){"restore", "monday", "--wait", "--json", NULL});
+	json_t *in = json_loads(out, 0, NULL);
+
+	lab_check(b->lab, status == exit, "decant-dest restore: %d, not %d: %s", status, exit, out);
+	free(out);
+	return in;
+}
+
+/* What a `cut` that arrived has found. */
+static void cut_arrived(struct lab *lab, char what[static 16])
+{
+	char path[LAB_PATH_MAX + 32], *text;
+
+	snprintf(path, sizeof(path), "%s/cut.arrived", lab->root);
+	lab_until(lab, 20000, !access(path, F_OK), "the copy does not say what it found");
+	text = lab_read_file(path);
+	lab_check(lab, sscanf(text, "%15s", what) == 1, "%s", text);
+	free(text);
+}
+
+/* The guests that decant-dest has launched know where it listens. */
+static void kill_launched(struct lab_host *b, pid_t pid)
+{
+	char want[LAB_PATH_MAX + 64], path[64];
+	char *env;
+
+	snprintf(want, sizeof(want), "DECANT_ATTACH=%s/dest.attach", b->dir);
+	snprintf(path, sizeof(path), "/proc/%d/environ", pid);
+	env = lab_read_file(path);
+	for (char *at = env; at && *at; at += strlen(at) + 1)
+		if (!strcmp(at, want))
+			kill(pid, SIGKILL);
+	free(env);
+}
+
+static void end_copy(struct lab_host *b)
+{
+	DIR *d = opendir("/proc");
+	struct dirent *e;
+
+	while ((e = readdir(d)))
+		if (atoi(e->d_name) > 0)
+			kill_launched(b, atoi(e->d_name));
+	closedir(d);
+	lab_until(b->lab, 10000, lab_host_guests(b) == 0, "the copy does not end");
+}
+
+Test(snapshots, restored_guest_finds_one_instant)
+{
+	struct lab_host *a, *b;
+	struct lab *lab = cut_lab(&a, &b);
+	struct lab_proc *cut = cut_start(a);
+	char what[16] = "", *out = NULL;
+	json_t *in;
+
+	json_decref(snapshot(a, b, "cut", "monday", NULL, 0));
+	lab_check(lab,
+		  dest_command(b, &out, (const char *const[]){"snapshots", NULL}) == 0 &&
+			  strstr(out, "monday"),
+		  "%s", out);
+	in = restore(b, 0);
+	lab_check(lab, !strcmp(lab_str(lab, in, "phase"), "completed"), "phase");
+	lab_check(lab, !strcmp(lab_str(lab, in, "snapshot"), "monday"), "snapshot");
+	lab_check(lab, lab_num(lab, in, "postcopy.faults") > 0, "nothing was served lazily");
+	lab_check(lab, lab_num(lab, in, "memory.missing_pages") == 0, "pages are missing");
+	cut_arrived(lab, what);
+	lab_check(lab, !strcmp(what, "exact"), "the restored guest found its memory %s", what);
+	lab_host_knows(b, "cut");
+	lab_check(lab, lab_proc_alive(cut), "the guest at the source has ended");
+	json_decref(in);
+	json_decref(restore(b, 3)); /* it runs here */
+	end_copy(b);
+	free(out);
+	cut_end(lab, cut);
+	lab_end(lab);
+}
+
+/* The same by the guest that verifies every page by counts that travel with its state. */
+static void restore_stamp(enum lab_kind kind)
+{
+	struct lab_guest_opts opts = {.mb = 32, .kind = kind, .blocks = 2, .threads = 3};
+	struct lab_host *a, *b;
+	struct lab *lab = lab_test_pair(&a, &b);
+	struct lab_guest *g = lab_guest_start(a, &opts);
+
+	json_decref(snapshot(a, b, g->name, "monday", NULL, 0));
+	lab_guest_verified(g);
+	kill(g->proc->pid, SIGTERM);
+	lab_proc_wait(lab, g->proc, 5000);
+	json_decref(restore(b, 0));
+	lab_guest_arrived(g, b);
+	lab_end(lab);
+}
+
+Test(snapshots, restored_memfd)
+{
+	restore_stamp(LAB_MEMFD);
+}
+
+Test(snapshots, restored_anonymous)
+{
+	restore_stamp(LAB_ANON);
+}
+
+static void alter(struct lab_host *b, uint64_t field, uint64_t more)
+{
+	char path[LAB_PATH_MAX + 64];
+	uint64_t at = 0;
+	uint8_t c = 0;
+	int fd;
+
+	image_path(b, "monday.image", path, sizeof(path));
+	fd = open(path, O_RDWR | O_CLOEXEC);
+	lab_check(b->lab, fd >= 0 && pread(fd, &at, 8, (off_t)field) == 8, "%s: %m", path);
+	at += more;
+	lab_check(b->lab, pread(fd, &c, 1, (off_t)at) == 1, "read");
+	c ^= 1;
+	lab_check(b->lab, pwrite(fd, &c, 1, (off_t)at) == 1, "write");
+	close(fd);
+}
+
+/* A table that is not as it was: refused. A page: the guest stops there and is never handed it. */
+Test(snapshots, altered_image)
+{
+	struct lab_host *a, *b;
+	struct lab *lab = cut_lab(&a, &b);
+	struct lab_proc *cut = cut_start(a);
+	char path[LAB_PATH_MAX + 32];
+	json_t *in;
+
+	json_decref(snapshot(a, b, "cut", "monday", NULL, 0));
+	alter(b, 104 + 24, 80);
+	json_decref(restore(b, 3));
+	alter(b, 104 + 24, 80);
+	alter(b, 104 + 2 * 24, 100 * PAGE + 2000);
+	in = restore(b, 1);
+	lab_check(lab, !strcmp(lab_str(lab, in, "phase"), "held"), "%s", lab_str(lab, in, "phase"));
+	lab_check(lab, !strcmp(lab_str(lab, in, "error.code"), "image-damaged"), "%s",
+		  lab_str(lab, in, "error.code"));
+	snprintf(path, sizeof(path), "%s/cut.arrived", lab->root);
+	lab_check(lab, access(path, F_OK), "the guest was handed a page that is not its own");
+	json_decref(in);
+	end_copy(b);
+	cut_end(lab, cut);
+	lab_end(lab);
+}
+
+/* A clone: the copy runs at the destination, the guest at the source runs on. */
+Test(snapshots, clone)
+{
+	struct lab_host *a, *b;
+	struct lab *lab = cut_lab(&a, &b);
+	struct lab_proc *cut = cut_start(a);
+	char what[16] = "", *err = NULL;
+
+	lab_check(lab,
+		  !lab_decant(a, 60000, NULL, &err,
+			      (const char *const[]){"snapshot", "cut", "--to", b->to, "--name",
+						    "monday", "--start", "--wait", NULL}),
+		  "decant snapshot --start: %s", err);
+	cut_arrived(lab, what);
+	lab_check(lab, !strcmp(what, "exact"), "the clone found its memory %s", what);
+	lab_host_knows(b, "cut");
+	lab_check(lab, lab_proc_alive(cut), "the guest at the source has ended");
+	end_copy(b);
+	free(err);
+	cut_end(lab, cut);
 	lab_end(lab);
 }

@@ -83,7 +83,8 @@ static void close_one(int *fd)
 
 void gmem_close(struct gmem *m)
 {
-	close_one(&m->block.fd);
+	fdio_close_apart(m->block.fd);
+	m->block.fd = -1;
 	close_one(&m->pidfd);
 	close_one(&m->pagemap);
 }

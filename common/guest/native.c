@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "util/cleanup.h"
+#include "util/fdio.h"
 #include "util/log.h"
 
 static void report_gone(struct native *n, enum guest_gone how);
@@ -61,8 +62,7 @@ static void destroy(struct native *n)
 		free_request(r);
 	}
 	for (size_t i = 0; i < n->g.nblocks; i++)
-		if (n->g.blocks[i].fd >= 0)
-			close(n->g.blocks[i].fd);
+		fdio_close_apart(n->g.blocks[i].fd);
 	if (n->g.pidfd >= 0)
 		close(n->g.pidfd);
 	free(n->g.blocks);

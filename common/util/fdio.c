@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,6 +14,9 @@
 #include <sys/un.h>
 #include <unistd.h>
 #include "util/cleanup.h"
+
+/* What is given back in a few milliseconds is not worth a thread. */
+#define APART_BYTES (UINT64_C(64) << 20)
 
 int fdio_pread_full(int fd, void *buf, size_t n, uint64_t off)
 {
@@ -258,6 +262,33 @@ int fdio_mkdir_p(const char *path, mode_t mode)
 		*p = '/';
 	}
 	return make_dir(copy, mode);
+}
+
+static void *close_main(void *arg)
+{
+	close((int)(intptr_t)arg);
+	return NULL;
+}
+
+void fdio_close_apart(int fd)
+{
+	pthread_attr_t attr;
+	pthread_t thread;
+	struct stat st;
+	int r;
+
+	if (fd < 0)
+		return;
+	if (!fstat(fd, &st) && (uint64_t)st.st_blocks * 512 < APART_BYTES) {
+		close(fd);
+		return;
+	}
+	pthread_attr_init(&attr);
+	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+	r = pthread_create(&thread, &attr, close_main, (void *)(intptr_t)fd);
+	pthread_attr_destroy(&attr);
+	if (r)
+		close(fd);
 }
 
 void fdio_random(void *buf, size_t n)

@@ -47,6 +47,14 @@ int fdio_unix_connect(const char *path, int type, int nonblock);
  * Return: 0 or -errno
  */
 int fdio_mkdir_p(const char *path, mode_t mode);
+/**
+ * fdio_close_apart() - close, in a thread of its own if that may take long
+ * @fd:		negative is nothing
+ *
+ * For what may be the last reference to a memory file: giving its pages back takes 100 ms for each
+ * GiB, in which no event loop may stand still.
+ */
+void fdio_close_apart(int fd);
 /** fdio_random() - fill with random bytes; never fails */
 void fdio_random(void *buf, size_t n);
 /** fdio_sync_dir_of() - fsync the folder that holds @path. Return: 0 or -errno */

@@ -7,8 +7,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include "util/fdio.h"
@@ -259,6 +259,26 @@ Test(fdio, sync_dir_of)
 	cr_assert(zero(int, fdio_sync_dir_of("plain")));
 	cr_assert(eq(int, fdio_sync_dir_of("/nowhere/f"), -ENOENT));
 	remove_dir(dir);
+}
+
+static bool is_open(int fd)
+{
+	return fcntl(fd, F_GETFD) >= 0;
+}
+
+Test(fdio, close_apart)
+{
+	int small = memfd_create("small", MFD_CLOEXEC), large = memfd_create("large", MFD_CLOEXEC);
+
+	fdio_close_apart(-1);
+	cr_assert(zero(int, ftruncate(small, 1 << 30)));
+	fdio_close_apart(small);
+	cr_assert(not(is_open(small)));
+	cr_assert(zero(int, fallocate(large, 0, 0, 128 << 20)));
+	fdio_close_apart(large);
+	for (int i = 0; i < 5000 && is_open(large); i++)
+		usleep(1000);
+	cr_assert(not(is_open(large)));
 }
 
 Test(fdio, random_bytes_differ)

@@ -40,7 +40,8 @@ int handover_intent(struct incoming *inc, const struct msg *m, struct error *err
 	if (r)
 		return r;
 	inc->stage = STAGE_INTENT;
-	incoming_send_simple(inc, MSG_INTENT_ACK);
+	if (!inc->discards)
+		incoming_send_simple(inc, MSG_INTENT_ACK);
 	return 0;
 }
 
@@ -95,8 +96,11 @@ static void done_discard(struct worker_job *job)
 	inc->discards--;
 	if (job->ret && job->ret != -ECANCELED)
 		incoming_event(inc, INC_EV_FAIL, &job->err);
-	else if (inc->state == INC_DISCARD && inc->discards == INCOMING_DISCARDS_MAX / 2)
+	else if ((inc->state == INC_ADVISE || inc->state == INC_DISCARD) &&
+		 inc->discards == INCOMING_DISCARDS_MAX / 2)
 		incoming_pause(inc, false);
+	else if (inc->state == INC_ADVISE && inc->stage == STAGE_INTENT && !inc->discards)
+		incoming_send_simple(inc, MSG_INTENT_ACK);
 	else if (inc->state == INC_LISTENING && inc->listen_wanted && !inc->discards)
 		listen_now(inc);
 	incoming_unref(inc);
@@ -105,8 +109,13 @@ static void done_discard(struct worker_job *job)
 
 int handover_discard(struct incoming *inc, const struct msg *m, struct error *err)
 {
-	struct discarding *d = malloc(sizeof(*d) + m->discard.n * sizeof(d->ranges[0]));
+	struct discarding *d;
 
+	if (inc->state == INC_ADVISE && inc->stage != STAGE_PREPARED)
+		return error_set(err, -EBADMSG, "unexpected-message", "DISCARD %s",
+				 inc->stage < STAGE_PREPARED ? "before PREPARED"
+							     : "between INTENT and SWITCH");
+	d = malloc(sizeof(*d) + m->discard.n * sizeof(d->ranges[0]));
 	if (!d)
 		return error_set(err, -ENOMEM, NULL, "out of memory");
 	d->job = (struct worker_job){.run = run_discard, .done = done_discard};

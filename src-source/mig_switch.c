@@ -19,6 +19,8 @@
 /** CONTROL_FULL - bytes queued on the control channel from which on we wait for it to drain */
 #define CONTROL_FULL (256u << 10)
 
+static void send_discards(struct migration *m);
+
 static bool in_stage(const struct migration *m, enum mig_stage stage)
 {
 	return m->state == MIG_SWITCHOVER && m->stage == stage;
@@ -26,8 +28,11 @@ static bool in_stage(const struct migration *m, enum mig_stage stage)
 
 /* --- intent and pause --- */
 
-/* Both journals are written and synced while the guest still runs, so that no sync stops it. */
-void mig_act_switchover(struct migration *m)
+/*
+ * Both journals are written and synced while the guest still runs, so that no sync stops it. The
+ * destination answers when it has done the discards that came before.
+ */
+static void send_intent(struct migration *m)
 {
 	struct msg msg = {.type = MSG_INTENT, .number = {.value = m->generation + 1}};
 	struct error err = {0};
@@ -38,6 +43,21 @@ void mig_act_switchover(struct migration *m)
 	}
 	mig_stage(m, MIG_STAGE_INTENT, MIG_INTENT_US);
 	mig_send(m, &msg);
+}
+
+/*
+ * What has been written since it was sent last will have to be discarded, and most of it is known
+ * now: the destination does that while the guest still runs here, and in the pause only the rest.
+ */
+void mig_act_switchover(struct migration *m)
+{
+	if (!scan_postcopy(m->engine->scan)) {
+		send_intent(m);
+		return;
+	}
+	mig_stage(m, MIG_STAGE_DISCARD, MIG_INTENT_US);
+	m->sw.discarding = true;
+	send_discards(m);
 }
 
 static void on_paused(void *arg, int ret, const struct error *err, int fd)
@@ -155,30 +175,44 @@ static bool next_stale(const struct engine_block *b, uint64_t *page, struct msg_
 	return true;
 }
 
+/* What is discarded there counts as never sent: a second round finds only what was written since. */
 static void gather(struct migration *m, struct msg *msg)
 {
-	const struct engine_block *b = &m->engine->blocks[m->sw.block];
+	struct engine_block *b = &m->engine->blocks[m->sw.block];
+	uint64_t size = b->mem.block.page_size;
+	struct msg_range *r;
 
 	msg->type = MSG_DISCARD;
 	msg->discard.block = m->sw.block;
 	msg->discard.n = 0;
 	while (msg->discard.n < MSG_DISCARD_MAX) {
-		if (!next_stale(b, &m->sw.page, &msg->discard.ranges[msg->discard.n])) {
+		r = &msg->discard.ranges[msg->discard.n];
+		if (!next_stale(b, &m->sw.page, r)) {
 			m->sw.block++;
 			m->sw.page = 0;
 			return;
 		}
-		trace_discard(b->mem.block.name, msg->discard.ranges[msg->discard.n].offset,
-			      msg->discard.ranges[msg->discard.n].length);
+		trace_discard(b->mem.block.name, r->offset, r->length);
+		bitmap_clear_range(&b->sent, r->offset / size, r->length / size);
 		msg->discard.n++;
 	}
 }
 
+static void send_listen(struct migration *m)
+{
+	struct msg msg = {.type = MSG_LISTEN,
+			  .listen = {.postcopy = scan_postcopy(m->engine->scan)}};
+
+	mig_send(m, &msg);
+	if (in_stage(m, MIG_STAGE_LAST_SCAN))
+		save_state(m);
+}
+
+/* In stage discard and once more in stage last scan. */
 static void send_discards(struct migration *m)
 {
 	CLEANUP_FREE struct msg *msg = malloc(sizeof(*msg));
-	struct msg listen = {.type = MSG_LISTEN,
-			     .listen = {.postcopy = scan_postcopy(m->engine->scan)}};
+	enum mig_stage stage = m->stage;
 
 	if (!msg) {
 		mig_fail(m, NULL, "out of memory");
@@ -190,13 +224,16 @@ static void send_discards(struct migration *m)
 		gather(m, msg);
 		if (msg->discard.n)
 			mig_send(m, msg);
-		if (!in_stage(m, MIG_STAGE_LAST_SCAN))
+		if (!in_stage(m, stage))
 			return;
 	}
 	m->sw.discarding = false;
-	mig_send(m, &listen);
-	if (in_stage(m, MIG_STAGE_LAST_SCAN))
-		save_state(m);
+	m->sw.block = 0;
+	m->sw.page = 0;
+	if (stage == MIG_STAGE_DISCARD)
+		send_intent(m);
+	else
+		send_listen(m);
 }
 
 void mig_on_last_scan(struct migration *m)
@@ -214,7 +251,8 @@ void mig_on_last_scan(struct migration *m)
 
 void mig_on_drained(struct migration *m)
 {
-	if (in_stage(m, MIG_STAGE_LAST_SCAN) && m->sw.discarding)
+	if ((in_stage(m, MIG_STAGE_DISCARD) || in_stage(m, MIG_STAGE_LAST_SCAN)) &&
+	    m->sw.discarding)
 		send_discards(m);
 	else if (m->snapshot)
 		mig_snap_drained(m);

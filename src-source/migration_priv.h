@@ -38,6 +38,7 @@ enum mig_stage {
 	MIG_STAGE_URGENT,
 	MIG_STAGE_BULK,
 	MIG_STAGE_TRACKING,
+	MIG_STAGE_DISCARD,
 	MIG_STAGE_INTENT,
 	MIG_STAGE_PAUSE,
 	MIG_STAGE_LAST_SCAN,
@@ -75,7 +76,7 @@ struct migration_totals {
 
 /**
  * struct mig_switch - what is under way during the switchover
- * @block, @page: where the search for ranges to discard goes on
+ * @block, @page: where the search for ranges to discard goes on, in stages discard and last scan
  * @discarding:	DISCARDs are not all queued yet
  * @saving:	the guest is delivering its state
  * @choked:	and was told to wait, because the control channel is full

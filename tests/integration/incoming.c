@@ -101,7 +101,10 @@ Test(incoming, precopy_anon)
 	precopy(MSG_BLOCK_ANON, 3);
 }
 
-/* What was sent and written to afterwards is discarded, and fetched when it is touched. */
+/*
+ * What was sent and written to afterwards is discarded, partly before the pause, and fetched when it
+ * is touched.
+ */
 static void hybrid(enum msg_block_kind kind, bool urgent)
 {
 	struct fake_opts o = {.blocks = {{"ram", kind, 600}, {"aux", MSG_BLOCK_ANON, 5}},
@@ -116,10 +119,17 @@ static void hybrid(enum msg_block_kind kind, bool urgent)
 	fake_zero(f, &f->bulk[1], 0, 360, 10);
 	fake_pages(f, &f->bulk[1], 1, 0, 2);
 	fake_barrier(f);
+	fake_discard(f, 0, 300, 40);
+	for (uint64_t p = 100; p < 110; p += 2)
+		fake_discard(f, 0, p, 1);
 	fake_intent(f);
+	view = fake_view(f);
+	lab_check(f->lab, lab_num(f->lab, view, "memory.received_pages") == 372 - 45,
+		  "INTENT is answered before the discards are done");
+	json_decref(view);
 	fake_switch(f);
-	fake_discard(f, 0, 300, 70);
-	for (uint64_t p = 100; p < 120; p += 2)
+	fake_discard(f, 0, 340, 30);
+	for (uint64_t p = 110; p < 120; p += 2)
 		fake_discard(f, 0, p, 1);
 	fake_listen(f, true);
 	fake_state(f, 2000);
@@ -663,6 +673,8 @@ enum wrong {
 	WRONG_COMMIT,
 	EARLY_COMMIT,
 	DISCARD_OUTSIDE,
+	DISCARD_OUTSIDE_EARLY,
+	DISCARD_AFTER_INTENT,
 	STATE_DIGEST,
 	STATE_LENGTH,
 	OLD_PASS,
@@ -683,6 +695,8 @@ static const struct {
 	{WRONG_COMMIT, READY, "bad-generation", "COMMIT"},
 	{EARLY_COMMIT, LISTENING, "unexpected-message", "COMMIT"},
 	{DISCARD_OUTSIDE, SWITCHED, "bad-message", "DISCARD"},
+	{DISCARD_OUTSIDE_EARLY, PREPARED, "bad-message", "DISCARD"},
+	{DISCARD_AFTER_INTENT, INTENT, "unexpected-message", "DISCARD"},
 	{STATE_DIGEST, LISTENING, "state-differs", "digest"},
 	{STATE_LENGTH, LISTENING, "state-differs", "bytes"},
 	{OLD_PASS, READY, "old-pass", "PAGES"},
@@ -710,7 +724,11 @@ static void do_wrong(struct fake_source *f, enum wrong what)
 		fake_send_number(f, MSG_COMMIT, 7);
 		break;
 	case DISCARD_OUTSIDE:
+	case DISCARD_OUTSIDE_EARLY:
 		fake_discard(f, 0, 250, 7);
+		break;
+	case DISCARD_AFTER_INTENT:
+		fake_discard(f, 0, 10, 1);
 		break;
 	case STATE_DIGEST:
 		f->m.state_end = (struct msg_state_end){0, 1};

@@ -51,9 +51,9 @@ struct walk {
 	bool met[MIG_STATE_COUNT_][INC_STATE_COUNT_ + 1];
 };
 
-/* What the source sends between the pause and COMMIT; 0 is the wait for INTENT_ACK. */
-static const uint8_t switchover[] = {MSG_INTENT, 0,         MSG_SWITCH,   MSG_DISCARD,
-				     MSG_LISTEN, MSG_STATE, MSG_STATE_END};
+/* What the source sends between precopy and COMMIT; 0 is the wait for INTENT_ACK. */
+static const uint8_t switchover[] = {MSG_DISCARD, MSG_INTENT, 0,         MSG_SWITCH,
+				     MSG_DISCARD, MSG_LISTEN, MSG_STATE, MSG_STATE_END};
 
 static void push(uint8_t *queue, uint8_t *n, uint8_t type)
 {

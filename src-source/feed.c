@@ -98,7 +98,7 @@ static int wait_for(struct scan *s, uint64_t us, struct error *err)
 	if (p[0].revents)
 		eventfd_read(s->kick_fd, &dummy);
 	if (p[2].revents)
-		s->quiet_us = clock_us();
+		s->track.quiet_us = clock_us();
 	serve_requests(s);
 	return service_faults(s, err);
 }

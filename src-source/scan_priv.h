@@ -18,7 +18,6 @@
  * @barrier:	number of the last barrier
  * @saved, @saved_end: snapshots: pieces that no sender has room for yet
  * @batch:	snapshots: faults that are read at a time: each of them takes a copy of its page
- * @quiet_us:	snapshots: when no write fault was waiting, as of the last look
  */
 struct scan {
 	struct engine *e;
@@ -38,7 +37,6 @@ struct scan {
 	uint32_t barrier;
 	struct snap_piece *saved, *saved_end;
 	unsigned int batch;
-	uint64_t quiet_us;
 	pthread_t thread;
 	bool joined;
 };

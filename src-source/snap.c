@@ -164,7 +164,7 @@ static int service(struct track *t, struct error *err)
 		return error_set(err, n, "tracking-failed", "cannot read write faults: %s",
 				 strerror(-n));
 	if (!n)
-		s->quiet_us = clock_us();
+		s->track.quiet_us = clock_us();
 	for (int i = 0; i < n; i++) {
 		int r;
 
@@ -173,7 +173,7 @@ static int service(struct track *t, struct error *err)
 		r = on_fault(s, ev[i].addr, err);
 		if (r < 0)
 			return r;
-		hist_add(&t->e->stats.stall, clock_us() - s->quiet_us);
+		hist_add(&t->e->stats.stall, clock_us() - s->track.quiet_us);
 	}
 	return n;
 }
@@ -338,7 +338,7 @@ int snap_run(struct scan *s, struct error *err)
 		r = freeze(s, err);
 	if (r < 0)
 		return r;
-	s->quiet_us = clock_us();
+	s->track.quiet_us = clock_us();
 	engine_post(s->e, ENGINE_FINAL, NULL);
 	r = find_file_data(s, err);
 	for (uint32_t i = 0; !r && i < s->e->nblocks; i++)

@@ -43,6 +43,7 @@ struct track_ops {
  * @uffd:	its userfaultfd, owned
  * @pagemap:	/proc/PID/pagemap, owned; kind async
  * @registered:	blocks [0, @registered) are registered
+ * @quiet_us:	clock_us() when no write fault was waiting, as of the last look
  */
 struct track {
 	const struct track_ops *ops;
@@ -50,6 +51,7 @@ struct track {
 	int uffd;
 	int pagemap;
 	uint32_t registered;
+	uint64_t quiet_us;
 };
 
 extern const struct track_ops track_async;

@@ -44,6 +44,7 @@ static int faults_start(struct track *t, struct error *err)
 
 	if (r < 0)
 		return r;
+	t->quiet_us = clock_us();
 	for (uint32_t i = 0; i < t->e->nblocks; i++) {
 		const struct guest_block *b = &t->e->blocks[i].mem.block;
 
@@ -89,15 +90,21 @@ static int written(struct track *t, uint64_t addr, struct error *err)
 	return 0;
 }
 
+/*
+ * When a writer began to wait is not known. It was after the descriptor was last seen empty, or after the
+ * thread went to sleep on it, which it leaves at once: so what is counted is what the writer felt, or more.
+ */
 static int faults_service(struct track *t, struct error *err)
 {
 	struct uffd_event ev[UFFD_READ_MAX];
-	uint64_t start = clock_us();
+	uint64_t looked_us = clock_us();
 	int n = uffd_read(t->uffd, ev, UFFD_READ_MAX);
 
 	if (n < 0)
 		return error_set(err, n, "tracking-failed", "cannot read write faults: %s",
 				 strerror(-n));
+	if (!n)
+		t->quiet_us = looked_us;
 	for (int i = 0; i < n; i++) {
 		int r;
 
@@ -106,7 +113,7 @@ static int faults_service(struct track *t, struct error *err)
 		r = written(t, ev[i].addr, err);
 		if (r < 0)
 			return r;
-		hist_add(&t->e->stats.stall, clock_us() - start);
+		hist_add(&t->e->stats.stall, clock_us() - t->quiet_us);
 	}
 	return n;
 }

@@ -2,6 +2,7 @@
 /* Write tracking, both kinds, with real userfaultfds, of memory of this very process. */
 #include <fcntl.h>
 #include <pthread.h>
+#include <time.h>
 
 #include "source_box.h"
 #include "util/log.h"
@@ -268,6 +269,24 @@ Test(source_track, a_fault_outside_of_every_block_ends_the_tracking)
 	b.blocks[1].mem.block.length += PAGE;
 	track_stop(&b.t);
 	cr_assert(is_free(&b, 1));
+}
+
+/* As long as it waited, also before anybody looked. */
+Test(source_track, a_stall_counts_from_when_nobody_waited)
+{
+	struct timespec ms30 = {.tv_nsec = 30000000};
+	struct box b;
+	pthread_t t;
+
+	box_init(&b);
+	start(&b, &track_faults);
+	cr_assert_eq(b.t.ops->service(&b.t, &b.err), 0);
+	pthread_create(&t, NULL, write_one, b.mem[0]);
+	nanosleep(&ms30, NULL);
+	cr_assert_eq(service_one(&b), 1);
+	pthread_join(t, NULL);
+	cr_assert_geq(b.e.stats.stall.max_us, 20000);
+	track_stop(&b.t);
 }
 
 Test(source_track, stalls_are_counted)

@@ -38,6 +38,7 @@ static void lab_init(struct lab *l)
 	l->s = calloc(1, sizeof(*l->s));
 	l->s->e = &l->b.e;
 	l->s->ops = &track_snapshot;
+	l->s->batch = 1;
 	l->s->kick_fd = eventfd(0, EFD_NONBLOCK);
 	l->b.e.scan = l->s;
 	cr_assert_eq(track_start(&l->s->track, &track_snapshot, &l->b.e, fresh(), &l->b.err), 0,

@@ -197,7 +197,7 @@ static int check(struct source *s, const struct source_guest *sg, const struct m
 	if (s->uffd_error.code[0] && o->mode != MIG_MODE_POSTCOPY)
 		return error_set(err, -EOPNOTSUPP, "tracking-not-supported", "%s",
 				 s->uffd_error.msg);
-	return check_dma(sg->conn, o, err);
+	return 0;
 }
 
 static void destroy(struct migration *m)
@@ -233,10 +233,18 @@ static void prune(struct source *s)
 static int check_snapshot(const struct guest *g, const struct migration_image *image,
 			  struct error *err)
 {
+	const struct guest_block *b;
+
 	if (image->name && !guest_name_ok(image->name))
 		return error_set(err, -EINVAL, "bad-name",
 				 "\"%s\" is no name of an image: 1 to 63 of [A-Za-z0-9._-]",
 				 image->name);
+	if (!guest_no_dma(g, &b))
+		return error_set(err, -EOPNOTSUPP, "dma-not-supported",
+				 "block %s is not declared free of DMA (DECANT_BLOCK_NO_DMA), and "
+				 "writes by devices are not seen: the guest cannot be stored "
+				 "while it runs",
+				 b->name);
 	if (!g->nblocks)
 		return error_set(err, -EOPNOTSUPP, "not-supported",
 				 "guest %s has no memory: nothing to store", g->name);
@@ -261,21 +269,20 @@ static void set_snapshot(struct migration *m, const struct migration_image *imag
 }
 
 int migration_new(struct source *s, struct source_guest *sg, const char *to, const char *key,
-		  const struct mig_options *asked, const struct migration_image *image,
+		  const struct mig_options *options, const struct migration_image *image,
 		  struct migration **ret, struct error *err)
 {
-	struct mig_options fixed = *asked;
-	const struct mig_options *options = &fixed;
+	struct mig_options own = *options;
 	struct migration *m;
 	int r;
 
 	if (image) {
-		fixed.mode = MIG_MODE_PRECOPY;
-		fixed.tracking = MIG_TRACKING_FAULTS;
+		own.mode = MIG_MODE_PRECOPY;
+		own.tracking = MIG_TRACKING_FAULTS;
 	}
-	r = check(s, sg, options, err);
-	if (!r && image)
-		r = check_snapshot(sg->conn, image, err);
+	r = check(s, sg, &own, err);
+	if (!r)
+		r = image ? check_snapshot(sg->conn, image, err) : check_dma(sg->conn, &own, err);
 	if (r < 0)
 		return r;
 	m = calloc(1, sizeof(*m));
@@ -289,7 +296,7 @@ int migration_new(struct source *s, struct source_guest *sg, const char *to, con
 	m->src = s;
 	m->guest = sg;
 	snprintf(m->key, sizeof(m->key), "%s", key ? key : "");
-	m->options = *options;
+	m->options = own;
 	m->created_us = clock_wall_us();
 	m->phase_us = clock_us();
 	m->tracking = "none";

@@ -97,21 +97,20 @@ static int unprotect(struct scan *s, const struct engine_block *b, uint64_t firs
 static int save(struct scan *s, uint32_t block, uint64_t first, uint64_t n, struct error *err)
 {
 	struct engine_block *b = &s->e->blocks[block];
-	uint64_t page = b->mem.block.page_size;
+	uint64_t page = b->mem.block.page_size, off = first * page;
 	struct snap_piece *p = malloc(sizeof(*p) + MSG_PAGES_FIXED + n * page);
 	int r = p ? 0 : -ENOMEM;
 
 	if (!r) {
 		p->block = block;
-		p->offset = first * page;
+		p->offset = off;
 		p->length = n * page;
 		r = gmem_read(&b->mem, p->offset, p->frame + MSG_PAGES_FIXED, p->length);
 	}
 	if (r < 0) {
 		free(p);
 		return error_set(err, r, "guest-memory", "cannot save block %s at %#llx: %s",
-				 b->mem.block.name, (unsigned long long)(first * page),
-				 strerror(-r));
+				 b->mem.block.name, (unsigned long long)off, strerror(-r));
 	}
 	bitmap_set_range(&b->sent, first, n);
 	keep(s, p);

@@ -415,8 +415,13 @@ static void restore_stamp(enum lab_kind kind)
 	struct lab_guest_opts opts = {.mb = 32, .kind = kind, .blocks = 2, .threads = 3};
 	struct lab_host *a, *b;
 	struct lab *lab = lab_test_pair(&a, &b);
-	struct lab_guest *g = lab_guest_start(a, &opts);
+	struct lab_guest *g;
 
+	if (kind == LAB_HUGE && !lab_huge_pages(lab, 32)) {
+		lab_end(lab);
+		cr_skip_test("32 huge pages cannot be reserved");
+	}
+	g = lab_guest_start(a, &opts);
 	json_decref(snapshot(a, b, g->name, "monday", NULL, 0));
 	lab_guest_verified(g);
 	kill(g->proc->pid, SIGTERM);
@@ -434,6 +439,11 @@ Test(snapshots, restored_memfd)
 Test(snapshots, restored_anonymous)
 {
 	restore_stamp(LAB_ANON);
+}
+
+Test(snapshots, restored_huge_pages)
+{
+	restore_stamp(LAB_HUGE);
 }
 
 static void alter(struct lab_host *b, uint64_t field, uint64_t more)

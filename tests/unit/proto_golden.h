@@ -258,8 +258,7 @@ static const struct golden golden[] = {
 	 "0700 6e6f2d726f6f6d"
 	 "0c00 66c3bc6e66 20 47c3a4737465"},
 	{MSG_ABORTED, C, false, true, fill_none, "00000000 2000 0000"},
-	{MSG_STORE, C, true, false, fill_store,
-	 "0c000000 2100 0000 0600 6d6f6e646179 01 000000"},
+	{MSG_STORE, C, true, false, fill_store, "0c000000 2100 0000 0600 6d6f6e646179 01 000000"},
 	{MSG_REQUEST, C | U, false, true, fill_request,
 	 "18000000 2800 0000 ff000000 00000000 0040230100000000 0000200000000000"},
 	{MSG_PAGES, U | B, true, false, fill_pages,

@@ -64,11 +64,6 @@ uint64_t lab_pulse_stop(struct lab_pulse *p)
 	return p->longest_us;
 }
 
-bool lab_is_root(void)
-{
-	return geteuid() == 0;
-}
-
 char *lab_read_file(const char *path)
 {
 	size_t cap = 65536, n = 0;

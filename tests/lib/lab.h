@@ -121,8 +121,6 @@ struct lab_pulse {
 void lab_pulse_start(struct lab_pulse *p);
 /** lab_pulse_stop() - Return: the longest wait, in microseconds */
 uint64_t lab_pulse_stop(struct lab_pulse *p);
-/** lab_is_root() - Return: privileged enough for namespaces and injection */
-bool lab_is_root(void);
 
 /** lab_check() - fail the test, with this explanation, unless @cond holds */
 #define lab_check(lab, cond, ...)                                              \
@@ -186,9 +184,9 @@ struct lab_usage lab_usage(struct lab *lab, pid_t pid);
  * lab_ns_pair() - two sets of network, mount and PID namespaces joined by nothing but a veth pair
  *
  * Each has its own /dev/shm and /proc; side i has address 10.77.0.(i + 1) on an interface "net0".
- * Root only. They end with the lab.
+ * They end with the lab. Return: false if they cannot be made here (no root, or a container)
  */
-void lab_ns_pair(struct lab *lab, struct lab_ns *ret0, struct lab_ns *ret1);
+bool lab_ns_pair(struct lab *lab, struct lab_ns *ret0, struct lab_ns *ret1);
 /** lab_ns_sent() - Return: bytes that have left through "net0", frames and headers included */
 uint64_t lab_ns_sent(struct lab *lab, const struct lab_ns *ns);
 

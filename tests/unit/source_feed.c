@@ -142,14 +142,11 @@ Test(source_feed, a_page_goes_once)
 	struct run run;
 
 	box_init(&b);
-	for (uint64_t p = 8; p < 11; p++)
-		bitmap_set(&b.block.pending, p);
+	bitmap_set(&b.block.pending, 9);
 	ask(&b, 9);
 	ask(&b, 9);
 	cr_assert_eq(feed_pending(b.s, false, &b.err), 0);
 	cr_assert_eq(pop(&b), 9);
-	cr_assert_eq(pop(&b), 10);
-	cr_assert_eq(pop(&b), 8);
 	cr_assert(!runq_pop(&b.sender.queue, &run));
 	cr_assert_eq(engine_pending_bytes(&b.e), 0);
 }

@@ -29,7 +29,7 @@ struct migration_image {
  * Return: 0 with @ret; -errno with @err filled: what was asked for cannot be done now
  */
 int migration_new(struct source *s, struct source_guest *sg, const char *to, const char *key,
-		  const struct mig_options *asked, const struct migration_image *image,
+		  const struct mig_options *options, const struct migration_image *image,
 		  struct migration **ret, struct error *err);
 /** migration_find_key() - Return: the job that a request with this Idempotency-Key has made, or NULL */
 struct migration *migration_find_key(struct source *s, const char *key);

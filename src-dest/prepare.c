@@ -153,12 +153,17 @@ void prepare_begin(struct incoming *inc)
 	r = admit_check(inc, &inc->launcher, &err);
 	if (!r)
 		r = begin_record(inc, &err);
-	if (!r && inc->d->conf.source_api)
-		r = admit_ask_source(inc, &err);
-	if (r)
+	if (r) {
 		fail(inc, &err);
-	else if (!inc->d->conf.source_api)
-		prepare_admitted(inc);
+		return;
+	}
+	/* A decant-source that is not there cannot have the guest either: it keeps nobody out. */
+	if (inc->d->conf.source_api && !admit_ask_source(inc, &err))
+		return;
+	if (error_is_set(&err))
+		log_warn("incoming %s: decant-source is not asked whether it has the guest: %s",
+			 inc->id_text, err.msg);
+	prepare_admitted(inc);
 }
 
 /* --- the guest --- */

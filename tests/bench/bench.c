@@ -14,7 +14,7 @@
 #include "bench/mover.h"
 
 /* More than any part uses at a time: host memory that was used before costs no fault below. */
-#define WARM_BYTES (9ull << 30)
+#define WARM_BYTES (6ull << 30)
 
 void bench_say(const char *fmt, ...)
 {

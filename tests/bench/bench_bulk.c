@@ -7,9 +7,11 @@
 #include "bench/bare.h"
 #include "bench/mover.h"
 
-#define GUEST_MB   2048
-#define BARE_BYTES ((uint64_t)GUEST_MB << 20)
-#define MB         1e6
+#define GUEST_MB    2048
+#define GUEST_BYTES ((uint64_t)GUEST_MB << 20)
+#define BARE_BYTES  (UINT64_C(1) << 30)
+#define DROP_BYTES  (UINT64_C(512) << 20)
+#define MB          1e6
 
 /**
  * struct leg - one of the two comparisons
@@ -28,6 +30,11 @@ struct leg {
 	struct report_series *downtime;
 };
 
+static double per_gib(double s, uint64_t bytes)
+{
+	return s * (double)(UINT64_C(1) << 30) / (double)bytes;
+}
+
 static void leg_run(struct bench *b, struct leg *leg, struct mover_guest *g, struct mover_job *job,
 		    bool counts)
 {
@@ -36,12 +43,12 @@ static void leg_run(struct bench *b, struct leg *leg, struct mover_guest *g, str
 
 	mover_move(g, leg->mode, "{\"channels\":1}", job);
 	lab_check(b->lab, job->rate > 0, "the transfer was too short to be measured");
-	send_cpu = job->source_cpu_s / bare.send_cpu_s;
-	receive_cpu = job->dest_cpu_s / bare.receive_cpu_s;
-	bench_say("  %-8s decant %4.0f MB/s, bare %4.0f MB/s: %.2f; processor %.2f s, %.2f s by "
-		  "%.2f s, %.2f s: %.2f, %.2f%s",
-		  leg->mode, job->rate / MB, bare.rate / MB, job->rate / bare.rate,
-		  job->source_cpu_s, job->dest_cpu_s, bare.send_cpu_s, bare.receive_cpu_s, send_cpu,
+	send_cpu = per_gib(job->source_cpu_s, GUEST_BYTES) / per_gib(bare.send_cpu_s, BARE_BYTES);
+	receive_cpu =
+		per_gib(job->dest_cpu_s, GUEST_BYTES) / per_gib(bare.receive_cpu_s, BARE_BYTES);
+	bench_say("  %-8s decant %4.0f MB/s, bare %4.0f MB/s: %.2f; processor time of source and "
+		  "dest: %.2f, %.2f%s",
+		  leg->mode, job->rate / MB, bare.rate / MB, job->rate / bare.rate, send_cpu,
 		  receive_cpu, counts ? "" : " (warming up)");
 	if (!counts)
 		return;
@@ -88,7 +95,7 @@ void bench_bulk(struct bench *b)
 			  REPORT_AT_MOST, 64);
 	g = mover_guest_start(b, "bulk", GUEST_MB, "random");
 	for (unsigned int i = 0; i <= b->rounds; i++) {
-		struct bare_result bare = bare_bulk(b, BARE_DROP, BARE_BYTES);
+		struct bare_result bare = bare_bulk(b, BARE_DROP, DROP_BYTES);
 		double source_mb = 0, dest_mb = 0;
 
 		for (size_t k = 0; k < 2; k++) {

@@ -11,7 +11,7 @@
 #include "bench/mover.h"
 
 #define GUEST_MB  256
-#define WINDOW_US 1500000
+#define WINDOW_US 1000000
 /* After the first protection, which takes a moment of its own. */
 #define SETTLE_US 300000
 /* A pass of all memory in 2 s. */

@@ -176,6 +176,14 @@ void lab_guest_unbroken(struct lab_guest *g, struct lab_host *a, struct lab_host
 	check_report(g, &r);
 }
 
+static void signal_guest(struct lab_guest *g, int sig)
+{
+	pid_t pid = lab_guest_pid(g, g->at);
+
+	/* 0 would mean all of us. */
+	lab_check(g->lab, pid > 0 && kill(pid, sig) == 0, "the guest is gone");
+}
+
 static unsigned int verify_ms(const struct lab_guest *g)
 {
 	return VERIFY_MS_MIN + VERIFY_MS_PER_MB * g->opts.mb;
@@ -198,7 +206,7 @@ void lab_guest_verified(struct lab_guest *g)
 	uint64_t want = r.verifications + 2;
 
 	for (uint64_t i = 0; i < 2; i++) {
-		kill(lab_guest_pid(g, g->at), SIGUSR1);
+		signal_guest(g, SIGUSR1);
 		lab_until(g->lab, verify_ms(g),
 			  lab_guest_report(g).verifications >= want - 1 + i ||
 				  lab_guest_report(g).bad,
@@ -286,7 +294,7 @@ void lab_guest_toggle_pause(struct lab_guest *g)
 {
 	bool was = lab_guest_report(g).paused;
 
-	kill(lab_guest_pid(g, g->at), SIGUSR2);
+	signal_guest(g, SIGUSR2);
 	lab_until(g->lab, 5000, lab_guest_report(g).paused != was, "it does not heed its own wish");
 }
 
@@ -300,7 +308,7 @@ static void next_report(struct lab_guest *g)
 
 void lab_guest_calm(struct lab_guest *g)
 {
-	kill(lab_guest_pid(g, g->at), SIGHUP);
+	signal_guest(g, SIGHUP);
 	next_report(g); /* which may have been under way */
 	next_report(g);
 }

@@ -242,6 +242,29 @@ static int read_faults(struct fault *f)
 	return 0;
 }
 
+/* --- sharers: their turn comes behind the guest's --- */
+
+static int on_shared(void *arg, unsigned int block, uint64_t offset, struct error *err)
+{
+	struct fault *f = arg;
+	uint64_t page = offset >> f->place->blocks[block].shift;
+	int r = place_fault_shared(f->place, &f->io, block, page, clock_us(), err);
+
+	if (r == PLACE_ASK)
+		ask(f, block, page);
+	/* The guest's own end, or that of placing, is no fault of the sharer. */
+	return r == PLACE_ANSWERED ? 1 : 0;
+}
+
+static void serve_sharers(struct fault *f, const struct pollfd *fds, struct sharer **who,
+			  unsigned int n)
+{
+	for (unsigned int i = 0; i < n; i++)
+		if (fds[i].revents)
+			sharers_serve(&f->place->sharers, who[i], fds[i].revents, on_shared, f);
+	sharers_put(who, n);
+}
+
 /* --- the urgent channel --- */
 
 static int nack(struct fault *f, const struct msg_pages *m)
@@ -326,7 +349,8 @@ static bool read_urgent(struct fault *f)
 /* Return: 0 or -errno: the userfaultfd is of no use */
 static int step(struct fault *f, bool *more)
 {
-	struct pollfd fds[3] = {
+	struct sharer *who[SHARERS_MAX];
+	struct pollfd fds[3 + SHARERS_MAX] = {
 		{.fd = f->place->uffd, .events = POLLIN},
 		{.fd = f->wake_fd, .events = POLLIN},
 		{.fd = f->urgent ? tls_chan_fd(f->urgent) : -1,
@@ -334,16 +358,19 @@ static int step(struct fault *f, bool *more)
 				   (frame_writer_queued(&f->out) ? f->out.events : 0))},
 	};
 	bool pending = f->urgent && *more; /* decrypted, perhaps: poll cannot tell */
+	unsigned int nwho = sharers_poll(&f->place->sharers, fds + 3, who);
 	uint64_t n;
 	int r;
 
-	if (poll(fds, ARRAY_SIZE(fds), pending ? 0 : -1) < 0 && errno != EINTR)
-		return -errno;
-	if (fds[1].revents && read(f->wake_fd, &n, sizeof(n)) < 0 && errno != EAGAIN)
-		return -errno;
-	if (fds[0].revents & (POLLERR | POLLNVAL))
-		return -EBADF;
-	r = fds[0].revents ? read_faults(f) : 0;
+	if (poll(fds, 3 + nwho, pending ? 0 : -1) < 0)
+		r = errno == EINTR ? 0 : -errno;
+	else if (fds[1].revents && read(f->wake_fd, &n, sizeof(n)) < 0 && errno != EAGAIN)
+		r = -errno;
+	else if (fds[0].revents & (POLLERR | POLLNVAL))
+		r = -EBADF;
+	else
+		r = fds[0].revents ? read_faults(f) : 0;
+	serve_sharers(f, fds + 3, who, nwho);
 	if (r)
 		return r;
 	if (f->urgent && atomic_load(&f->hold))
@@ -435,6 +462,11 @@ static void wake(struct fault *f)
 void fault_hold(struct fault *f)
 {
 	atomic_store(&f->hold, true);
+	wake(f);
+}
+
+void fault_look(struct fault *f)
+{
 	wake(f);
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The fault thread of one arriving guest. It sleeps on three things at once: the guest's
- * userfaultfd, the urgent channel and an eventfd; it asks for pages and places them itself, because
+ * The fault thread of one arriving guest. It sleeps on these at once: the guest's userfaultfd, those
+ * of the sharers of its memory, the urgent channel and an eventfd; it asks for pages and places them itself, because
  * a second thread in between doubles the time that the guest waits.
  *
  * Which rules it could break: 2 and 1 are kept by place.h, through which it places. 5: it never
@@ -52,6 +52,8 @@ int fault_start(struct place *place, struct tls_chan *urgent, struct tally *tall
 		const struct fault_ops *ops, void *arg, struct fault **ret);
 /** fault_hold() - the session is over: end the urgent channel, ask for nothing; any thread */
 void fault_hold(struct fault *f);
+/** fault_look() - there are new sharers in place.sharers; any thread */
+void fault_look(struct fault *f);
 /**
  * fault_stop() - end and join the thread; NULL is fine. Not from its callbacks.
  *

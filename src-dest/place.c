@@ -17,6 +17,7 @@ int place_init(struct place *p, unsigned int n, uint64_t page_max)
 
 	memset(p, 0, sizeof(*p));
 	p->uffd = -1;
+	sharers_init(&p->sharers);
 	p->blocks = calloc(n ? n : 1, sizeof(*p->blocks));
 	p->zeros = aligned_alloc(4096, nzeros);
 	if (!p->blocks || !p->zeros) {
@@ -43,7 +44,10 @@ void place_clear(struct place *p)
 		gmem_close(&b->mem);
 		pages_close(b->pages);
 		bitmap_free(&b->asked);
+		bitmap_free(&b->shared);
 	}
+	if (p->blocks)
+		sharers_clear(&p->sharers);
 	free(p->blocks);
 	free(p->zeros);
 	p->blocks = NULL;
@@ -104,6 +108,9 @@ static bool asked_clear(struct place *p, struct place_block *b, uint64_t page)
 		return false;
 	atomic_fetch_sub(&p->outstanding, 1);
 	timed_end(p, b, page);
+	if (atomic_load(&p->sharers.n) && bitmap_test_and_clear(&b->shared, page))
+		sharers_wake(&p->sharers, (unsigned int)(b - p->blocks), page << b->shift,
+			     b->page_size);
 	return true;
 }
 
@@ -455,6 +462,20 @@ int place_fault(struct place *p, const struct place_io *io, unsigned int block, 
 		return r;
 	asked_clear(p, b, page);
 	return PLACE_ANSWERED;
+}
+
+int place_fault_shared(struct place *p, const struct place_io *io, unsigned int block,
+		       uint64_t page, uint64_t at_us, struct error *err)
+{
+	struct place_block *b = &p->blocks[block];
+	int r;
+
+	bitmap_test_and_set(&b->shared, page);
+	r = place_fault(p, io, block, page, at_us, err);
+	/* Who placed it has looked too early. */
+	if (r == PLACE_ANSWERED && bitmap_test_and_clear(&b->shared, page))
+		sharers_wake(&p->sharers, block, page << b->shift, b->page_size);
+	return r;
 }
 
 /* The part of [addr, addr + len) that is in @b, in pages. Return: whether there is one */

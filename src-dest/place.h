@@ -21,7 +21,8 @@
  *
   * A fault and a page that arrives can cross. The fault thread notes "asked", then reads the state;
  * who places sets the state, then looks for "asked"; and between the two, both change one counter. So
- * at least one of them sees the other and answers the fault; both may, which is harmless.
+ * at least one of them sees the other and answers the fault; both may, which is harmless. A sharer's
+ * fault is noted in "shared" before "asked", and looked for behind it, by a change on both sides.
  *
  * place_pages() and place_zero… run in any data thread; the fault entry points in the fault thread;
  * the rest on the loop (or the prepare worker) while no data thread runs, as said at each.
@@ -35,6 +36,7 @@
 #include "guest/gmem.h"
 #include "msg.h"
 #include "pages/pages.h"
+#include "sharers.h"
 #include "util/bitmap.h"
 #include "util/error.h"
 #include "util/hist.h"
@@ -54,6 +56,7 @@ enum place_regime { PLACE_PRECOPY, PLACE_CLOSED, PLACE_LIVE };
  * @mem:	the guest's memory
  * @pages:	states of its pages, in a file
  * @asked:	pages that a thread of the guest waits for and that were asked for
+ * @shared:	pages of @asked that a sharer waits for
  * @received:	pages that are not missing; any thread
  * @zeropage:	UFFDIO_ZEROPAGE works (P9); otherwise zeros are copied
  * @registered:	missing faults are on
@@ -68,6 +71,7 @@ struct place_block {
 	struct gmem mem;
 	struct pages *pages;
 	struct bitmap asked;
+	struct bitmap shared;
 	_Atomic uint64_t received;
 	_Atomic bool zeropage;
 	bool registered;
@@ -98,6 +102,7 @@ typedef int place_punch_fn(void *arg, unsigned int block, const struct guest_ran
  * @requests:	pages asked for
  * @latency:	us from reading a fault to its answer
  * @timed:	faults under way
+ * @sharers:	who else maps the memory
  * @zeros:	zeros, as many as the largest page has, at least MSG_PAGES_RAW_MAX
  * @traced:	trace_logged()
  * @punch, @punch_arg: see place_punch_fn
@@ -113,6 +118,7 @@ struct place {
 	_Atomic uint64_t requests;
 	struct hist latency;
 	struct place_timed timed[PLACE_TIMED];
+	struct sharers sharers;
 	uint8_t *zeros;
 	bool traced;
 	place_punch_fn *punch;
@@ -207,6 +213,13 @@ bool place_find(const struct place *p, uint64_t addr, unsigned int *ret_block, u
  */
 int place_fault(struct place *p, const struct place_io *io, unsigned int block, uint64_t page,
 		uint64_t at_us, struct error *err);
+/**
+ * place_fault_shared() - the same for a thread of a sharer (P17)
+ *
+ * It is woken by sharers_wake(), now or when the page is placed. Return: as place_fault()
+ */
+int place_fault_shared(struct place *p, const struct place_io *io, unsigned int block,
+		       uint64_t page, uint64_t at_us, struct error *err);
 /** place_note_removed() - the guest gave a range back: its pages are zeros from now on */
 void place_note_removed(struct place *p, uint64_t addr, uint64_t len);
 /**

@@ -218,7 +218,7 @@ static int fill_block(struct incoming *inc, const struct guest *g, unsigned int 
 	r = gmem_open(&b->mem, g, index, err);
 	if (!r)
 		r = pages_create(&b->pages, path, &what, err);
-	if (!r && bitmap_init(&b->asked, b->npages))
+	if (!r && (bitmap_init(&b->asked, b->npages) || bitmap_init(&b->shared, b->npages)))
 		r = error_set(err, -ENOMEM, NULL, "out of memory");
 	if (r)
 		error_prefix(err, "block %s", b->name);

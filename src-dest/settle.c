@@ -238,6 +238,7 @@ static void accounted(struct incoming *inc)
 		return;
 	}
 	inc->unregistered = true;
+	sharers_settle(&inc->place.sharers);
 	atomic_store(&inc->place.regime, PLACE_CLOSED);
 	incoming_event(inc, INC_EV_ACCOUNTED, NULL);
 }

@@ -88,6 +88,7 @@ static inline void box_init(struct box *b, enum msg_block_kind kind)
 	snprintf(b->path, sizeof(b->path), "%s/states", b->dir);
 	cr_assert(zero(int, pages_create(&pb->pages, b->path, &what, &b->err)), "%s", b->err.msg);
 	cr_assert(zero(int, bitmap_init(&pb->asked, PAGES)));
+	cr_assert(zero(int, bitmap_init(&pb->shared, PAGES)));
 	b->io = (struct place_io){box_again, b};
 	b->p.punch = box_punch;
 	b->p.punch_arg = b;

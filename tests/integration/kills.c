@@ -8,39 +8,11 @@
 
 TestSuite(kills, .timeout = 120);
 
-/* A writer that the dead agent tracked may wait as long as its death takes, not longer. */
-#define STALL_US 100000
-
 /* 64 MiB at 80 Mbit/s take six seconds: there is time to kill somebody. */
 static struct lab_move slow(const char *mode, const char *tracking)
 {
 	return (struct lab_move){
 		.mode = mode, .tracking = tracking, .args = {"--bandwidth", "80Mbit"}};
-}
-
-/* Every page is written often enough for a writer that stands to be seen. */
-#define BUSY_GUEST                                     \
-	&(struct lab_guest_opts)                       \
-	{                                              \
-		.mb = 64, .threads = 2, .writes = 4000 \
-	}
-
-/* SIGKILL @agent; no writer of the guest may stand for longer than the machine's own noise explains. */
-static void kill_agent(struct lab_guest *g, struct lab_proc *agent)
-{
-	uint64_t counter, pages = lab_guest_report(g).pages, stall, noise;
-	struct lab_pulse pulse;
-
-	lab_guest_calm(g);
-	lab_pulse_start(&pulse);
-	lab_proc_kill(g->lab, agent);
-	counter = lab_guest_counter(g, g->at);
-	lab_until(g->lab, 20000, lab_guest_counter(g, g->at) > counter + pages / 4,
-		  "the writers do not go on");
-	noise = lab_pulse_stop(&pulse);
-	stall = lab_guest_report(g).stall_us;
-	lab_check(g->lab, stall < STALL_US * g->lab->slow + 2 * noise,
-		  "a writer stood for %lu us, with %lu us of noise", stall, noise);
 }
 
 static void kill_source_in_precopy(const char *tracking)
@@ -53,7 +25,7 @@ static void kill_source_in_precopy(const char *tracking)
 
 	lab_until(lab, 10000, lab_job_phase_is(a, "precopy"), "precopy was not reached");
 	lab_until(lab, 10000, lab_guest_tracked(g), "nothing is tracked");
-	kill_agent(g, a->source);
+	lab_guest_kill_agent(g, a->source);
 	lab_guest_verified(g);
 	lab_proc_kill(lab, p);
 
@@ -88,7 +60,7 @@ static void kill_dest_in_precopy(const char *tracking)
 	move.phase = "failed";
 	lab_until(lab, 10000, lab_job_phase_is(a, "precopy"), "precopy was not reached");
 	lab_until(lab, 10000, lab_guest_tracked(g), "nothing is tracked");
-	kill_agent(g, b->dest);
+	lab_guest_kill_agent(g, b->dest);
 	json_decref(lab_migrate_end(a, p, &move));
 	lab_guest_verified(g);
 	lab_until(lab, 5000, !lab_guest_tracked(g), "it is still tracked");

@@ -14,7 +14,6 @@
 
 TestSuite(snapshots, .timeout = 120);
 
-#define STALL_US 100000
 #define PAGE     4096ul
 #define CUT_MB   64u
 #define CUT_SIZE ((size_t)CUT_MB << 20)
@@ -246,21 +245,9 @@ Test(snapshots, source_killed_in_the_middle)
 	struct lab *lab = lab_test_pair(&a, &b);
 	struct lab_guest *g = lab_guest_start(a, &busy);
 	struct lab_proc *p = snapshot_begin(a, b, g->name);
-	struct lab_pulse pulse;
-	uint64_t counter, pages, stall, noise;
 
 	lab_until(lab, 10000, phase_is(a, "saving") && sends(a), "nothing is saved");
-	pages = lab_guest_report(g).pages;
-	lab_guest_calm(g);
-	lab_pulse_start(&pulse);
-	lab_proc_kill(lab, a->source);
-	counter = lab_guest_counter(g, g->at);
-	lab_until(lab, 20000, lab_guest_counter(g, g->at) > counter + pages / 4,
-		  "the writers do not go on");
-	noise = lab_pulse_stop(&pulse);
-	stall = lab_guest_report(g).stall_us;
-	lab_check(lab, stall < STALL_US * lab->slow + 2 * noise,
-		  "a writer stood for %lu us, with %lu us of noise", stall, noise);
+	lab_guest_kill_agent(g, a->source);
 	lab_proc_kill(lab, p);
 	lab_until(lab, 15000, nothing_stored(b), "half an image stays");
 	lab_guest_verified(g);

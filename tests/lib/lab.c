@@ -30,40 +30,6 @@ void lab_nap(void)
 	nanosleep(&(struct timespec){.tv_nsec = 3000000}, NULL);
 }
 
-/* --- noise --- */
-
-static void *pulse_main(void *arg)
-{
-	struct lab_pulse *p = arg;
-	struct timespec was, now;
-
-	while (!atomic_load(&p->stop)) {
-		uint64_t us;
-
-		clock_gettime(CLOCK_MONOTONIC, &was);
-		nanosleep(&(struct timespec){.tv_nsec = 250000}, NULL);
-		clock_gettime(CLOCK_MONOTONIC, &now);
-		us = (uint64_t)((now.tv_sec - was.tv_sec) * 1000000 +
-				(now.tv_nsec - was.tv_nsec) / 1000);
-		if (us > p->longest_us)
-			p->longest_us = us;
-	}
-	return NULL;
-}
-
-void lab_pulse_start(struct lab_pulse *p)
-{
-	*p = (struct lab_pulse){0};
-	pthread_create(&p->thread, NULL, pulse_main, p);
-}
-
-uint64_t lab_pulse_stop(struct lab_pulse *p)
-{
-	atomic_store(&p->stop, true);
-	pthread_join(p->thread, NULL);
-	return p->longest_us;
-}
-
 char *lab_read_file(const char *path)
 {
 	size_t cap = 65536, n = 0;

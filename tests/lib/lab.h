@@ -15,8 +15,6 @@
 #define DECANT_TESTS_LAB_H
 
 #include <jansson.h>
-#include <pthread.h>
-#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -107,21 +105,6 @@ char *lab_read_file(const char *path);
 /** lab_huge_pages() - see to it that @n pages of 2 MiB are free until the lab ends. Return: false if
  * the machine has not so many, or we are not root */
 bool lab_huge_pages(struct lab *lab, unsigned int n);
-/**
- * struct lab_pulse - how long this machine lets a thread wait that only wants to go on
- * @longest_us:	longest sleep of a quarter of a millisecond
- */
-struct lab_pulse {
-	pthread_t thread;
-	_Atomic bool stop;
-	uint64_t longest_us;
-};
-
-/** lab_pulse_start() - begin to measure; no process may be started before lab_pulse_stop() */
-void lab_pulse_start(struct lab_pulse *p);
-/** lab_pulse_stop() - Return: the longest wait, in microseconds */
-uint64_t lab_pulse_stop(struct lab_pulse *p);
-
 /** lab_check() - fail the test, with this explanation, unless @cond holds */
 #define lab_check(lab, cond, ...)                                              \
 	do {                                                                   \

@@ -102,6 +102,11 @@ void lab_guest_unbroken(struct lab_guest *g, struct lab_host *a, struct lab_host
 void lab_guest_toggle_pause(struct lab_guest *g);
 /** lab_guest_calm() - forget the longest stall so far */
 void lab_guest_calm(struct lab_guest *g);
+/**
+ * lab_guest_kill_agent() - SIGKILL @agent, which tracks it: its writers go on as soon as those of a
+ * bystander whose tracker is killed at the same moment; see lab_kill.c
+ */
+void lab_guest_kill_agent(struct lab_guest *g, struct lab_proc *agent);
 /** lab_guest_pid() - Return: its process on a host, as seen from here; 0 if there is none */
 pid_t lab_guest_pid(struct lab_guest *g, struct lab_host *h);
 /** lab_guest_tracked() - Return: whether the kernel protects its memory against writes, by userfaultfd */

@@ -255,27 +255,34 @@ static void post_snapshots(struct rest_req *req, void *ctx)
 	post_job(req, ctx, &image);
 }
 
-static void get_snapshot(struct rest_req *req, void *ctx)
+static struct migration *snapshot_of(struct rest_req *req, struct source *s)
 {
-	const struct migration *m = migration_find(ctx, rest_param(req, "id"));
+	struct migration *m = migration_find(s, rest_param(req, "id"));
 
 	if (m && migration_is_snapshot(m))
+		return m;
+	rest_problemf(req, 404, "no-such-snapshot", "no snapshot has the id %s",
+		      rest_param(req, "id"));
+	return NULL;
+}
+
+static void get_snapshot(struct rest_req *req, void *ctx)
+{
+	const struct migration *m = snapshot_of(req, ctx);
+
+	if (m)
 		rest_reply(req, 200, migration_json(m));
-	else
-		rest_problemf(req, 404, "no-such-snapshot", "no snapshot has the id %s",
-			      rest_param(req, "id"));
 }
 
 static struct migration *migration_of(struct rest_req *req, struct source *s)
 {
 	struct migration *m = migration_find(s, rest_param(req, "id"));
 
-	if (m && migration_is_snapshot(m))
-		m = NULL;
-	if (!m)
-		rest_problemf(req, 404, "no-such-migration", "no migration has the id %s",
-			      rest_param(req, "id"));
-	return m;
+	if (m && !migration_is_snapshot(m))
+		return m;
+	rest_problemf(req, 404, "no-such-migration", "no migration has the id %s",
+		      rest_param(req, "id"));
+	return NULL;
 }
 
 static void get_migration(struct rest_req *req, void *ctx)
@@ -286,10 +293,9 @@ static void get_migration(struct rest_req *req, void *ctx)
 		rest_reply(req, 200, migration_json(m));
 }
 
-static void order(struct rest_req *req, void *ctx,
+static void order(struct rest_req *req, struct migration *m,
 		  int (*fn)(struct migration *m, struct error *err))
 {
-	struct migration *m = migration_of(req, ctx);
 	struct error err = {0};
 	int r;
 
@@ -304,12 +310,17 @@ static void order(struct rest_req *req, void *ctx,
 
 static void post_cancel(struct rest_req *req, void *ctx)
 {
-	order(req, ctx, migration_cancel);
+	order(req, migration_of(req, ctx), migration_cancel);
+}
+
+static void post_snapshot_cancel(struct rest_req *req, void *ctx)
+{
+	order(req, snapshot_of(req, ctx), migration_cancel);
 }
 
 static void post_switchover(struct rest_req *req, void *ctx)
 {
-	order(req, ctx, migration_switchover);
+	order(req, migration_of(req, ctx), migration_switchover);
 }
 
 static void not_supported(struct rest_req *req, void *ctx)
@@ -338,6 +349,7 @@ static const struct rest_route routes[] = {
 	{"GET", "/v1/snapshots", REST_BODY_NONE, get_snapshots},
 	{"POST", "/v1/snapshots", REST_BODY_OBJECT, post_snapshots},
 	{"GET", "/v1/snapshots/{id}", REST_BODY_NONE, get_snapshot},
+	{"POST", "/v1/snapshots/{id}/cancel", REST_BODY_NONE, post_snapshot_cancel},
 	{"GET", "/v1/events", REST_BODY_NONE, not_supported},
 	{"PUT", "/v1/host/cordon", REST_BODY_OBJECT, not_supported},
 	{"GET", "/metrics", REST_BODY_NONE, not_supported},

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* decant migrate, cancel, switchover; waiting for the end of a migration. */
+/* decant migrate, cancel, switchover; waiting for the end of a job. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -270,20 +270,17 @@ int cli_wait(struct cli *c, const char *jobs, const char *what, json_t **m)
 	return r ? r : outcome(what, *m);
 }
 
-/* POST …/{id}/@verb. The id may be abbreviated. */
-static int order(struct cli *c, const char *verb)
+/* POST …/{id}/@verb, of a job in the list @jobs. */
+static int order(struct cli *c, const char *verb, const char *jobs, const json_t *m)
 {
-	json_t *m = NULL, *after = NULL;
 	char suffix[40], what[100];
+	json_t *after = NULL;
 	char *path;
-	int r = cli_find(c, "/v1/migrations", "migration", c->args[0], &m);
+	int r;
 
-	if (r)
-		return r;
 	snprintf(suffix, sizeof(suffix), "/%s", verb);
 	snprintf(what, sizeof(what), "%s %s", verb, c->args[0]);
-	path = cli_path("/v1/migrations", cli_str(m, "id") ?: "", suffix);
-	json_decref(m);
+	path = cli_path(jobs, cli_str(m, "id") ?: "", suffix);
 	r = path ? cli_call(c, "POST", path, NULL, what, &after)
 		 : cli_error(CLI_FAILED, what, "out of memory");
 	free(path);
@@ -296,12 +293,28 @@ static int order(struct cli *c, const char *verb)
 	return r;
 }
 
+/* The ids of both may be abbreviated. */
 int cli_cancel(struct cli *c)
 {
-	return order(c, "cancel");
+	const char *jobs;
+	json_t *m;
+	int r = cli_find_job(c, c->args[0], &jobs, &m);
+
+	if (r)
+		return r;
+	r = order(c, "cancel", jobs, m);
+	json_decref(m);
+	return r;
 }
 
 int cli_switchover(struct cli *c)
 {
-	return order(c, "switchover");
+	json_t *m;
+	int r = cli_find(c, "/v1/migrations", "migration", c->args[0], &m);
+
+	if (r)
+		return r;
+	r = order(c, "switchover", "/v1/migrations", m);
+	json_decref(m);
+	return r;
 }

@@ -27,6 +27,14 @@ int cli_snapshot(struct cli *c);
  */
 int cli_wait(struct cli *c, const char *jobs, const char *what, json_t **m);
 
+/**
+ * cli_find_job() - the migration or snapshot whose id starts with @id, if there is just one
+ * @ret_jobs:	the list that it stands in, for cli_wait()
+ *
+ * Return: as cli_find()
+ */
+int cli_find_job(struct cli *c, const char *id, const char **ret_jobs, json_t **ret);
+
 /** cli_address() - "HOST[:PORT]" into "host:port". Return: CLI_OK or CLI_USAGE after an error line */
 int cli_address(const char *to, const char *what, char *buf, size_t cap);
 

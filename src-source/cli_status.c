@@ -8,8 +8,59 @@
 #include "util/cleanup.h"
 #include "util/clock.h"
 
-/* How often the list of migrations is looked at. */
+/* How often the lists of jobs are looked at. */
 #define POLL_US 1000000
+
+static const char *const job_lists[] = {"/v1/migrations", "/v1/snapshots", NULL};
+
+static bool is_snapshot(const json_t *m)
+{
+	return !json_object_get(m, "mode");
+}
+
+int cli_find_job(struct cli *c, const char *id, const char **ret_jobs, json_t **ret)
+{
+	int r = cli_find_any(c, job_lists, "job", id, ret);
+
+	if (!r)
+		*ret_jobs = job_lists[is_snapshot(*ret)];
+	return r;
+}
+
+/* Both kinds in one list, the newest first, as each of them is. */
+static json_t *merge(json_t *a, json_t *b)
+{
+	json_t *all = json_array();
+	size_t i = 0, j = 0;
+
+	while (i < json_array_size(a) || j < json_array_size(b)) {
+		json_t *x = json_array_get(a, i), *y = json_array_get(b, j);
+		bool first = !y || (x && strcmp(cli_str(x, "created_at") ?: "",
+						cli_str(y, "created_at") ?: "") >= 0);
+
+		json_array_append(all, first ? x : y);
+		i += first;
+		j += !first;
+	}
+	json_decref(a);
+	json_decref(b);
+	return all;
+}
+
+static int list_jobs(struct cli *c, const char *what, json_t **ret)
+{
+	json_t *migrations, *snapshots;
+	int r = cli_list(c, job_lists[0], what, &migrations);
+
+	if (r)
+		return r;
+	r = cli_list(c, job_lists[1], what, &snapshots);
+	if (r)
+		json_decref(migrations);
+	else
+		*ret = merge(migrations, snapshots);
+	return r;
+}
 
 /* Return: how many characters tell the ids apart, so that what is shown can be typed */
 static size_t id_length(const json_t *items)
@@ -42,7 +93,7 @@ static void row(struct cli_table *t, const json_t *m, size_t id_len)
 	const char *cells[] = {id,
 			       cli_str(m, "guest"),
 			       cli_str(m, "to"),
-			       cli_str(m, "mode"),
+			       is_snapshot(m) ? "snapshot" : cli_str(m, "mode"),
 			       phase,
 			       cli_str(m, "owner"),
 			       done,
@@ -89,15 +140,16 @@ static int print_list(struct cli *c, json_t *items)
 
 int cli_status(struct cli *c)
 {
+	const char *jobs;
 	json_t *found;
 	int r;
 
 	if (c->n_args) {
-		r = cli_find(c, "/v1/migrations", "migration", c->args[0], &found);
+		r = cli_find_job(c, c->args[0], &jobs, &found);
 		if (!r)
 			r = c->json ? cli_print_json(found) : cli_print_object(found);
 	} else {
-		r = cli_list(c, "/v1/migrations", "status", &found);
+		r = list_jobs(c, "status", &found);
 		if (!r)
 			r = print_list(c, found);
 	}
@@ -109,14 +161,15 @@ int cli_status(struct cli *c)
 
 static int watch_one(struct cli *c)
 {
+	const char *jobs;
 	char what[100];
 	json_t *m;
-	int r = cli_find(c, "/v1/migrations", "migration", c->args[0], &m);
+	int r = cli_find_job(c, c->args[0], &jobs, &m);
 
 	if (r)
 		return r;
 	snprintf(what, sizeof(what), "watch %s", c->args[0]);
-	r = cli_wait(c, "/v1/migrations", what, &m);
+	r = cli_wait(c, jobs, what, &m);
 	if (c->json && r != CLI_UNREACHABLE)
 		cli_print_json(m);
 	json_decref(m);
@@ -124,8 +177,8 @@ static int watch_one(struct cli *c)
 }
 
 /**
- * struct watched - the migrations that `watch` has seen running
- * @seen:	object id -> the migration as it was last
+ * struct watched - the jobs that `watch` has seen running
+ * @seen:	object id -> the job as it was last
  * @running:	how many of the last list run
  */
 struct watched {
@@ -170,7 +223,7 @@ static int watch_all(struct cli *c)
 		if (w.running)
 			usleep(POLL_US);
 		w.running = 0;
-		r = cli_list(c, "/v1/migrations", "watch", &items);
+		r = list_jobs(c, "watch", &items);
 		if (r)
 			break;
 		json_array_foreach(items, i, m)
@@ -183,7 +236,7 @@ static int watch_all(struct cli *c)
 	if (!r && (c->json || json_array_size(values)))
 		r = print_list(c, values);
 	else if (!r)
-		puts("no migration runs");
+		puts("no migration or snapshot runs");
 	json_decref(values);
 	json_decref(w.seen);
 	return r;

@@ -126,8 +126,10 @@ static void on_paused(void *arg, int ret, const struct error *err, int fd)
 
 static void send_complete(struct migration *m)
 {
-	if (m->snap.pages_sent && m->snap.state_sent)
-		mig_send_complete(m, STORED_US);
+	if (!m->snap.pages_sent || !m->snap.state_sent)
+		return;
+	m->snap.complete = true;
+	mig_send_complete(m, STORED_US);
 }
 
 static void send_state_end(struct migration *m)

@@ -375,10 +375,17 @@ bool migration_holds_guest(const struct migration *m)
 int migration_cancel(struct migration *m, struct error *err)
 {
 	if (mig_state_ended(m->state))
-		return error_set(err, -EALREADY, "already-ended", "migration %s is %s", m->id,
-				 migration_phase(m));
+		return error_set(err, -EALREADY, "already-ended", "%s %s is %s already",
+				 m->snapshot ? "snapshot" : "migration", m->id, migration_phase(m));
 	if (m->state == MIG_CANCELLING)
 		return 0;
+	/* The image may have its name by now, and a copy of the guest may run. */
+	if (m->snap.complete)
+		return error_set(
+			err, -EBUSY, "past-no-return",
+			"snapshot %s cannot be cancelled any more: all of it was sent, and "
+			"%s is putting it on its disk",
+			m->id, m->to);
 	if (!mig_step_find(m->state, MIG_EV_CANCEL))
 		return error_set(err, -EBUSY, "past-no-return",
 				 "migration %s cannot be cancelled any more: it is in %s", m->id,

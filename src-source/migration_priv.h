@@ -99,6 +99,7 @@ struct mig_switch {
  * @state, @length, @cap: the guest's device state
  * @sent:	bytes of it that were sent
  * @state_sent, @pages_sent: all of that
+ * @complete:	and COMPLETE behind it: from here on the image may exist
  */
 struct mig_snap {
 	char name[MSG_NAME_MAX];
@@ -107,6 +108,7 @@ struct mig_snap {
 	size_t length, cap, sent;
 	bool state_sent;
 	bool pages_sent;
+	bool complete;
 };
 
 /**

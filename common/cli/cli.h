@@ -171,6 +171,9 @@ int cli_list(struct cli *c, const char *path, const char *what, json_t **ret);
  * Return: as cli_call(); CLI_REFUSED if none or several match
  */
 int cli_find(struct cli *c, const char *list_path, const char *noun, const char *id, json_t **ret);
+/** cli_find_any() - the same in several lists, of which the last is followed by NULL */
+int cli_find_any(struct cli *c, const char *const lists[], const char *noun, const char *id,
+		 json_t **ret);
 
 /* --- output --- */
 

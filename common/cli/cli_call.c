@@ -157,26 +157,63 @@ static int pick(const json_t *items, const char *noun, const char *id, json_t **
 	return CLI_OK;
 }
 
-int cli_find(struct cli *c, const char *list_path, const char *noun, const char *id, json_t **ret)
+/* All items of these lists. Return: as cli_call() */
+static int list_all(struct cli *c, const char *const lists[], const char *what, json_t **ret)
 {
-	CLEANUP_FREE char *url = cli_path(list_path, id, NULL);
+	json_t *all = json_array(), *items;
+	int r = CLI_OK;
+
+	for (size_t i = 0; !r && lists[i]; i++) {
+		r = cli_list(c, lists[i], what, &items);
+		if (r)
+			break;
+		json_array_extend(all, items);
+		json_decref(items);
+	}
+	if (r)
+		json_decref(all);
+	else
+		*ret = all;
+	return r;
+}
+
+/* Return: 0 and @ret if @id is a whole id in this list; 404 if not; else -1, and @code after an error line */
+static int find_whole(struct cli *c, const char *list, const char *id, int *code, json_t **ret)
+{
+	CLEANUP_FREE char *url = cli_path(list, id, NULL);
 	struct error err = {0};
+	int status = 0;
+
+	*code = url ? ask(c, "GET", url, NULL, ret, &status, &err)
+		    : cli_error(CLI_FAILED, id, "out of memory");
+	if (!url || !*code)
+		return url ? 0 : -1;
+	if (status == 404)
+		return 404;
+	*code = cli_error_of(*code, id, &err);
+	return -1;
+}
+
+int cli_find_any(struct cli *c, const char *const lists[], const char *noun, const char *id,
+		 json_t **ret)
+{
 	json_t *items;
-	int status, r;
+	int r;
 
 	if (!*id)
 		return cli_error(CLI_USAGE, noun, "the id is empty");
-	if (!url)
-		return cli_error(CLI_FAILED, id, "out of memory");
-	r = ask(c, "GET", url, NULL, ret, &status, &err);
-	if (!r)
-		return r;
-	if (status != 404)
-		return cli_error_of(r, id, &err);
-	r = cli_list(c, list_path, id, &items);
+	for (size_t i = 0; lists[i]; i++)
+		if (find_whole(c, lists[i], id, &r, ret) != 404)
+			return r;
+	r = list_all(c, lists, id, &items);
 	if (r)
 		return r;
 	r = pick(items, noun, id, ret);
 	json_decref(items);
 	return r;
+}
+
+int cli_find(struct cli *c, const char *list_path, const char *noun, const char *id, json_t **ret)
+{
+	return cli_find_any(c, (const char *const[]){list_path, NULL}, noun, id, ret);
 }

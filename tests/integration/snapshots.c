@@ -280,6 +280,54 @@ Test(snapshots, destination_killed_in_the_middle)
 	lab_end(lab);
 }
 
+static bool gone_at(struct lab_host *b)
+{
+	json_t *all = lab_get(b->lab, b->dest_sock, "/v1/incoming"), *o;
+	bool gone = true;
+	size_t i;
+
+	json_array_foreach(json_object_get(all, "items"), i, o)
+		gone = gone && !strcmp(lab_str(b->lab, o, "phase"), "aborted");
+	json_decref(all);
+	return gone;
+}
+
+/* Writers go on, nothing of it stays, and the next one is as good as any. */
+Test(snapshots, cancelled_in_the_middle)
+{
+	struct lab_guest_opts busy = {.mb = 64, .threads = 2, .writes = 4000};
+	struct lab_host *a, *b;
+	struct lab *lab = lab_test_pair(&a, &b);
+	struct lab_guest *g = lab_guest_start(a, &busy);
+	struct lab_proc *p = snapshot_begin(a, b, g->name);
+	char id[64], *out = NULL, *err = NULL;
+	json_t *job;
+
+	lab_until(lab, 10000, phase_is(a, "saving") && sends(a), "nothing is saved");
+	job = newest(a);
+	snprintf(id, sizeof(id), "%s", lab_str(lab, job, "id"));
+	json_decref(job);
+	lab_check(lab,
+		  !lab_decant(a, 10000, &out, NULL, (const char *const[]){"status", NULL}) &&
+			  strstr(out, "snapshot"),
+		  "decant status: %s", out);
+	lab_check(lab, !lab_decant(a, 10000, NULL, &err, (const char *const[]){"cancel", id, NULL}),
+		  "decant cancel: %s", err);
+	lab_check(lab, lab_proc_wait(lab, p, 20000) == 1, "the command ended with %d", p->status);
+	lab_check(lab, phase_is(a, "cancelled"), "the job is not cancelled");
+	lab_until(lab, 5000, !lab_guest_tracked(g), "it is still tracked");
+	lab_until(lab, 5000, nothing_stored(b) && gone_at(b), "half an image stays");
+	lab_guest_verified(g);
+	lab_check(lab,
+		  lab_decant(a, 10000, NULL, NULL, (const char *const[]){"cancel", id, NULL}) == 3,
+		  "cancelled twice");
+	json_decref(snapshot(a, b, g->name, "half", NULL, 0));
+	lab_guest_end(g);
+	free(out);
+	free(err);
+	lab_end(lab);
+}
+
 Test(snapshots, a_name_is_used_once)
 {
 	struct lab_host *a, *b;

@@ -68,6 +68,38 @@ static inline void get_migrations(struct rest_req *req, void *ctx)
 	rest_reply_list(req, items, "id");
 }
 
+#define SNAPSHOT_ID "5a5a0000-0000-4000-8000-000000000004"
+
+/* One snapshot, younger than the migrations, which have no time. */
+static inline json_t *snapshot(const char *phase)
+{
+	json_t *o = migration(SNAPSHOT_ID, phase);
+
+	json_object_del(o, "mode");
+	json_object_del(o, "owner");
+	json_object_set_new(o, "name", json_string("monday"));
+	json_object_set_new(o, "created_at", json_string("2026-01-01T00:00:00Z"));
+	return o;
+}
+
+static inline void get_snapshots(struct rest_req *req, void *ctx)
+{
+	json_t *items = json_array();
+
+	(void)ctx;
+	json_array_append_new(items, snapshot("completed"));
+	rest_reply_list(req, items, "id");
+}
+
+static inline void get_snapshot(struct rest_req *req, void *ctx)
+{
+	(void)ctx;
+	if (strcmp(rest_param(req, "id"), SNAPSHOT_ID) != 0)
+		rest_problemf(req, 404, "no-such-snapshot", "no such snapshot");
+	else
+		rest_reply(req, 200, snapshot("completed"));
+}
+
 static inline void post_migration(struct rest_req *req, void *ctx)
 {
 	struct fake *k = ctx;
@@ -92,6 +124,14 @@ static inline void post_order(struct rest_req *req, void *ctx)
 		rest_problemf(req, 409, "ended", "it has ended");
 	else
 		rest_reply(req, 202, migration(ID, "cancelling"));
+}
+
+static inline void post_snapshot_order(struct rest_req *req, void *ctx)
+{
+	struct fake *k = ctx;
+
+	snprintf(k->orders, sizeof(k->orders), "%s", rest_path(req));
+	rest_reply(req, 202, snapshot("cancelling"));
 }
 
 static inline void get_guests(struct rest_req *req, void *ctx)
@@ -152,6 +192,9 @@ static const struct rest_route routes[] = {
 	{"POST", "/v1/migrations", REST_BODY_OBJECT, post_migration},
 	{"POST", "/v1/migrations/{id}/cancel", REST_BODY_NONE, post_order},
 	{"POST", "/v1/migrations/{id}/switchover", REST_BODY_NONE, post_order},
+	{"GET", "/v1/snapshots", REST_BODY_NONE, get_snapshots},
+	{"GET", "/v1/snapshots/{id}", REST_BODY_NONE, get_snapshot},
+	{"POST", "/v1/snapshots/{id}/cancel", REST_BODY_NONE, post_snapshot_order},
 	{"GET", "/v1/guests", REST_BODY_NONE, get_guests},
 	{"POST", "/v1/guests", REST_BODY_OBJECT, post_guest},
 	{"GET", "/v1/guests/{name}", REST_BODY_NONE, get_guest},

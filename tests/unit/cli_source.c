@@ -50,7 +50,7 @@ Test(cli_source, wrong_use_is_2_and_says_why)
 		{"guests --api", 2, NULL, "--api needs a value"},
 		{"guests --api here", 2, NULL, "\"here\" is not unix:PATH"},
 		{"cancel", 2, NULL, "cancel: argument missing: ID"},
-		{"cancel -- --json", 3, NULL, "--json: no such migration"},
+		{"cancel -- --json", 3, NULL, "--json: no such job"},
 		{"migrate demo", 2, NULL, "--to HOST[:PORT] is missing"},
 		{"migrate demo --to a --to b", 2, NULL, "--to is there twice"},
 		{"migrate demo --to a:0", 2, NULL, "\"a:0\" is not HOST[:PORT]"},
@@ -306,21 +306,26 @@ Test(cli_source, status_shows_all_or_one)
 
 	cr_expect(eq(int, r.code, 0));
 	/* Ids are shown as long as it takes to tell them apart. */
-	cr_expect(has(r.out, "\n" ID "  demo   host-b:7400  hybrid  completed  source   50%"), "%s",
-		  r.out);
+	cr_expect(has(r.out, "\n" ID "  demo   host-b:7400  hybrid    completed  source   50%"),
+		  "%s", r.out);
 	cr_expect(has(r.out, "not-converging"), "%s", r.out);
+	/* The newest first, of both kinds. */
+	cr_expect(has(r.out, "\n" SNAPSHOT_ID "  demo   host-b:7400  snapshot  completed"), "%s",
+		  r.out);
+	cr_expect(lt(ptr, (void *)strstr(r.out, SNAPSHOT_ID), (void *)strstr(r.out, ID)));
 	ran_free(&r);
 	r = run(k, "status --json");
-	cr_expect(eq(sz, json_array_size(json_object_get(r.json, "items")), 3));
+	cr_expect(eq(sz, json_array_size(json_object_get(r.json, "items")), 4));
 	ran_free(&r);
 	r = run(k, "status 9999 --json");
 	cr_expect(eq(int, r.code, 0));
 	cr_expect(eq(str, (char *)cli_str(r.json, "phase"), "cancelled"));
 	ran_free(&r);
+	expect(k, &(struct expected){"status 5a5a", 0, "monday", NULL});
+	expect(k, &(struct expected){"watch " SNAPSHOT_ID, 0, NULL, "demo: completed"});
 	expect(k, &(struct expected){"status 9", 0, "memory.sent_bytes       1.50 GiB", NULL});
-	expect(k,
-	       &(struct expected){"status 0123", 3, NULL, "0123: several migrations begin with"});
-	expect(k, &(struct expected){"status 7", 3, NULL, "7: no such migration"});
+	expect(k, &(struct expected){"status 0123", 3, NULL, "0123: several jobs begin with"});
+	expect(k, &(struct expected){"status 7", 3, NULL, "7: no such job"});
 	stop(k);
 }
 
@@ -336,7 +341,7 @@ Test(cli_source, watch_follows_all_that_run)
 	cr_expect(has(r.out, "completed"), "%s", r.out);
 	cr_expect(not(has(r.out, "cancelled")), "%s", r.out);
 	ran_free(&r);
-	expect(k, &(struct expected){"watch", 0, "no migration runs", NULL});
+	expect(k, &(struct expected){"watch", 0, "no migration or snapshot runs", NULL});
 	stop(k);
 }
 
@@ -366,6 +371,9 @@ Test(cli_source, orders_reach_the_migration)
 	expect(k, &(struct expected){"switchover " ID " --json", 0, "\"phase\": \"cancelling\"",
 				     NULL});
 	cr_expect(eq(str, k->orders, "/v1/migrations/" ID "/switchover"));
+	expect(k, &(struct expected){"cancel 5a", 0, SNAPSHOT_ID ": cancelling", NULL});
+	cr_expect(eq(str, k->orders, "/v1/snapshots/" SNAPSHOT_ID "/cancel"));
+	expect(k, &(struct expected){"switchover 5a", 3, NULL, "5a: no such migration"});
 	expect(k, &(struct expected){"cancel 99", 3, NULL, "cancel 99: it has ended"});
 	stop(k);
 }

@@ -150,11 +150,14 @@ $(CERTS): tests/lib/certs deploy/decant-certs
 	$(call say,CERTS,$(@D))
 	$(Q)tests/lib/certs $(@D)
 
-.PHONY: deps tests sanitized test test-full test-mutants bench demo
+.PHONY: deps vm tests sanitized test test-full test-mutants bench demo
 deps:
 	$(Q)tests/deps build test
 $(UNIT_BIN) $(INTEG_BIN): | deps
-tests: $(TESTS) $(CERTS)
+# What the tests' VM boots; it sees by itself whether anything is to be done.
+vm: deps
+	$(Q)CC='$(CC)' tests/vm/make
+tests: $(TESTS) $(CERTS) vm
 sanitized: all
 	$(Q)for s in $(SANITIZERS); do $(MAKE) --no-print-directory SAN=$$s all || exit; done
 test: deps all tests sanitized

@@ -13,6 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 #include "lib/lab_guest.h"
+#include "lib/lab_vm.h"
 
 /* How much of each log is shown when a test fails. */
 #define SHOW_LINES 150
@@ -275,6 +276,7 @@ static void end_everything(struct lab *lab)
 	/* Each round can bring orphans of those that it ended. */
 	while (each_orphan(kill_orphan))
 		;
+	lab_vm_forget();
 	if (lab->huge_before)
 		huge_pages_set(lab->huge_before);
 }

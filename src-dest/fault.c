@@ -10,11 +10,13 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/resource.h>
+#include "children.h"
 #include "frame.h"
 #include "uffd/uffd.h"
 #include "util/cleanup.h"
 #include "util/clock.h"
 #include "util/log.h"
+#include "util/nudge.h"
 #include "util/trace.h"
 
 /* Frames of the urgent channel before the userfaultfd is looked at again. */
@@ -36,6 +38,7 @@
  * @quit, @hold: see fault_stop(), fault_hold()
  * @told:	bit for each enum fault_trouble
  * @later, @nlater, @later_cap: events that were read while a page was being placed
+ * @children:	what the guest has forked
  * @m:		a message to send
  */
 struct fault {
@@ -57,6 +60,7 @@ struct fault {
 	struct uffd_event *later;
 	size_t nlater;
 	size_t later_cap;
+	struct children children;
 	struct msg m;
 };
 
@@ -149,6 +153,44 @@ static void on_fault(struct fault *f, const struct uffd_event *ev, uint64_t now_
 		trouble(f, FAULT_BROKEN, &err);
 }
 
+/*
+ * Once an event is read the guest's thread goes on and takes its memory away. So what the event says is
+ * noted before anybody can look at a state again.
+ */
+static int read_events(struct fault *f, struct uffd_event ev[static UFFD_READ_MAX])
+{
+	int n;
+
+	gate_close(&f->place->gate);
+	n = uffd_read(f->place->uffd, ev, UFFD_READ_MAX);
+	for (int i = 0; i < n; i++) {
+		if (ev[i].kind == UFFD_EV_REMOVE)
+			place_note_removed(f->place, ev[i].addr, ev[i].len);
+		else if (ev[i].kind == UFFD_EV_UNMAP)
+			place_note_unmapped(f->place, ev[i].addr, ev[i].len);
+		else if (ev[i].kind == UFFD_EV_REMAP)
+			place_note_moved(f->place, ev[i].addr, ev[i].len);
+	}
+	gate_open(&f->place->gate);
+	return n;
+}
+
+/* The pages that are missing cannot follow: nobody tells where they would be in the block. */
+static void on_remap(struct fault *f, const struct uffd_event *ev)
+{
+	const char *name = place_note_moved(f->place, ev->addr, ev->len);
+	struct error err = {0};
+
+	if (!name)
+		return;
+	error_set(&err, -EFAULT, "guest-remapped",
+		  "block %s: the guest has moved %" PRIu64 " bytes of it from 0x%" PRIx64
+		  " to 0x%" PRIx64 " (mremap) before all of it had arrived: it is held where it "
+		  "touches what is missing there; blocks must not be moved",
+		  name, ev->len, ev->addr, ev->to);
+	trouble(f, FAULT_BROKEN, &err);
+}
+
 /* Events are acted on in the order in which the kernel gives them: faults first, then the rest. */
 static void on_event(struct fault *f, struct uffd_event *ev, uint64_t now_us)
 {
@@ -161,15 +203,21 @@ static void on_event(struct fault *f, struct uffd_event *ev, uint64_t now_us)
 		break;
 	case UFFD_EV_REMOVE:
 	case UFFD_EV_UNMAP:
-		r = place_removed(f->place, &f->io, ev->addr, ev->len, &err);
+		if (ev->kind == UFFD_EV_REMOVE)
+			r = place_removed(f->place, &f->io, ev->addr, ev->len, &err);
+		else
+			r = place_unmapped(f->place, ev->addr, ev->len, &err);
 		log_debug("fault: the guest gave back %" PRIu64 " bytes at 0x%" PRIx64, ev->len,
 			  ev->addr);
 		if (r && r != -ESRCH && r != -ECANCELED)
 			trouble(f, FAULT_BROKEN, &err);
 		break;
+	case UFFD_EV_REMAP:
+		on_remap(f, ev);
+		break;
 	case UFFD_EV_FORK:
-		close(ev->fd);
-		log_warn("the guest has forked: its child is not migrated");
+		if (children_take(&f->children, f->place, ev->fd, &err))
+			trouble(f, FAULT_BROKEN, &err);
 		break;
 	default:
 		log_warn("userfaultfd event %u passed over", (unsigned int)ev->raw);
@@ -199,7 +247,7 @@ static int again(void *arg)
 {
 	struct fault *f = arg;
 	struct uffd_event ev[UFFD_READ_MAX];
-	int n = uffd_read(f->place->uffd, ev, UFFD_READ_MAX);
+	int n = read_events(f, ev);
 
 	if (n < 0)
 		return n;
@@ -208,12 +256,9 @@ static int again(void *arg)
 	/* Nothing to read: the guest's thread is still on its way out of the change. */
 	if (!n)
 		sched_yield();
-	for (int i = 0; i < n; i++) {
-		if (ev[i].kind == UFFD_EV_REMOVE || ev[i].kind == UFFD_EV_UNMAP)
-			place_note_removed(f->place, ev[i].addr, ev[i].len);
+	for (int i = 0; i < n; i++)
 		if (!keep_for_later(f, &ev[i]))
 			return -ENOMEM;
-	}
 	return 0;
 }
 
@@ -225,7 +270,7 @@ static int read_faults(struct fault *f)
 	int n;
 
 	do {
-		n = uffd_read(f->place->uffd, ev, UFFD_READ_MAX);
+		n = read_events(f, ev);
 		if (n < 0)
 			return n;
 		now_us = clock_us();
@@ -367,7 +412,7 @@ static int step(struct fault *f, bool *more)
 	else if (fds[1].revents && read(f->wake_fd, &n, sizeof(n)) < 0 && errno != EAGAIN)
 		r = -errno;
 	else if (fds[0].revents & (POLLERR | POLLNVAL))
-		r = -EBADF;
+		r = uffd_unblock(f->place->uffd);
 	else
 		r = fds[0].revents ? read_faults(f) : 0;
 	serve_sharers(f, fds + 3, who, nwho);
@@ -388,6 +433,7 @@ static void *fault_main(void *arg)
 	bool more = true;
 	int r = 0;
 
+	nudge_ready();
 	/* The guest waits for this thread; without the right to it, it goes on as it is. */
 	setpriority(PRIO_PROCESS, 0, -5);
 	trace_thread_enter("fault");
@@ -411,6 +457,7 @@ static void fault_free(struct fault *f)
 	if (f->wake_fd >= 0)
 		close(f->wake_fd);
 	sem_destroy(&f->started);
+	children_clear(&f->children);
 	free(f->later);
 	free(f);
 }
@@ -476,6 +523,6 @@ void fault_stop(struct fault *f)
 		return;
 	atomic_store(&f->quit, true);
 	wake(f);
-	pthread_join(f->thread, NULL);
+	nudge_join(f->thread);
 	fault_free(f);
 }

@@ -11,6 +11,9 @@
 #include "util/log.h"
 #include "util/trace.h"
 
+/* Most bytes that are placed at a time while events have to wait; larger pages go one by one. */
+#define GATE_BYTES (64u << 10)
+
 int place_init(struct place *p, unsigned int n, uint64_t page_max)
 {
 	size_t nzeros = MAX(page_max, (uint64_t)MSG_PAGES_RAW_MAX);
@@ -168,7 +171,8 @@ static int live_fill(struct place *p, const struct place_io *io, struct place_bl
 		if (r)
 			return place_fail(err, r, b, page, "zeros into");
 	}
-	if (r == -EEXIST)
+	/* Unmapped meanwhile (ENOENT): who waits finds that out for itself. */
+	if (r == -EEXIST || r == -ENOENT)
 		r = uffd_wake(p->uffd, addr, b->page_size);
 	else if (!r)
 		trace_place_zero(p->traced, b->name, page << b->shift, b->page_size);
@@ -205,9 +209,9 @@ static void live_placed(struct place *p, struct place_block *b, uint64_t first, 
 		asked_clear(p, b, page);
 }
 
-/* [first, first + n) was missing a moment ago. Return: pages dealt with, or -errno */
-static int64_t live_copy(struct place *p, const struct place_io *io, struct place_block *b,
-			 uint64_t first, uint64_t n, const uint8_t *data, struct error *err)
+/* @p->gate is held. Return: pages dealt with, -EAGAIN or another -errno */
+static int64_t copy_run(struct place *p, struct place_block *b, uint64_t first, uint64_t n,
+			const uint8_t *data)
 {
 	uint64_t done = 0, k;
 	int r = uffd_copy(p->uffd, addr_of(b, first), data, n << b->shift, &done);
@@ -220,22 +224,38 @@ static int64_t live_copy(struct place *p, const struct place_io *io, struct plac
 		r = uffd_wake(p->uffd, addr_of(b, first + k), b->page_size);
 		if (!r)
 			live_placed(p, b, first + k++, 1);
-	} else if (r == -EAGAIN) {
-		r = io->again(io->arg);
 	}
-	return r ? place_fail(err, r, b, first + k, "placing into") : (int64_t)k;
+	return k ? (int64_t)k : r;
+}
+
+/*
+ * What is missing of the beginning of a run. The look at the state and the copy are one step for the
+ * guest's events (gate.h), and a short one: a fault may wait behind it. Return: pages dealt with, or -errno
+ */
+static int64_t live_copy(struct place *p, const struct place_io *io, struct place_block *b,
+			 uint64_t first, uint64_t n, const uint8_t *data, struct error *err)
+{
+	uint64_t most = MAX(GATE_BYTES >> b->shift, 1u);
+	enum pages_state state;
+	int64_t k;
+
+	gate_enter(&p->gate);
+	k = (int64_t)pages_run(b->pages, first, n, &state);
+	/* Who made it received has answered, or will answer, its waiters. */
+	if (state == PAGES_MISSING)
+		k = copy_run(p, b, first, MIN((uint64_t)k, most), data);
+	gate_leave(&p->gate);
+	if (k == -EAGAIN)
+		k = io->again(io->arg);
+	return k < 0 ? place_fail(err, (int)k, b, first, "placing into") : k;
 }
 
 static int live_data(struct place *p, const struct place_io *io, struct place_block *b,
 		     uint64_t first, uint64_t n, const uint8_t *data, struct error *err)
 {
 	while (n) {
-		enum pages_state state;
-		int64_t k = (int64_t)pages_run(b->pages, first, n, &state);
+		int64_t k = live_copy(p, io, b, first, n, data, err);
 
-		/* Who made it received has answered, or will answer, its waiters. */
-		if (state == PAGES_MISSING)
-			k = live_copy(p, io, b, first, (uint64_t)k, data, err);
 		if (k < 0)
 			return (int)k;
 		first += (uint64_t)k;
@@ -501,13 +521,65 @@ void place_note_removed(struct place *p, uint64_t addr, uint64_t len)
 			place_set(&p->blocks[i], first, n, PAGES_REMOVED);
 }
 
+void place_note_unmapped(struct place *p, uint64_t addr, uint64_t len)
+{
+	uint64_t first, n;
+
+	for (unsigned int i = 0; i < p->n; i++) {
+		struct place_block *b = &p->blocks[i];
+
+		if (!overlap(b, addr, len, &first, &n))
+			continue;
+		atomic_store(&b->changed, true);
+		if (!atomic_load(&b->moved))
+			place_set(b, first, n, PAGES_REMOVED);
+	}
+}
+
+const char *place_note_moved(struct place *p, uint64_t addr, uint64_t len)
+{
+	const char *name = NULL;
+	uint64_t first, n;
+
+	for (unsigned int i = 0; i < p->n; i++) {
+		struct place_block *b = &p->blocks[i];
+
+		if (!overlap(b, addr, len, &first, &n))
+			continue;
+		atomic_store(&b->changed, true);
+		atomic_store(&b->moved, true);
+		if (pages_next_missing(b->pages, first) < first + n)
+			name = b->name;
+	}
+	return name;
+}
+
+int place_unmapped(struct place *p, uint64_t addr, uint64_t len, struct error *err)
+{
+	uint64_t first, n;
+	int r = 0;
+
+	for (unsigned int i = 0; i < p->n && !r; i++) {
+		struct place_block *b = &p->blocks[i];
+
+		if (!overlap(b, addr, len, &first, &n))
+			continue;
+		for (uint64_t page = next_asked(b, first, first + n); page < first + n;
+		     page = next_asked(b, page + 1, first + n))
+			asked_clear(p, b, page);
+		r = uffd_wake(p->uffd, addr_of(b, first), n << b->shift);
+		if (r)
+			place_fail(err, r, b, first, "waking at");
+	}
+	return r;
+}
+
 int place_removed(struct place *p, const struct place_io *io, uint64_t addr, uint64_t len,
 		  struct error *err)
 {
 	uint64_t first, n;
 	int r = 0;
 
-	place_note_removed(p, addr, len);
 	for (unsigned int i = 0; i < p->n && !r; i++)
 		if (overlap(&p->blocks[i], addr, len, &first, &n))
 			r = live_answer(p, io, &p->blocks[i], first, n, err);

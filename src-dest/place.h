@@ -33,6 +33,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include "gate.h"
 #include "guest/gmem.h"
 #include "msg.h"
 #include "pages/pages.h"
@@ -60,6 +61,8 @@ enum place_regime { PLACE_PRECOPY, PLACE_CLOSED, PLACE_LIVE };
  * @received:	pages that are not missing; any thread
  * @zeropage:	UFFDIO_ZEROPAGE works (P9); otherwise zeros are copied
  * @registered:	missing faults are on
+ * @changed:	the guest has unmapped or moved a part of it: that part cannot be unregistered
+ * @moved:	it has moved a part of it
  */
 struct place_block {
 	char name[MSG_NAME_MAX];
@@ -75,6 +78,8 @@ struct place_block {
 	_Atomic uint64_t received;
 	_Atomic bool zeropage;
 	bool registered;
+	_Atomic bool changed;
+	_Atomic bool moved;
 };
 
 /** struct place_timed - when a fault was read: @key is block and page, 0 when free */
@@ -97,6 +102,7 @@ typedef int place_punch_fn(void *arg, unsigned int block, const struct guest_ran
  * @regime:	enum place_regime; changed by the loop
  * @pass:	frames of an earlier pass are refused; changed by the loop
  * @uffd:	of the guest's process, -1 if there is none; fixed before PLACE_LIVE
+ * @gate:	placing and reading events exclude each other
   * @outstanding: bits set in all @asked together; while one is being set or cleared, one off
  * @faults:	faults read
  * @requests:	pages asked for
@@ -113,6 +119,7 @@ struct place {
 	_Atomic int regime;
 	_Atomic uint32_t pass;
 	int uffd;
+	struct gate gate;
 	_Atomic uint64_t outstanding;
 	_Atomic uint64_t faults;
 	_Atomic uint64_t requests;
@@ -220,13 +227,30 @@ int place_fault(struct place *p, const struct place_io *io, unsigned int block, 
  */
 int place_fault_shared(struct place *p, const struct place_io *io, unsigned int block,
 		       uint64_t page, uint64_t at_us, struct error *err);
-/** place_note_removed() - the guest gave a range back: its pages are zeros from now on */
+/**
+ * place_note_removed() - the guest gave a range back: its pages are zeros from now on
+ *
+ * Called with @p->gate closed since before the event was read: see gate.h.
+ */
 void place_note_removed(struct place *p, uint64_t addr, uint64_t len);
 /**
- * place_removed() - the same, and answer who waits there already
+ * place_note_unmapped() - the guest unmapped a range: zeros from now on, as if it had given it back
  *
- * Noting it and the guest's own zapping are not one step: a page that another thread has begun to
- * place when the event is read may land behind the zap.
+ * Of what was moved away (place_note_moved()) nothing is noted: what is missing of it stays missing.
+ */
+void place_note_unmapped(struct place *p, uint64_t addr, uint64_t len);
+/**
+ * place_note_moved() - the guest moved a range to another address, where nobody looks for it
+ *
+ * Return: the name of the block if a page of the range is missing and so cannot be had there any more;
+ * NULL if all is well
+ */
+const char *place_note_moved(struct place *p, uint64_t addr, uint64_t len);
+/** place_unmapped() - a range was unmapped, which was noted: who waits there goes on, to its end.
+ * Return: 0 or -errno with @err filled */
+int place_unmapped(struct place *p, uint64_t addr, uint64_t len, struct error *err);
+/**
+ * place_removed() - a range was given back, which was noted: answer who waits there already
  *
  * Return: 0 or -errno with @err filled
  */
@@ -249,7 +273,8 @@ int place_discard_all(struct place *p, struct error *err);
  * place_features() - what the guest's userfaultfd is to be set up with (P2)
  * @has:	UFFD_F_* of this host's kernel: an unknown one would refuse the whole handshake
  *
- * Thread ids are not asked for: nothing here tells threads apart.
+ * Thread ids are not asked for: nothing here tells threads apart. UFFD_F_EVENT_FORK is refused with
+ * -EPERM to an agent without CAP_SYS_PTRACE; it can do without it where children inherit no block.
  *
  * Return: UFFD_F_* that the kinds of memory of @p need, as far as the kernel has them
  */

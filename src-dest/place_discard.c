@@ -84,7 +84,8 @@ int place_discard_all(struct place *p, struct error *err)
 
 uint64_t place_features(const struct place *p, uint64_t has)
 {
-	uint64_t want = UFFD_F_EVENT_REMOVE;
+	uint64_t want =
+		UFFD_F_EVENT_REMOVE | UFFD_F_EVENT_UNMAP | UFFD_F_EVENT_REMAP | UFFD_F_EVENT_FORK;
 
 	for (unsigned int i = 0; i < p->n; i++) {
 		if (p->blocks[i].kind == MSG_BLOCK_MEMFD)
@@ -139,7 +140,7 @@ int place_unregister(struct place *p, struct error *err)
 		r = uffd_unregister(p->uffd, b->mem.block.addr, b->length);
 		trace_block_stop(b->name, b->page_size, b->mem.block.addr, b->length, r);
 		b->registered = false;
-		if (!r || r == -ESRCH)
+		if (!r || r == -ESRCH || (r == -EINVAL && atomic_load(&b->changed)))
 			continue;
 		error_set(err, r, "unregister", "block %s: %s", b->name, strerror(-r));
 		first = first ? first : r;

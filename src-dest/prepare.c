@@ -311,6 +311,9 @@ static int try_uffd(struct incoming *inc, struct error *err)
 	uint64_t want = place_features(&inc->place, inc->d->caps.features);
 	int r = uffd_api(inc->place.uffd, want, NULL, NULL);
 
+	/* To hear of forks takes a privilege of its own; the guest's library keeps children out as well. */
+	if (r == -EPERM)
+		r = uffd_api(inc->place.uffd, want & ~UFFD_F_EVENT_FORK, NULL, NULL);
 	if (r)
 		return error_set(err, r, "userfaultfd",
 				 "the guest's userfaultfd does not shake hands: %s", strerror(-r));

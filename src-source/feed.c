@@ -97,6 +97,8 @@ static int wait_for(struct scan *s, uint64_t us, struct error *err)
 		return -ECANCELED;
 	if (p[0].revents)
 		eventfd_read(s->kick_fd, &dummy);
+	if (p[2].revents & POLLERR)
+		uffd_unblock(p[2].fd); /* of no use otherwise: reading tells */
 	if (p[2].revents)
 		s->track.quiet_us = clock_us();
 	serve_requests(s);

@@ -14,6 +14,7 @@
 #include "urgent.h"
 #include "util/cleanup.h"
 #include "util/clock.h"
+#include "util/nudge.h"
 #include "util/trace.h"
 
 /* Passes that may be repeated because runs arrived with a wrong digest, before it is called a fault. */
@@ -419,6 +420,7 @@ static void *thread_main(void *arg)
 	struct error err = {0};
 	int r;
 
+	nudge_ready();
 	trace_thread_enter("snapshot");
 	r = s->ops == &track_snapshot ? snap_run(s, &err) : run(s, &err);
 	if (r < 0 && r != -ECANCELED) {
@@ -466,7 +468,7 @@ void scan_join(struct scan *s)
 {
 	if (!s || s->joined)
 		return;
-	pthread_join(s->thread, NULL);
+	nudge_join(s->thread);
 	s->joined = true;
 }
 

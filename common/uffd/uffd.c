@@ -206,6 +206,17 @@ int uffd_zeropage(int fd, uint64_t dst, uint64_t len, uint64_t *ret_done)
 	return r;
 }
 
+int uffd_unblock(int fd)
+{
+	int flags = fcntl(fd, F_GETFL);
+
+	if (flags < 0)
+		return -errno;
+	if (flags & O_NONBLOCK)
+		return -EBADF;
+	return fcntl(fd, F_SETFL, flags | O_NONBLOCK) ? -errno : 0;
+}
+
 static struct uffd_event decode(const struct uffd_msg *m)
 {
 	struct uffd_event ev = {.kind = UFFD_EV_UNKNOWN, .fd = -1, .raw = m->event};
@@ -245,11 +256,10 @@ int uffd_read(int fd, struct uffd_event *ev, size_t max)
 	ssize_t n;
 	size_t i;
 
-	do {
-		n = read(fd, msg, MIN(max, (size_t)UFFD_READ_MAX) * sizeof(msg[0]));
-	} while (n < 0 && errno == EINTR);
+	/* Not again after EINTR: it may have come to end a read that was never meant to wait. */
+	n = read(fd, msg, MIN(max, (size_t)UFFD_READ_MAX) * sizeof(msg[0]));
 	if (n < 0)
-		return errno == EAGAIN ? 0 : -errno;
+		return errno == EAGAIN || errno == EINTR ? 0 : -errno;
 	if (n == 0 || (size_t)n % sizeof(msg[0]))
 		return -EIO;
 	for (i = 0; i < (size_t)n / sizeof(msg[0]); i++)

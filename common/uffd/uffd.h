@@ -209,6 +209,15 @@ struct uffd_event {
 	uint8_t raw;
 };
 
+/**
+ * uffd_unblock() - poll(2) has said POLLERR: is it because the descriptor can block?
+ *
+ * The guest shares the open file and can have cleared O_NONBLOCK; it is set again.
+ *
+ * Return: 0 if that was all; -EBADF if the descriptor is of no use; or another -errno
+ */
+int uffd_unblock(int fd);
+
 /** UFFD_READ_MAX - most events of one uffd_read() */
 #define UFFD_READ_MAX 64
 
@@ -220,8 +229,8 @@ struct uffd_event {
  * The kernel hands out faults before other events, so drain the queue (call until 0) before acting
  * on a REMOVE.
  *
- * Return: number of events; 0 if there are none (also when another thread was faster); -EIO for a
- * message that is not whole; -errno
+ * Return: number of events; 0 if there are none (also when another thread was faster, or a signal came);
+ * -EIO for a message that is not whole; -errno
  */
 int uffd_read(int fd, struct uffd_event *ev, size_t max);
 

@@ -17,20 +17,21 @@ TestSuite(dest_blocks, .init = quiet, .timeout = 60);
 
 Test(dest_blocks, features_are_asked_for_where_they_are_and_are_used)
 {
-	const uint64_t all = ~0ul;
+	const uint64_t all = ~0ul, events = UFFD_F_EVENT_REMOVE | UFFD_F_EVENT_UNMAP |
+					    UFFD_F_EVENT_REMAP | UFFD_F_EVENT_FORK;
 	struct place_block *b;
 	struct place p;
 
 	cr_assert(zero(int, place_init(&p, 2, PAGE)));
 	b = p.blocks;
 	b[0].kind = b[1].kind = MSG_BLOCK_ANON;
-	cr_assert(eq(u64, place_features(&p, all), UFFD_F_EVENT_REMOVE));
+	cr_assert(eq(u64, place_features(&p, all), events));
 	cr_assert(zero(u64, place_features(&p, 0)));
 	b[1].kind = MSG_BLOCK_MEMFD;
-	cr_assert(eq(u64, place_features(&p, all), UFFD_F_EVENT_REMOVE | UFFD_F_MISSING_SHMEM));
+	cr_assert(eq(u64, place_features(&p, all), events | UFFD_F_MISSING_SHMEM));
 	cr_assert(eq(u64, place_features(&p, UFFD_F_EVENT_REMOVE), UFFD_F_EVENT_REMOVE));
 	b[0].kind = MSG_BLOCK_HUGETLB;
-	cr_assert(eq(u64, place_features(&p, all & ~UFFD_F_EVENT_REMOVE),
+	cr_assert(eq(u64, place_features(&p, all & ~events),
 		     UFFD_F_MISSING_HUGETLBFS | UFFD_F_MISSING_SHMEM));
 	place_clear(&p);
 }

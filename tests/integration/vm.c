@@ -5,22 +5,6 @@
  * that; nothing of decant runs here.
  */
 #include "lib/lab_test.h"
-#include "lib/lab_vm.h"
-
-static struct lab *vm_lab(void)
-{
-	struct lab *lab = lab_new(lab_test_failed);
-	const char *missing = lab_vm_missing(lab);
-
-	if (missing) {
-		char why[256];
-
-		snprintf(why, sizeof(why), "%s", missing);
-		lab_end(lab);
-		cr_skip_test("%s", why);
-	}
-	return lab;
-}
 
 /* By its own monitor; the counter must not move while it stands, and must move afterwards. */
 static struct lab_vm_state stop_and_go(struct lab_vm *vm, const struct lab_vm_state *before)
@@ -68,7 +52,7 @@ static void disk_is_read(struct lab_vm *vm, const char *how)
 
 Test(vm, boots_and_is_checked, .timeout = 120)
 {
-	struct lab *lab = vm_lab();
+	struct lab *lab = lab_vm_lab();
 	struct lab_vm *vm = lab_vm_start(
 		lab, &(struct lab_vm_opts){
 			     .rate = 500, .disk = LAB_VM_DISK_NONE, .disk_mb = 8, .rng = true});
@@ -79,6 +63,95 @@ Test(vm, boots_and_is_checked, .timeout = 120)
 	disk_is_read(vm, "disk direct 2 1");
 	s = stop_and_go(vm, &s);
 	free(lab_vm_ask(vm, 10000, "rng"));
+	corruption_is_seen(vm);
+	lab_vm_end(vm);
+	lab_end(lab);
+}
+
+/* As the kernel says: another uid, no capability, a seccomp filter. */
+static void has_no_rights(struct lab_vm *vm)
+{
+	char path[64], *text;
+
+	snprintf(path, sizeof(path), "/proc/%d/status", vm->pid);
+	text = lab_read_file(path);
+	lab_check(vm->lab,
+		  text && strstr(text, "\nUid:\t65534\t65534\t65534\t65534\n") &&
+			  strstr(text, "\nCapPrm:\t0000000000000000\n") &&
+			  strstr(text, "\nSeccomp:\t2\n"),
+		  "%s", text);
+	free(text);
+}
+
+/**
+ * struct variant - one way in which a VM can be had
+ * @huge:	2 MiB pages that it takes
+ */
+struct variant {
+	char what[40];
+	unsigned int huge;
+	struct lab_vm_opts opts;
+};
+
+/* The first DEFAULT_VARIANTS are of every run, the others of `make test-full`: a boot takes seconds. */
+#define DEFAULT_VARIANTS 1
+static const struct variant variants[] = {
+	{.what = "q35, memfd, 2 CPUs, no rights",
+	 .opts = {.machine = "q35",
+		  .backing = LAB_VM_MEMFD,
+		  .smp = 2,
+		  .nobody = true,
+		  .disk = LAB_VM_DISK_WRITEBACK,
+		  .disk_mb = 8,
+		  .prealloc = true}},
+	{.what = "microvm, file", .opts = {.machine = "microvm"}},
+	{.what = "microvm, anonymous, 2 CPUs",
+	 .opts = {.machine = "microvm", .backing = LAB_VM_ANON, .smp = 2}},
+	{.what = "pc, huge pages",
+	 .huge = 96,
+	 .opts = {.backing = LAB_VM_HUGE, .disk = LAB_VM_DISK_NONE, .disk_mb = 8}},
+	{.what = "q35, huge pages", .huge = 96, .opts = {.machine = "q35", .backing = LAB_VM_HUGE}},
+	{.what = "pc, anonymous, all the default devices",
+	 .opts = {.backing = LAB_VM_ANON, .defaults = true}},
+	{.what = "pc, file, no rights", .opts = {.nobody = true, .rng = true}},
+	{.what = "pc, memfd, 4 CPUs, 1 GiB, full speed",
+	 .opts = {.backing = LAB_VM_MEMFD, .smp = 4, .mb = 1024, .full_speed = true}},
+	{.what = "pc, file, 128 MiB", .opts = {.mb = 128}},
+};
+
+ParameterizedTestParameters(vm, variants)
+{
+	/* Parameters are copied to another process, where pointers mean nothing: numbers. */
+	static unsigned int numbers[LAB_COUNT(variants)];
+	const char *full = getenv("DECANT_FULL");
+
+	for (unsigned int i = 0; i < LAB_COUNT(variants); i++)
+		numbers[i] = i;
+	return cr_make_param_array(unsigned int, numbers,
+				   full &&*full ? LAB_COUNT(variants) : DEFAULT_VARIANTS);
+}
+
+ParameterizedTest(unsigned int *number, vm, variants, .timeout = 240)
+{
+	const struct variant *v = &variants[*number];
+	struct lab_vm_state s;
+	struct lab_vm *vm;
+	struct lab *lab;
+
+	lab = lab_vm_lab();
+	if (v->huge && !lab_huge_pages(lab, v->huge)) {
+		lab_end(lab);
+		cr_skip_test("%s: no huge pages can be had here", v->what);
+	}
+	vm = lab_vm_start(lab, &v->opts);
+	if (v->opts.nobody)
+		has_no_rights(vm);
+	s = lab_vm_check(vm);
+	fprintf(stderr, "%s: booted in %lu ms, %lu pages\n", v->what, vm->boot_ms, s.pages);
+	lab_vm_do(vm, "rate 200");
+	if (v->opts.disk)
+		disk_is_read(vm, "disk buffered 2 1");
+	stop_and_go(vm, &s);
 	corruption_is_seen(vm);
 	lab_vm_end(vm);
 	lab_end(lab);

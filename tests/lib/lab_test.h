@@ -8,6 +8,7 @@
 #include "lib/lab.h"
 #include "lib/lab_guest.h"
 #include "lib/lab_job.h"
+#include "lib/lab_vm.h"
 
 static void lab_test_failed(const char *msg)
 {
@@ -24,6 +25,19 @@ static inline struct lab *lab_test_pair(struct lab_host **ret_a, struct lab_host
 
 	*ret_a = lab_host_start(lab, &(struct lab_host_opts){.name = "a"});
 	*ret_b = lab_host_start(lab, &(struct lab_host_opts){.name = "b"});
+	return lab;
+}
+
+/** lab_vm_lab() - an empty lab for VMs, where they can be had: else the test is skipped, with the reason */
+static inline struct lab *lab_vm_lab(void)
+{
+	struct lab *lab = lab_new(lab_test_failed);
+	const char *missing = lab_vm_missing(lab);
+
+	if (missing) {
+		lab_end(lab);
+		cr_skip_test("%s", missing);
+	}
 	return lab;
 }
 

@@ -12,12 +12,11 @@
 #include "lib/lab_vm.h"
 #include "vm/record.h"
 
-#define QEMU      "/usr/bin/qemu-system-x86_64"
-#define SETPRIV   "/usr/bin/setpriv"
-#define NOBODY    65534
-#define END_MS    20000
-#define SEED      1
-#define KERNEL_MB 128 /* what the kernel and QEMU's devices leave no room for */
+#define QEMU    "/usr/bin/qemu-system-x86_64"
+#define SETPRIV "/usr/bin/setpriv"
+#define NOBODY  65534
+#define END_MS  20000
+#define SEED    1
 
 /* A path of @cap bytes; one that does not fit is a failure, not a shorter path. */
 __attribute__((format(printf, 4, 5))) static void path_of(struct lab *lab, char *to, size_t cap,
@@ -116,6 +115,14 @@ static struct lab_vm *new_at(struct lab *lab, const struct lab_vm_opts *opts, co
 	return vm;
 }
 
+/* What the kernel leaves free, less its own and the checker's tables, which grow with the memory. */
+static unsigned int fill_of(unsigned int mb)
+{
+	unsigned int most = mb * 7 / 8;
+
+	return most > 104 + 16 ? most - 104 : 16;
+}
+
 struct lab_vm *lab_vm_new(struct lab *lab, const struct lab_vm_opts *opts)
 {
 	struct lab_vm_opts o = *opts;
@@ -123,7 +130,7 @@ struct lab_vm *lab_vm_new(struct lab *lab, const struct lab_vm_opts *opts)
 
 	o.name = o.name ? o.name : "vm";
 	o.mb = o.mb ? o.mb : 192;
-	o.fill = o.fill ? o.fill : o.mb > KERNEL_MB + 16 ? o.mb - KERNEL_MB : 16;
+	o.fill = o.fill ? o.fill : fill_of(o.mb);
 	o.smp = o.smp ? o.smp : 1;
 	o.machine = o.machine ? o.machine : "pc";
 	o.disk_mb = o.disk_mb ? o.disk_mb : 64;

@@ -6,8 +6,7 @@
  * A struct lab_vm is one QEMU at one place, started by the harness or by somebody else's launcher. The
  * same guest at another place is another struct lab_vm, its twin:
  *
- *	if (lab_vm_missing(lab))				// no QEMU, no kernel: skip, and say why
- *		cr_skip_test("%s", lab_vm_missing(lab));
+ *	lab = lab_vm_lab();					// of lab_test.h: skips without QEMU or kernel
  *	a = lab_vm_start(lab, &(struct lab_vm_opts){.name = "vm", .rate = 1000});
  *	before = lab_vm_check(a);				// verifies every page
  *	b = lab_vm_twin(a, "b");				// same options, other sockets and memory file
@@ -44,7 +43,8 @@ enum lab_vm_disk { LAB_VM_NO_DISK, LAB_VM_DISK_WRITEBACK, LAB_VM_DISK_NONE };
  * struct lab_vm_opts - how a VM is; zero means the usual
  * @name:	default "vm"; a guest's name in decant, too
  * @mb:		MiB of memory; default 192
- * @fill:	MiB of them that the checker writes and verifies; default @mb - 128, all that is free
+ * @fill:	MiB of them that the checker writes and verifies; default 7/8 of @mb less 104, most of what is
+ *		free
  * @rate:	page writes a second of each of its threads (there is one for each CPU)
  * @full_speed:	as many as it can instead
  * @smp:	CPUs; default 1

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A guest as the agents see it, whatever its kind: who it is, what memory it has, and what can be
- * asked of it. Behind it stands a driver (native: native.c; made by attach.c).
+ * asked of it. Behind it stands a driver (native: native.c, made by attach.c; qemu: qemu/qemu.c, made
+ * by qemu/qemu_find.c).
  *
  * Thread rules: everything here is called on the agent's loop thread, and every callback comes on
  * it. Other threads may read the blocks' description, and reach the memory through gmem.h, which
@@ -14,6 +15,7 @@
 #ifndef DECANT_GUEST_DRIVER_H
 #define DECANT_GUEST_DRIVER_H
 
+#include <jansson.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -116,7 +118,7 @@ struct guest_ops;
 /**
  * struct guest - one guest
  * @ops:	its driver
- * @driver:	"native" (or "qemu")
+ * @driver:	"native" or "qemu"
  * @loop:	the agent's loop
  * @name:	as it calls itself; checked against [A-Za-z0-9._-]
  * @uuid, @generation: identity
@@ -129,6 +131,11 @@ struct guest_ops;
  * @kept_tag:	what that agent called it; 0 without
  * @uffd_how:	how the last userfaultfd was made
  * @nblocks, @blocks: fixed while the struct guest lives
+ * @cannot:	why it cannot be moved at all; empty if it can
+ * @dma:	why its blocks are not free of DMA, where the driver knows; else empty
+ * @facts:	object of strings: what the process at the destination must have as well; owned; NULL
+ *		without
+ * @stopped_us:	longest time that a thread of its process was stood still to make it do something
  * @state_bytes: bytes that the last guest_save() delivered
  * @on_gone, @on_state, @arg: set by guest_watch()
  */
@@ -151,6 +158,10 @@ struct guest {
 	enum guest_uffd_how uffd_how;
 	uint16_t nblocks;
 	struct guest_block *blocks;
+	struct error cannot;
+	char dma[96];
+	json_t *facts;
+	uint64_t stopped_us;
 	uint64_t state_bytes;
 	guest_gone_fn *on_gone;
 	guest_state_fn *on_state;

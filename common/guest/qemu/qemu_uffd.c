@@ -1,0 +1,369 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A userfaultfd made inside QEMU, and other system calls there. An errand's thread injects them
+ * (inject.h), because that waits for QEMU's main thread.
+ *
+ * Rule 5 and 8: the kept copy stays open in QEMU whatever becomes of this agent; the note "decant-uffd",
+ * made before the descriptor, tells a successor what it was for. One that is not kept is closed in the
+ * same stop in which it was made.
+ *
+ * Never while a missing fault may be pending: the callers' duty, who do all this before memory is
+ * registered or after all of it is there.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "guest/qemu/inject.h"
+#include "guest/qemu/qemu_impl.h"
+#include "guest/qemu/qemu_proc.h"
+#include "util/cleanup.h"
+#include "util/log.h"
+
+#ifndef USERFAULTFD_IOC_NEW
+#define USERFAULTFD_IOC_NEW _IO(0xAA, 0x00) /* kernel 6.1 */
+#endif
+#define DEVICE      "/dev/userfaultfd"
+#define DEVICE_NAME "decant-userfaultfd"
+
+static struct qemu_op *op_of(struct errand *e)
+{
+	return (struct qemu_op *)((char *)e - offsetof(struct qemu_op, errand));
+}
+
+static void note_stop(struct qemu *v, const struct qemu_op *op)
+{
+	if (op->us > v->g.stopped_us)
+		v->g.stopped_us = op->us;
+	if (op->us)
+		log_info("guest %s: a thread of QEMU stood for %llu us", v->g.name,
+			 (unsigned long long)op->us);
+}
+
+/* --- making one --------------------------------------------------------------------------------- */
+
+/* By the system call, or out of /dev/userfaultfd, which is @op->number there. */
+static int make_there(struct inject *in, const struct qemu_op *op, int64_t *ret_fd)
+{
+	const uint64_t flags = O_CLOEXEC | O_NONBLOCK;
+
+	if (op->how == GUEST_UFFD_DEVICE)
+		return inject_call(in, SYS_ioctl,
+				   (uint64_t[6]){(uint64_t)op->number, USERFAULTFD_IOC_NEW, flags},
+				   ret_fd);
+	return inject_call(in, SYS_userfaultfd, (uint64_t[6]){flags}, ret_fd);
+}
+
+static int run_make(struct errand *e, struct error *err)
+{
+	struct qemu_op *op = op_of(e);
+	struct inject in;
+	int64_t there = -1, closed;
+	int r = inject_begin(&in, op->v->g.pid, err);
+
+	if (r < 0)
+		return r;
+	r = make_there(&in, op, &there);
+	if (!r && there < 0)
+		r = (int)there;
+	if (!r) {
+		op->fd = inject_fetch(op->v->g.pidfd, (int)there);
+		if (op->fd < 0 || !op->keep)
+			inject_call(&in, SYS_close, (uint64_t[6]){(uint64_t)there}, &closed);
+		r = MIN(op->fd, 0);
+	}
+	op->us = inject_end(&in);
+	if (r < 0 && op->how == GUEST_UFFD_DEVICE)
+		return error_set(err, r, "userfaultfd", "%s opened by this agent: %s", DEVICE,
+				 strerror(-r));
+	return r < 0 ? error_set(err, r, "userfaultfd", "userfaultfd(2) in QEMU: %s", strerror(-r))
+		     : (op->keep ? (op->number = (int)there, 0) : 0);
+}
+
+static void forget_note(struct qemu *v)
+{
+	qemu_tell(v, "object-del", json_pack("{s:s}", "id", QEMU_KEPT));
+}
+
+static void make_by_device(struct qemu_op *op);
+
+static void done_make(struct errand *e)
+{
+	struct qemu_op *op = op_of(e);
+	struct qemu *v = op->v;
+
+	note_stop(v, op);
+	if (op->how == GUEST_UFFD_DEVICE)
+		qemu_tell(v, "closefd", json_pack("{s:s}", "fdname", DEVICE_NAME));
+	if (e->ret == -EPERM && op->how == GUEST_UFFD_SYSCALL &&
+	    strcmp(e->err.code, "ptrace-refused") != 0) {
+		make_by_device(op);
+		return;
+	}
+	if (e->ret < 0) {
+		if (op->keep)
+			forget_note(v);
+		qemu_op_end(op, e->ret, &e->err, -1);
+		return;
+	}
+	v->g.uffd_how = op->how;
+	if (op->keep) {
+		v->g.kept_uffd = true;
+		v->g.kept_tag = op->tag;
+		v->kept_fd = op->number;
+	}
+	qemu_op_end(op, 0, NULL, steal_fd(&op->fd));
+}
+
+static void start_make(struct qemu_op *op)
+{
+	int r = errand_start(&op->errand, op->v->g.loop, run_make, done_make);
+
+	if (r < 0)
+		qemu_op_end(op, r, NULL, -1);
+}
+
+/* A QEMU without privilege is given a device that this agent has opened. */
+static void on_device(struct qemu_op *op, int ret, const json_t *result, const struct error *err)
+{
+	(void)result;
+	if (!ret) {
+		op->number = qemu_proc_fd_of(op->v->g.pid, DEVICE);
+		ret = MIN(op->number, 0);
+	}
+	if (ret < 0) {
+		if (op->keep)
+			forget_note(op->v);
+		qemu_op_end(op, ret, err, -1);
+		return;
+	}
+	start_make(op);
+}
+
+static void make_by_device(struct qemu_op *op)
+{
+	CLEANUP_CLOSE int fd = open(DEVICE, O_RDWR | O_CLOEXEC);
+	int r;
+
+	op->how = GUEST_UFFD_DEVICE;
+	if (fd < 0) {
+		if (op->keep)
+			forget_note(op->v);
+		qemu_op_failf(op, -EPERM, "userfaultfd",
+			      "QEMU's process may not make a userfaultfd and %s cannot be opened "
+			      "here: %m; give QEMU CAP_SYS_PTRACE, set "
+			      "vm.unprivileged_userfaultfd=1, or let this agent open the device",
+			      DEVICE);
+		return;
+	}
+	r = qemu_op_ask(op, "getfd", json_pack("{s:s}", "fdname", DEVICE_NAME), fd, QEMU_TIMEOUT_MS,
+			on_device);
+	if (r < 0)
+		qemu_op_end(op, r, NULL, -1);
+}
+
+static void on_noted(struct qemu_op *op, int ret, const json_t *result, const struct error *err)
+{
+	(void)result;
+	if (ret < 0)
+		qemu_op_end(op, ret, err, -1);
+	else
+		start_make(op);
+}
+
+int qemu_uffd_make(struct guest *g, bool keep, uint32_t tag, guest_done_fn *done, void *arg)
+{
+	struct qemu *v = qemu_of(g);
+	struct qemu_op *op;
+	char data[16];
+	int r;
+
+	if (keep && g->kept_uffd)
+		return -EBUSY;
+	op = qemu_op_new(v, "make a userfaultfd", done, arg);
+	if (!op)
+		return qemu_op_refused(v);
+	op->keep = keep;
+	op->tag = tag;
+	op->how = GUEST_UFFD_SYSCALL;
+	if (!keep) {
+		r = errand_start(&op->errand, g->loop, run_make, done_make);
+		return r < 0 ? qemu_op_drop(op, r) : 0;
+	}
+	snprintf(data, sizeof(data), "%u", tag);
+	r = qemu_op_ask(
+		op, "object-add",
+		json_pack("{s:s, s:s, s:s}", "qom-type", "secret", "id", QEMU_KEPT, "data", data),
+		-1, QEMU_TIMEOUT_MS, on_noted);
+	return r < 0 ? qemu_op_drop(op, r) : 0;
+}
+
+/* --- having it again, and closing it ------------------------------------------------------------- */
+
+static void fetch_again(struct qemu_op *op)
+{
+	int fd = inject_fetch(op->v->g.pidfd, op->v->kept_fd);
+
+	if (fd < 0)
+		qemu_op_failf(op, fd, "userfaultfd", "the kept userfaultfd: %s", strerror(-fd));
+	else
+		qemu_op_end(op, 0, NULL, fd);
+}
+
+int qemu_uffd_again(struct guest *g, guest_done_fn *done, void *arg)
+{
+	struct qemu *v = qemu_of(g);
+	struct qemu_op *op;
+
+	if (!g->kept_uffd)
+		return -ENOENT;
+	op = qemu_op_new(v, "hand over its userfaultfd", done, arg);
+	if (!op)
+		return qemu_op_refused(v);
+	return qemu_op_later(op, 1, fetch_again) ? qemu_op_drop(op, -ENOMEM) : 0;
+}
+
+static int run_close(struct errand *e, struct error *err)
+{
+	struct qemu_op *op = op_of(e);
+	struct inject in;
+	int64_t closed = 0;
+	int r;
+
+	/* The number may be another descriptor's by now, were QEMU to have closed ours. */
+	if (qemu_proc_fd_of(op->v->g.pid, QEMU_UFFD_LINK) < 0)
+		return 0;
+	r = inject_begin(&in, op->v->g.pid, err);
+	if (r < 0)
+		return r;
+	r = inject_call(&in, SYS_close, (uint64_t[6]){(uint64_t)op->number}, &closed);
+	op->us = inject_end(&in);
+	return r < 0 ? error_set(err, r, NULL, "closing a descriptor there: %s", strerror(-r)) : 0;
+}
+
+static void done_close(struct errand *e)
+{
+	struct qemu_op *op = op_of(e);
+	struct qemu *v = op->v;
+
+	note_stop(v, op);
+	if (!e->ret) {
+		forget_note(v);
+		v->g.kept_uffd = false;
+		v->g.kept_tag = 0;
+		v->kept_fd = -1;
+	}
+	qemu_op_end(op, e->ret, &e->err, -1);
+}
+
+static void nothing_to_close(struct qemu_op *op)
+{
+	qemu_op_end(op, 0, NULL, -1);
+}
+
+int qemu_uffd_close(struct guest *g, guest_done_fn *done, void *arg)
+{
+	struct qemu *v = qemu_of(g);
+	struct qemu_op *op = qemu_op_new(v, "close its userfaultfd", done, arg);
+	int r;
+
+	if (!op)
+		return qemu_op_refused(v);
+	if (!g->kept_uffd)
+		return qemu_op_later(op, 1, nothing_to_close) ? qemu_op_drop(op, -ENOMEM) : 0;
+	op->number = v->kept_fd;
+	r = errand_start(&op->errand, g->loop, run_close, done_close);
+	return r < 0 ? qemu_op_drop(op, r) : 0;
+}
+
+/* --- transparent huge pages ---------------------------------------------------------------------- */
+
+/* Blocks of which QEMU has asked for them; on huge-page files there is nothing to ask for. */
+static void find_huge(struct qemu *v)
+{
+	for (uint16_t i = 0; i < v->g.nblocks; i++)
+		v->huge[i] = v->g.blocks[i].kind != GUEST_BLOCK_HUGETLB &&
+			     qemu_proc_has_flag(v->g.pid, v->g.blocks[i].addr, "hg") == 1;
+}
+
+static int advise(struct qemu_op *op, int advice, struct error *err)
+{
+	const struct qemu *v = op->v;
+	struct inject in;
+	int64_t result = 0;
+	int r = inject_begin(&in, v->g.pid, err);
+
+	if (r < 0)
+		return r;
+	for (uint16_t i = 0; !r && i < v->g.nblocks; i++) {
+		const struct guest_block *b = &v->g.blocks[i];
+
+		if (v->huge[i])
+			r = inject_call(&in, SYS_madvise,
+					(uint64_t[6]){b->addr, b->length, (uint64_t)advice},
+					&result);
+	}
+	op->us = inject_end(&in);
+	return r < 0 ? error_set(err, r, NULL, "madvise(2) in QEMU: %s", strerror(-r)) : 0;
+}
+
+static bool any_huge(const struct qemu *v)
+{
+	for (uint16_t i = 0; v->huge && i < v->g.nblocks; i++)
+		if (v->huge[i])
+			return true;
+	return false;
+}
+
+static int run_prepare(struct errand *e, struct error *err)
+{
+	struct qemu_op *op = op_of(e);
+
+	find_huge(op->v);
+	return any_huge(op->v) ? advise(op, MADV_NOHUGEPAGE, err) : 0;
+}
+
+static int run_finish(struct errand *e, struct error *err)
+{
+	struct qemu_op *op = op_of(e);
+
+	return any_huge(op->v) ? advise(op, MADV_HUGEPAGE, err) : 0;
+}
+
+static void done_advice(struct errand *e)
+{
+	struct qemu_op *op = op_of(e);
+
+	note_stop(op->v, op);
+	qemu_op_end(op, e->ret, &e->err, -1);
+}
+
+static int advice_errand(struct guest *g, const char *what, errand_run_fn *run, guest_done_fn *done,
+			 void *arg)
+{
+	struct qemu *v = qemu_of(g);
+	struct qemu_op *op = qemu_op_new(v, what, done, arg);
+	int r;
+
+	if (!op)
+		return qemu_op_refused(v);
+	if (!v->huge)
+		v->huge = calloc(g->nblocks + 1u, sizeof(*v->huge));
+	r = v->huge ? errand_start(&op->errand, g->loop, run, done_advice) : -ENOMEM;
+	return r < 0 ? qemu_op_drop(op, r) : 0;
+}
+
+int qemu_uffd_prepare(struct guest *g, guest_done_fn *done, void *arg)
+{
+	return advice_errand(g, "prepare its memory", run_prepare, done, arg);
+}
+
+int qemu_uffd_finish(struct guest *g, guest_done_fn *done, void *arg)
+{
+	return advice_errand(g, "restore its memory", run_finish, done, arg);
+}

@@ -8,6 +8,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "held.h"
 #include "scan.h"
 #include "sender.h"
 #include "urgent.h"
@@ -37,6 +38,7 @@ static void block_close(struct engine_block *b)
 	bitmap_free(&b->sent);
 	bitmap_free(&b->dirty);
 	bitmap_free(&b->data);
+	held_free(b->held);
 }
 
 int engine_new(struct loop *loop, const struct guest *g, const struct mig_options *options,

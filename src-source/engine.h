@@ -17,6 +17,7 @@
 #include <sys/types.h>
 
 #include "conf/conf_options.h"
+#include "dma.h"
 #include "guest/gmem.h"
 #include "msg.h"
 #include "tls/tls_chan.h"
@@ -28,6 +29,8 @@
 /** ENGINE_RUN_MAX - most bytes of one run of data on the wire */
 #define ENGINE_RUN_MAX MSG_PAGES_RAW_MAX
 
+struct held;
+
 /**
  * struct engine_block - one block that is being moved
  * @mem:	the guest's memory; read only
@@ -36,6 +39,7 @@
  * @sent:	sent at least once in this session, so the destination may hold a copy
  * @dirty:	kind `faults` only: written since it was protected last
  * @data:	snapshots only: may hold data; all else is zeros
+ * @held:	what may not be copied yet (held.h); NULL: everything may be
  */
 struct engine_block {
 	struct gmem mem;
@@ -44,6 +48,7 @@ struct engine_block {
 	struct bitmap sent;
 	struct bitmap dirty;
 	struct bitmap data;
+	struct held *held;
 };
 
 /**
@@ -110,6 +115,7 @@ struct engine_post;
  * @pass:	number in PAGES frames
  * @postcopy:	the destination listens: pages that it asks for are served
  * @urgent_busy: a request is being served: what it claimed may not be counted in @stats yet
+ * @dma:	how memory that devices may write to is moved; set before the threads start
  * @snapshot:	pages are those of one instant: none can be read again
  * @saved_bytes: snapshots: copies that are not sent yet, see snap.h
  * @waiting_urgent: the snapshot thread wants to know when it is not
@@ -133,6 +139,7 @@ struct engine {
 	_Atomic bool postcopy;
 	_Atomic bool urgent_busy;
 	_Atomic bool waiting_urgent;
+	enum dma_way dma;
 	bool snapshot;
 	_Atomic uint64_t saved_bytes;
 	_Atomic uint64_t hint;

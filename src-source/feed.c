@@ -79,8 +79,8 @@ static int faults_fd(const struct scan *s)
 	return s->ops == &track_faults ? s->track.uffd : -1;
 }
 
-/* @us: at most, UINT64_MAX for no limit */
-static int wait_for(struct scan *s, uint64_t us, struct error *err)
+/* @us: UINT64_MAX for no limit */
+int feed_nap(struct scan *s, uint64_t us, struct error *err)
 {
 	struct pollfd p[] = {
 		{.fd = s->kick_fd, .events = POLLIN},
@@ -107,7 +107,7 @@ static int wait_for(struct scan *s, uint64_t us, struct error *err)
 
 int feed_wait(struct scan *s, struct error *err)
 {
-	return wait_for(s, UINT64_MAX, err);
+	return feed_nap(s, UINT64_MAX, err);
 }
 
 int feed_step(struct scan *s, struct error *err)
@@ -244,7 +244,7 @@ static int throttle(struct scan *s, struct error *err)
 
 	if (!us || !any_pending(s))
 		return 0;
-	r = wait_for(s, us, err);
+	r = feed_nap(s, us, err);
 	return r < 0 ? r : 1;
 }
 

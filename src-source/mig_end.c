@@ -18,6 +18,7 @@ void mig_act_finish(struct migration *m)
 	mig_snap_free(m);
 	m->ended_us = clock_wall_us();
 	m->totals.remaining_bytes = m->state == MIG_COMPLETED ? 0 : m->totals.remaining_bytes;
+	m->totals.held_bytes = 0;
 	mig_journal_end(m);
 	journal_close(steal_ptr(&m->journal));
 	if (m->guest && !m->committed)

@@ -9,13 +9,16 @@
 #include <unistd.h>
 
 #include "migration_priv.h"
+#include "held.h"
 #include "policy.h"
 #include "sender.h"
 #include "snap.h"
 #include "track.h"
 #include "urgent.h"
 #include "util/cleanup.h"
+#include "util/clock.h"
 #include "util/log.h"
+#include "util/trace.h"
 
 void mig_hello(const struct migration *m, enum msg_channel kind, uint8_t index,
 	       struct msg_hello *ret)
@@ -176,14 +179,52 @@ static void connect_control(struct migration *m)
 
 /* --- write tracking --- */
 
+static void on_first_resumed(void *arg, int ret, const struct error *err, int fd)
+{
+	struct migration *m = arg;
+
+	(void)fd;
+	if (m->state != MIG_SETUP || m->stage != MIG_STAGE_FIRST_RESUME)
+		return;
+	if (ret < 0) {
+		mig_event(m, MIG_EV_ERROR, err);
+		return;
+	}
+	trace_resume("guest", m->guest_name);
+	m->held = false;
+	m->first_pause_us = clock_us() - m->pause_us;
+	m->pause_us = 0;
+	mig_stage(m, MIG_STAGE_TRACKING, 0);
+	log_info("migration %s of %s: stood for %llu us to be protected first", m->id,
+		 m->guest_name, (unsigned long long)m->first_pause_us);
+	mig_event(m, MIG_EV_PREPARED, NULL);
+}
+
+static void on_tracking(struct migration *m)
+{
+	struct guest *g = mig_conn(m);
+	int r;
+
+	if (m->state != MIG_SETUP)
+		return;
+	if (!m->held) {
+		mig_event(m, m->snapshot ? MIG_EV_SNAPSHOT : MIG_EV_PREPARED, NULL);
+		return;
+	}
+	m->stage = MIG_STAGE_FIRST_RESUME;
+	r = g ? guest_resume(g, on_first_resumed, m) : -ESRCH;
+	if (r < 0)
+		mig_fail(m, "guest-gone", "guest %s cannot be resumed: %s", m->guest_name,
+			 strerror(-r));
+}
+
 static void on_engine(void *arg, enum engine_event ev, const struct error *err)
 {
 	struct migration *m = arg;
 
 	switch (ev) {
 	case ENGINE_TRACKING:
-		if (m->state == MIG_SETUP)
-			mig_event(m, m->snapshot ? MIG_EV_SNAPSHOT : MIG_EV_PREPARED, NULL);
+		on_tracking(m);
 		return;
 	case ENGINE_CONVERGED:
 		if (m->state == MIG_PRECOPY)
@@ -233,11 +274,64 @@ static void on_uffd(void *arg, int ret, const struct error *err, int fd)
 		return;
 	}
 	ops = choose(m, &why);
-	m->tracked = ops == &track_async;
 	if (!ops)
 		close(fd);
 	if (!ops || scan_start(m->engine, ops, fd, &why) < 0)
 		mig_event(m, MIG_EV_ERROR, &why);
+}
+
+static void ask_uffd(struct migration *m)
+{
+	struct guest *g = mig_conn(m);
+	int r = g ? guest_uffd(g, m->tracked, m->tracked ? 1 : 0, on_uffd, m) : -ESRCH;
+
+	if (r < 0)
+		mig_fail(m, "tracking-refused", "guest %s cannot be asked for a userfaultfd: %s",
+			 m->guest_name, strerror(-r));
+}
+
+static void on_first_paused(void *arg, int ret, const struct error *err, int fd)
+{
+	struct migration *m = arg;
+	struct error why = {0};
+
+	(void)fd;
+	if (m->state != MIG_SETUP || m->stage != MIG_STAGE_FIRST_PAUSE)
+		return; /* rolled back meanwhile, which has lifted the pause */
+	if (ret < 0) {
+		why = *err;
+		error_prefix(&why,
+			     "block %s is not declared free of DMA, so the guest has to be "
+			     "paused before its writes are tracked",
+			     m->dma_block);
+		mig_event(m, MIG_EV_ERROR, &why);
+		return;
+	}
+	trace_pause("guest", m->guest_name);
+	m->held = true;
+	m->stage = MIG_STAGE_TRACKING; /* the same time limit */
+	ask_uffd(m);
+}
+
+/*
+ * Memory that devices may write to is protected first when no I/O is under way (held.h). The guest stands
+ * meanwhile: what goes wrong is a rollback, which lets it go on. If this agent dies, the guest's library
+ * attaches to the next one, and is let go there (migration_guest_welcomed()).
+ */
+static void first_pause(struct migration *m)
+{
+	uint64_t limit = (uint64_t)m->options.switchover_timeout_ms * 1000;
+	struct guest *g = mig_conn(m);
+	int r;
+
+	mig_stage(m, MIG_STAGE_FIRST_PAUSE, limit + MIG_PAUSE_SLACK_US);
+	m->pause_us = clock_us();
+	r = g ? guest_pause(g, MIN(m->options.switchover_timeout_ms, MIG_GUEST_MS), on_first_paused,
+			    m)
+	      : -ESRCH;
+	if (r < 0)
+		mig_fail(m, "guest-gone", "guest %s cannot be paused: %s", m->guest_name,
+			 strerror(-r));
 }
 
 /*
@@ -249,7 +343,6 @@ static void on_trial(void *arg, int ret, const struct error *err, int fd)
 	struct migration *m = arg;
 	const struct track_ops *ops;
 	struct error why = {0};
-	int r;
 
 	if (m->state != MIG_SETUP || m->stage != MIG_STAGE_TRACKING) {
 		if (fd >= 0)
@@ -267,10 +360,11 @@ static void on_trial(void *arg, int ret, const struct error *err, int fd)
 		mig_event(m, MIG_EV_ERROR, &why);
 		return;
 	}
-	r = guest_uffd(mig_conn(m), ops == &track_async, ops == &track_async ? 1 : 0, on_uffd, m);
-	if (r < 0)
-		mig_fail(m, "tracking-refused", "guest %s cannot be asked for a userfaultfd: %s",
-			 m->guest_name, strerror(-r));
+	m->tracked = ops == &track_async;
+	if (dma_holds(m->dma))
+		first_pause(m);
+	else
+		ask_uffd(m);
 }
 
 /* A descriptor shakes hands once: what the guest's blocks allow is tried on one to throw away. */
@@ -390,5 +484,10 @@ void mig_act_setup(struct migration *m)
 		return;
 	}
 	m->engine->snapshot = m->snapshot;
+	m->engine->dma = m->dma;
+	if (held_new(m->engine) < 0) {
+		mig_fail(m, NULL, "out of memory");
+		return;
+	}
 	connect_control(m);
 }

@@ -73,6 +73,17 @@ static void on_paused(void *arg, int ret, const struct error *err, int fd)
 	}
 	trace_pause("guest", m->guest_name);
 	m->held = true;
+	if (m->dma == DMA_QUARANTINE &&
+	    clock_us() - m->pause_us >= (uint64_t)m->options.dma_quarantine_ms * 1000) {
+		mig_fail(m, "dma-quarantine",
+			 "guest %s took %llu ms to end its I/O into block %s, so pages may have "
+			 "been "
+			 "copied before their I/O was over: raise dma_quarantine_ms (%u), or use "
+			 "--mode hybrid",
+			 m->guest_name, (unsigned long long)(clock_us() - m->pause_us) / 1000,
+			 m->dma_block, m->options.dma_quarantine_ms);
+		return;
+	}
 	m->stage = MIG_STAGE_LAST_SCAN;
 	scan_order(m->engine->scan, SCAN_FINAL);
 }

@@ -2,6 +2,7 @@
 /* A migration as clients see it: the object of the contract. */
 #include <string.h>
 
+#include "held.h"
 #include "migration_priv.h"
 #include "sender.h"
 #include "urgent.h"
@@ -36,7 +37,8 @@ void mig_totals(const struct migration *m, struct migration_totals *t)
 		return;
 	t->sent_bytes = atomic_load(&e->stats.sent_bytes);
 	t->zero_pages = atomic_load(&e->stats.zero_pages);
-	t->remaining_bytes = engine_pending_bytes(e);
+	t->held_bytes = held_bytes(e);
+	t->remaining_bytes = engine_pending_bytes(e) + t->held_bytes;
 	t->dirty_rate = atomic_load(&e->stats.dirty_rate);
 	t->rate = atomic_load(&e->stats.rate);
 	t->requests = atomic_load(&e->stats.requests);
@@ -98,6 +100,15 @@ static json_t *postcopy_json(const struct migration *m, const struct migration_t
 			 (json_int_t)r->p50_us, "p90", (json_int_t)r->p90_us, "p99",
 			 (json_int_t)r->p99_us, "max", (json_int_t)r->max_us, "buckets",
 			 buckets_json(r));
+}
+
+static json_t *dma_json(const struct migration *m, const struct migration_totals *t)
+{
+	return json_pack(
+		"{s:s, s:s, s:o, s:o, s:I}", "way", dma_way_name(m->dma), "why", dma_why(m->dma),
+		"block", m->dma_block[0] ? json_string(m->dma_block) : json_null(), "pause_us",
+		m->first_pause_us ? json_integer((json_int_t)m->first_pause_us) : json_null(),
+		"held_bytes", (json_int_t)t->held_bytes);
 }
 
 static json_t *channel_json(const struct mig_channel *c, uint64_t elapsed_us, const char *state)
@@ -173,6 +184,7 @@ json_t *migration_json(const struct migration *m)
 				      "p50", (json_int_t)t.stall_p50_us, "p99",
 				      (json_int_t)t.stall_p99_us, "max",
 				      (json_int_t)t.stall_max_us));
+	json_object_set_new(o, "dma", dma_json(m, &t));
 	json_object_set_new(o, "channels", channels_json(m, &t));
 	json_object_set_new(o, "digest_ok",
 			    m->has_receipt ? json_boolean(m->receipt.digest_ok) : json_null());

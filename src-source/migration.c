@@ -160,19 +160,6 @@ static int split_to(struct migration *m, const char *to, struct error *err)
 	return 0;
 }
 
-static int check_dma(const struct guest *g, const struct mig_options *o, struct error *err)
-{
-	const struct guest_block *b;
-
-	if (o->mode == MIG_MODE_POSTCOPY || guest_no_dma(g, &b))
-		return 0;
-	return error_set(
-		err, -EOPNOTSUPP, "dma-not-supported",
-		"block %s is not declared free of DMA (DECANT_BLOCK_NO_DMA), and writes by devices "
-		"are not seen by tracking: only --mode postcopy can move this guest",
-		b->name);
-}
-
 static int check(struct source *s, const struct source_guest *sg, const struct mig_options *o,
 		 struct error *err)
 {
@@ -233,18 +220,10 @@ static void prune(struct source *s)
 static int check_snapshot(const struct guest *g, const struct migration_image *image,
 			  struct error *err)
 {
-	const struct guest_block *b;
-
 	if (image->name && !guest_name_ok(image->name))
 		return error_set(err, -EINVAL, "bad-name",
 				 "\"%s\" is no name of an image: 1 to 63 of [A-Za-z0-9._-]",
 				 image->name);
-	if (!guest_no_dma(g, &b))
-		return error_set(err, -EOPNOTSUPP, "dma-not-supported",
-				 "block %s is not declared free of DMA (DECANT_BLOCK_NO_DMA), and "
-				 "writes by devices are not seen: the guest cannot be stored "
-				 "while it runs",
-				 b->name);
 	if (!g->nblocks)
 		return error_set(err, -EOPNOTSUPP, "not-supported",
 				 "guest %s has no memory: nothing to store", g->name);
@@ -268,6 +247,17 @@ static void set_snapshot(struct migration *m, const struct migration_image *imag
 		mig_snap_name(m);
 }
 
+/* Named where it is chosen: what is said of it is the same in the log, in REST and on the terminal. */
+static void set_dma(struct migration *m)
+{
+	const struct guest_block *b;
+	bool dma = !guest_no_dma(m->guest->conn, &b);
+
+	m->dma = dma_choose(&m->options, m->snapshot, dma);
+	if (dma)
+		snprintf(m->dma_block, sizeof(m->dma_block), "%s", b->name);
+}
+
 int migration_new(struct source *s, struct source_guest *sg, const char *to, const char *key,
 		  const struct mig_options *options, const struct migration_image *image,
 		  struct migration **ret, struct error *err)
@@ -282,7 +272,7 @@ int migration_new(struct source *s, struct source_guest *sg, const char *to, con
 	}
 	r = check(s, sg, &own, err);
 	if (!r)
-		r = image ? check_snapshot(sg->conn, image, err) : check_dma(sg->conn, &own, err);
+		r = image ? check_snapshot(sg->conn, image, err) : 0;
 	if (r < 0)
 		return r;
 	m = calloc(1, sizeof(*m));
@@ -307,6 +297,7 @@ int migration_new(struct source *s, struct source_guest *sg, const char *to, con
 	memcpy(m->uuid, sg->conn->uuid, sizeof(m->uuid));
 	if (image)
 		set_snapshot(m, image);
+	set_dma(m);
 	fdio_uuid4(m->id);
 	uuid_parse(m->id, m->id_raw);
 	r = mig_journal_open(m, err);
@@ -318,6 +309,9 @@ int migration_new(struct source *s, struct source_guest *sg, const char *to, con
 	s->migrations = m;
 	sg->migration = m;
 	prune(s);
+	if (m->dma != DMA_NONE)
+		log_info("migration %s of %s: block %s is not declared free of DMA: %s: %s", m->id,
+			 m->guest_name, m->dma_block, dma_way_name(m->dma), dma_why(m->dma));
 	mig_event(m, MIG_EV_START, NULL);
 	*ret = m;
 	return 0;

@@ -26,6 +26,8 @@
 #define MIG_RECEIPT_US 60000000ull
 #define MIG_ABORT_US   2000000ull
 #define MIG_GUEST_MS   5000u
+/** MIG_PAUSE_SLACK_US - so that a guest that does not pause in time is told from one that says nothing */
+#define MIG_PAUSE_SLACK_US 1000000ull
 
 /**
  * enum mig_stage - where inside of the states setup and switchover the job is; stages follow each
@@ -37,7 +39,9 @@ enum mig_stage {
 	MIG_STAGE_PREPARE,
 	MIG_STAGE_URGENT,
 	MIG_STAGE_BULK,
+	MIG_STAGE_FIRST_PAUSE,
 	MIG_STAGE_TRACKING,
+	MIG_STAGE_FIRST_RESUME,
 	MIG_STAGE_DISCARD,
 	MIG_STAGE_INTENT,
 	MIG_STAGE_PAUSE,
@@ -65,6 +69,7 @@ struct migration_totals {
 	uint64_t wire_bytes;
 	uint64_t zero_pages;
 	uint64_t remaining_bytes;
+	uint64_t held_bytes;
 	uint64_t dirty_rate;
 	uint64_t rate;
 	uint64_t requests;
@@ -133,7 +138,10 @@ struct mig_snap {
  * @ask_delay_us: next pause between two questions in doubt
  * @sw:		of the switchover
  * @snapshot:	the job stores an image and moves nothing; then @snap
- * @pause_us:	clock_us() when the pause was asked for
+ * @pause_us:	clock_us() when the pause was asked for; 0 when none is
+ * @first_pause_us: how long the guest stood for the first protection; 0 if it did not
+ * @dma:	how memory that devices may write to is moved
+ * @dma_block:	the first block of that kind, "" without
  * @phase_us:	clock_us() of the last change of state
  * @totals:	counters of the engine, as of its end
  * @tracking:	kind, "none" without
@@ -173,6 +181,9 @@ struct migration {
 	bool snapshot;
 	struct mig_snap snap;
 	uint64_t pause_us, phase_us;
+	uint64_t first_pause_us;
+	enum dma_way dma;
+	char dma_block[GUEST_NAME_MAX];
 	uint64_t downtime_us;
 	struct migration_totals totals;
 	const char *tracking;

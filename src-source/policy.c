@@ -2,20 +2,20 @@
 #include "policy.h"
 
 /* Would sending what is left take no longer than the guest may stand still? */
-static bool fits(const struct policy_in *in)
+static bool fits(const struct policy_in *in, uint64_t bytes)
 {
 	uint64_t limit_us = (uint64_t)in->options->downtime_limit_ms * 1000;
 
-	if (in->remaining == 0)
+	if (bytes == 0)
 		return true;
 	if (in->rate == 0)
 		return false;
-	return (double)in->remaining * 1e6 / (double)in->rate <= (double)limit_us;
+	return (double)bytes * 1e6 / (double)in->rate <= (double)limit_us;
 }
 
 static bool exhausted(const struct policy_in *in)
 {
-	return in->passes >= in->options->max_passes ||
+	return in->passes >= in->options->max_passes || !fits(in, in->pinned) ||
 	       in->elapsed_us >= (uint64_t)in->options->precopy_timeout_s * 1000000;
 }
 
@@ -30,7 +30,7 @@ static bool pays(const struct policy_in *in)
 
 enum policy_out policy_next(const struct policy_in *in)
 {
-	if (fits(in))
+	if (fits(in, in->remaining))
 		return POLICY_SWITCH;
 	if (in->options->mode == MIG_MODE_HYBRID)
 		return exhausted(in) || !pays(in) ? POLICY_SWITCH : POLICY_PASS;

@@ -12,6 +12,7 @@
  * @passes:	passes done
  * @elapsed_us:	since precopy began
  * @remaining:	bytes that are dirty now
+ * @pinned:	part of @remaining that no pass can send: only the pause can
  * @before:	bytes that were to be sent at the start of the pass that has just ended
  * @rate:	bytes per second that the last pass achieved, 0 if it had nothing to measure
  */
@@ -20,6 +21,7 @@ struct policy_in {
 	uint32_t passes;
 	uint64_t elapsed_us;
 	uint64_t remaining;
+	uint64_t pinned;
 	uint64_t before;
 	uint64_t rate;
 };

@@ -2,11 +2,13 @@
 #include "scan.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "held.h"
 #include "policy.h"
 #include "scan_priv.h"
 #include "snap.h"
@@ -19,6 +21,8 @@
 
 /* Passes that may be repeated because runs arrived with a wrong digest, before it is called a fault. */
 #define REPEATS_MAX 16
+/* Longest time between two looks at what was written while nothing can be sent. */
+#define RELEASE_NAP_US 100000u
 
 void scan_kick(struct scan *s)
 {
@@ -149,7 +153,7 @@ static int start_tracking(struct scan *s, struct error *err)
 			r = find_data(&s->e->blocks[i], err);
 	if (!r)
 		r = track_start(&s->track, s->ops, s->e, steal_fd(&s->uffd), err);
-	return r;
+	return r ? r : held_begin(s, err);
 }
 
 /* Everything that is not pending is empty: one zero run for each such range. */
@@ -175,6 +179,7 @@ static int first_pass(struct scan *s, struct error *err)
 		r = find_data_tracked(&s->e->blocks[i], err);
 	for (uint32_t i = 0; !r && i < s->e->nblocks; i++)
 		r = feed_holes(s, i, err);
+	held_strike(s->e);
 	return r;
 }
 
@@ -214,10 +219,16 @@ static int collect(struct scan *s, uint64_t since_us, struct error *err)
 		return r;
 	now = clock_us();
 	for (uint32_t i = 0; i < s->e->nblocks; i++)
-		pages += bitmap_count(&s->e->blocks[i].pending);
+		pages += bitmap_count(held_written(&s->e->blocks[i]));
 	atomic_store(&s->e->stats.dirty_rate,
 		     now > since_us ? pages * 1000000 / (now - since_us) : 0);
-	return 0;
+	return held_sort(s, err);
+}
+
+/* What is in quarantine will have to be sent before the switch; what is ever-dirty will not. */
+static uint64_t remaining(const struct engine *e)
+{
+	return engine_pending_bytes(e) + (e->dma == DMA_QUARANTINE ? held_bytes(e) : 0);
 }
 
 static enum policy_out judge(struct scan *s, uint64_t begin, uint64_t before)
@@ -226,12 +237,59 @@ static enum policy_out judge(struct scan *s, uint64_t begin, uint64_t before)
 		.options = &s->e->options,
 		.passes = atomic_load(&s->e->stats.passes),
 		.elapsed_us = clock_us() - begin,
-		.remaining = engine_pending_bytes(s->e),
+		.remaining = remaining(s->e),
+		.pinned = s->e->dma == DMA_QUARANTINE ? held_pinned_bytes(s->e) : 0,
 		.before = before,
 		.rate = atomic_load(&s->e->stats.rate),
 	};
 
 	return policy_next(&in);
+}
+
+static int rest(struct scan *s, uint64_t us, struct error *err)
+{
+	uint64_t end = clock_us() + us, now;
+	int r = 0;
+
+	/* Every write fault that is served ends a nap. */
+	while (!r && !atomic_load(&s->switch_now) && (now = clock_us()) < end)
+		r = feed_nap(s, end - now, err);
+	return r;
+}
+
+/* All that is left is in quarantine: see what was written meanwhile, until something is let go. */
+static int await_release(struct scan *s, uint64_t begin, enum policy_out *next, struct error *err)
+{
+	uint64_t left = engine_pending_bytes(s->e), start;
+	int r = 0;
+
+	while (!r && *next == POLICY_PASS && !left && !atomic_load(&s->switch_now)) {
+		start = clock_us();
+		r = rest(s, MIN(held_wait_us(s), RELEASE_NAP_US), err);
+		if (!r)
+			r = collect(s, start, err);
+		left = engine_pending_bytes(s->e);
+		*next = judge(s, begin, left);
+	}
+	return r;
+}
+
+static int not_converging(const struct scan *s, struct error *err)
+{
+	bool held = s->e->dma == DMA_QUARANTINE && held_bytes(s->e);
+	char why[128] = "";
+
+	if (held)
+		snprintf(why, sizeof(why),
+			 ", %llu of them held because devices write there, %llu as "
+			 "registered buffers",
+			 (unsigned long long)held_bytes(s->e),
+			 (unsigned long long)held_pinned_bytes(s->e));
+	return error_set(err, -ETIME, "not-converging",
+			 "the guest writes faster than its memory can be sent: %llu bytes are left "
+			 "after %u passes%s; raise downtime_limit_ms%s or use --mode hybrid",
+			 (unsigned long long)remaining(s->e), atomic_load(&s->e->stats.passes), why,
+			 held ? ", lower dma_quarantine_ms if no I/O takes so long," : "");
 }
 
 static int precopy(struct scan *s, struct error *err)
@@ -254,14 +312,12 @@ static int precopy(struct scan *s, struct error *err)
 		if (r < 0)
 			return r;
 		next = judge(s, begin, before);
+		r = await_release(s, begin, &next, err);
+		if (r < 0 || atomic_load(&s->switch_now))
+			return r;
 	} while (next == POLICY_PASS);
 	if (next == POLICY_FAIL)
-		return error_set(
-			err, -ETIME, "not-converging",
-			"the guest writes faster than its memory can be sent: %llu bytes are left "
-			"after %u passes; raise downtime_limit_ms or use --mode hybrid",
-			(unsigned long long)engine_pending_bytes(s->e),
-			atomic_load(&s->e->stats.passes));
+		return not_converging(s, err);
 	if (next == POLICY_SWITCH_POSTCOPY)
 		atomic_store(&s->postcopy, true);
 	return 0;
@@ -282,6 +338,7 @@ static int final(struct scan *s, struct error *err)
 			bitmap_set_range(&s->e->blocks[i].pending, 0, s->e->blocks[i].npages);
 	if (r < 0)
 		return r;
+	held_give_back(s->e);
 	atomic_fetch_add(&s->e->pass, 1);
 	if (!atomic_load(&s->postcopy))
 		return settle(s, false, err);
@@ -387,6 +444,9 @@ static int run(struct scan *s, struct error *err)
 		r = precopy(s, err);
 	if (r < 0)
 		return r;
+	/* What is to be discarded there is named before the guest stops. */
+	if (atomic_load(&s->postcopy))
+		held_give_back(s->e);
 	engine_post(s->e, ENGINE_CONVERGED, NULL);
 	r = await(s, SCAN_FINAL, err);
 	if (!r)

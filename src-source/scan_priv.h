@@ -17,6 +17,7 @@
  * @hint_seen:	the last engine.hint that was followed
  * @barrier:	number of the last barrier
  * @saved, @saved_end: snapshots: pieces that no sender has room for yet
+ * @slot, @slot_us: quarantine: the present slot of time (held.h) and when it began
  * @batch:	snapshots: faults that are read at a time: each of them takes a copy of its page
  */
 struct scan {
@@ -36,6 +37,8 @@ struct scan {
 	uint64_t hint_seen;
 	uint32_t barrier;
 	struct snap_piece *saved, *saved_end;
+	unsigned int slot;
+	uint64_t slot_us;
 	unsigned int batch;
 	pthread_t thread;
 	bool joined;
@@ -47,6 +50,8 @@ struct scan {
  * Return: 0, -ECANCELED when the thread has to end, or -errno with @err filled
  */
 int feed_wait(struct scan *s, struct error *err);
+/** feed_nap() - the same, at most @us microseconds */
+int feed_nap(struct scan *s, uint64_t us, struct error *err);
 /** feed_step() - serve requests and write faults without waiting. Return: as feed_wait() */
 int feed_step(struct scan *s, struct error *err);
 /** feed_roomiest() - Return: the sender whose queue has most room, NULL if none has */

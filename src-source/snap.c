@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "held.h"
+#include "pins.h"
 #include "scan_priv.h"
 #include "sender.h"
 #include "util/cleanup.h"
@@ -203,6 +205,72 @@ static int find_data(struct engine_block *b, struct error *err)
 		     : 0;
 }
 
+/* Pages of a buffer: those that no other buffer had yet are saved; others only counted. */
+static int save_range(struct scan *s, uint32_t block, uint64_t first, uint64_t n, struct error *err)
+{
+	struct engine_block *b = &s->e->blocks[block];
+	uint64_t max = MAX(ENGINE_RUN_MAX / b->mem.block.page_size, 1u);
+	int r = 0;
+
+	for (uint64_t p = first, end = first + n; !r && p < end;) {
+		uint64_t run = 0;
+
+		while (p < end && run < max && bitmap_test_and_clear(&b->pending, p)) {
+			p++;
+			run++;
+		}
+		if (run)
+			r = save(s, block, p - run, run, err);
+		else
+			p++;
+	}
+	return r;
+}
+
+/*
+ * Protection does not stop what devices write into registered buffers, so these pages are saved before
+ * the guest goes on. It stands still meanwhile: there is a limit.
+ */
+static int pinned(struct scan *s, const struct pins *pins, bool paused, struct error *err)
+{
+	uint64_t sum = 0, first, n;
+	int r = 0;
+
+	for (uint32_t i = 0; !r && i < s->e->nblocks; i++) {
+		const struct guest_block *b = &s->e->blocks[i].mem.block;
+
+		for (size_t j = 0; !r && j < pins->n; j++) {
+			if (b->flags & GUEST_BLOCK_NO_DMA ||
+			    !pins_pages(&pins->ranges[j], b, &first, &n))
+				continue;
+			sum += n * b->page_size;
+			if (sum > SNAP_PINNED_MAX)
+				return error_set(
+					err, -EOPNOTSUPP, "dma-not-supported",
+					"block %s holds more than %llu bytes of buffers registered "
+					"with "
+					"io_uring, which can only be saved while the guest stands "
+					"still: unregister them first, or migrate the guest",
+					b->name, SNAP_PINNED_MAX);
+			if (paused)
+				r = save_range(s, i, first, n, err);
+		}
+	}
+	return r;
+}
+
+/* Also before the pause: what will be refused costs the guest none. */
+static int look_for_pinned(struct scan *s, bool paused, struct error *err)
+{
+	struct pins pins = {0};
+	int r = s->e->dma == DMA_SAVED ? held_pins(s, &pins, err) : 0;
+
+	if (!r)
+		r = pinned(s, &pins, paused, err);
+	pins_free(&pins);
+	return r;
+}
+
 /*
  * The guest is paused. Where anonymous memory is empty can only be told before it is protected;
  * files are asked afterwards, when the guest runs again: a hole that a waiting writer has filled
@@ -226,7 +294,7 @@ static int freeze(struct scan *s, struct error *err)
 			error_set(err, r, "tracking-refused", "cannot write-protect block %s: %s",
 				  g->name, strerror(-r));
 	}
-	return r;
+	return r ? r : look_for_pinned(s, true, err);
 }
 
 static int find_file_data(struct scan *s, struct error *err)
@@ -329,6 +397,8 @@ int snap_run(struct scan *s, struct error *err)
 {
 	int r = prepare(s, err);
 
+	if (!r)
+		r = look_for_pinned(s, false, err);
 	if (r < 0)
 		return r;
 	engine_post(s->e, ENGINE_TRACKING, NULL);

@@ -7,6 +7,10 @@
  *
  * Writers wait for a copy, not for the network: copies that are not sent yet lie in a pool of bounded
  * size. When that is full, writers wait until the network has made room.
+ *
+ * What devices write through memory pinned before is not stopped by protection: the guest has no I/O
+ * under way when it is put on, and buffers that stay pinned (pins.h) are saved in the same pause. Memory
+ * pinned later is saved first, because pinning is a write.
  */
 #ifndef DECANT_SNAP_H
 #define DECANT_SNAP_H
@@ -17,6 +21,8 @@
 #define SNAP_POOL (32ull << 20)
 /** SNAP_POOL_SCAN - beyond it the linear scan waits, so that writers find room */
 #define SNAP_POOL_SCAN (SNAP_POOL / 2)
+/** SNAP_PINNED_MAX - bytes of buffers registered for I/O: they are saved in the pause, into the pool */
+#define SNAP_PINNED_MAX SNAP_POOL_SCAN
 /** SNAP_PAGE_MAX - largest page that is copied at a time */
 #define SNAP_PAGE_MAX (2ull << 20)
 

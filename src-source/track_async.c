@@ -3,15 +3,16 @@
 #include <errno.h>
 #include <string.h>
 
+#include "held.h"
 #include "track.h"
 #include "uffd/pagemap.h"
 
-static void add_pending(void *arg, uint64_t start, uint64_t len)
+static void add_written(void *arg, uint64_t start, uint64_t len)
 {
 	struct engine_block *b = arg;
 	uint64_t page = b->mem.block.page_size;
 
-	bitmap_set_range(&b->pending, (start - b->mem.block.addr) / page, len / page);
+	bitmap_set_range(held_written(b), (start - b->mem.block.addr) / page, len / page);
 }
 
 static void ignore(void *arg, uint64_t start, uint64_t len)
@@ -32,7 +33,7 @@ static int scan_block(struct track *t, struct engine_block *b, bool protect, PAG
 	int r = pagemap_written(t->pagemap, g->addr, g->addr + g->length, protect, fn, b);
 
 	if (r == -EAGAIN || r == -EINTR) {
-		bitmap_set_range(&b->pending, 0, b->npages);
+		bitmap_set_range(held_written(b), 0, b->npages);
 		return 0;
 	}
 	if (r < 0)
@@ -65,12 +66,12 @@ static int async_start(struct track *t, struct error *err)
 
 static int async_collect(struct track *t, struct error *err)
 {
-	return scan_all(t, true, add_pending, err);
+	return scan_all(t, true, add_written, err);
 }
 
 static int async_final(struct track *t, struct error *err)
 {
-	return scan_all(t, false, add_pending, err);
+	return scan_all(t, false, add_written, err);
 }
 
 static int async_protect(struct track *t, struct engine_block *b, uint64_t offset, uint64_t length,

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "held.h"
 #include "track.h"
 #include "util/clock.h"
 
@@ -127,45 +128,66 @@ static int drain(struct track *t, struct error *err)
 	return r;
 }
 
+static int protect(struct track *t, const struct engine_block *b, uint64_t first, uint64_t n,
+		   struct error *err)
+{
+	uint64_t page = b->mem.block.page_size;
+	int r = uffd_writeprotect(t->uffd, b->mem.block.addr + first * page, n * page, true);
+
+	return r < 0 ? error_set(err, r, "tracking-failed", "cannot protect block %s again: %s",
+				 b->mem.block.name, strerror(-r))
+		     : 0;
+}
+
 /*
  * What was written becomes this pass's work. Protection follows in faults_protect(), when a run is
- * claimed: until then the page may be written freely, because it is read only after it.
+ * claimed: until then the page may be written freely, because it is read only after it. In quarantine,
+ * though, what is pinned freely is written for long after it: there protection comes with the report.
  */
-static int faults_collect(struct track *t, struct error *err)
+static int collect(struct track *t, bool quarantine, struct error *err)
 {
 	int r = drain(t, err);
 
 	for (uint32_t i = 0; !r && i < t->e->nblocks; i++) {
 		struct engine_block *b = &t->e->blocks[i];
 
-		for (uint64_t p = 0; (p = bitmap_next_set(&b->dirty, p)) < b->npages;) {
+		for (uint64_t p = 0; !r && (p = bitmap_next_set(&b->dirty, p)) < b->npages;) {
 			uint64_t end = bitmap_next_clear(&b->dirty, p);
 
-			bitmap_set_range(&b->pending, p, end - p);
+			bitmap_set_range(held_written(b), p, end - p);
 			bitmap_clear_range(&b->dirty, p, end - p);
+			if (quarantine && b->held)
+				r = protect(t, b, p, end - p, err);
 			p = end;
 		}
 	}
 	return r;
 }
 
+static int faults_collect(struct track *t, struct error *err)
+{
+	return collect(t, t->e->dma == DMA_QUARANTINE, err);
+}
+
+static int faults_final(struct track *t, struct error *err)
+{
+	return collect(t, false, err);
+}
+
 /*
  * What was written before the page is read needs no second sending. A write between the two lines
- * goes unnoticed, and is read; one after them is a fault.
+ * goes unnoticed, and is read; one after them is a fault. Where devices write, a note of an earlier
+ * write must stay: what was pinned then may be written still.
  */
 static int faults_protect(struct track *t, struct engine_block *b, uint64_t offset, uint64_t length,
 			  struct error *err)
 {
 	uint64_t page = b->mem.block.page_size;
-	int r;
 
+	if (b->held)
+		return 0; /* it is protected, or known as written */
 	bitmap_clear_range(&b->dirty, offset / page, length / page);
-	r = uffd_writeprotect(t->uffd, b->mem.block.addr + offset, length, true);
-
-	if (r < 0)
-		return error_set(err, r, "tracking-failed", "cannot protect block %s again: %s",
-				 b->mem.block.name, strerror(-r));
-	return 0;
+	return protect(t, b, offset / page, length / page, err);
 }
 
 const struct track_ops track_faults = {
@@ -173,7 +195,7 @@ const struct track_ops track_faults = {
 	.features = UFFD_F_PAGEFAULT_FLAG_WP | UFFD_F_WP_UNPOPULATED | UFFD_F_WP_HUGETLBFS_SHMEM,
 	.start = faults_start,
 	.collect = faults_collect,
-	.final = faults_collect,
+	.final = faults_final,
 	.protect = faults_protect,
 	.service = faults_service,
 };

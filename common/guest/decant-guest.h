@@ -66,7 +66,10 @@ struct decant_reader;
  *@resume no byte of a block may change, nor what @save will write. @deadline_ms is how long the
  *agent will wait from now (-1: as long as it takes, the pause is the program's own). Too late costs
  *the migration, not the program: @resume is called at once when it returns. Return a negative errno
- *if it cannot be paused; it then must be running
+ *if it cannot be paused; it then must be running. I/O counts: a read that is under way into a block
+ *(O_DIRECT, io_uring, a device) writes to it, so all of them must have completed; buffers may stay
+ *registered with io_uring while nothing is read into them. A guest with a block that is not
+ *DECANT_BLOCK_NO_DMA is also paused shortly when a migration begins
  * @resume:	let the threads go on. Called once for each @pause that returned 0, and once after @load, when
  *		the guest may run here; never otherwise
  * @save:	write what is not in blocks with decant_write(). Called between @pause and @resume;
@@ -131,8 +134,14 @@ DECANT_API struct decant_guest *decant_guest_new(const struct decant_guest_confi
 #define DECANT_BLOCK_ANON    (1u << 1) /* private anonymous memory, as malloc(3) has it */
 #define DECANT_BLOCK_HUGE_2M (1u << 2) /* 2 MiB pages; they must have been reserved on the host */
 /* ...and, where it holds: */
-#define DECANT_BLOCK_NO_DMA \
-	(1u << 8) /* no device writes to it and no O_DIRECT read(2) targets it */
+/*
+ * No device writes to it: no O_DIRECT read(2), no io_uring with O_DIRECT or registered buffers, no other
+ * program that has it pinned. This is a promise, and nobody can check it: what such I/O brings after the
+ * block was copied is lost without a trace. Without the flag the agent moves the block in a way that
+ * loses nothing, at the price of a short pause at the beginning; see "Direct I/O" in GUEST.md for what it
+ * can and cannot see.
+ */
+#define DECANT_BLOCK_NO_DMA (1u << 8)
 
 /**
  * decant_block_create() - make a block, filled with zeros

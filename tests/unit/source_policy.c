@@ -96,3 +96,17 @@ Test(policy, who_may_leave_missing_pages)
 	o = opts(MIG_MODE_POSTCOPY);
 	cr_assert(policy_may_postcopy(&o));
 }
+
+/* What only the pause can send is not waited for in passes. */
+Test(policy, what_no_pass_can_send_ends_precopy)
+{
+	struct mig_options o = opts(MIG_MODE_PRECOPY);
+	struct policy_in i = in(&o, 1000000000, 1000000000);
+
+	i.pinned = 10000000;
+	cr_assert_eq(policy_next(&i), POLICY_PASS, "it fits");
+	i.pinned++;
+	cr_assert_eq(policy_next(&i), POLICY_FAIL);
+	o.no_convergence = MIG_NOCONV_STOP;
+	cr_assert_eq(policy_next(&i), POLICY_SWITCH);
+}

@@ -78,7 +78,7 @@ Test(conf_options, the_command_line_makes_the_same_json)
 		{"precopy-timeout-s", "10"}, {"max-passes", "5"},
 		{"no-convergence", "stop"},  {"switchover-timeout-ms", "700"},
 		{"tracking", "faults"},      {"compression", "none"},
-		{"no-urgent", NULL},
+		{"no-urgent", NULL},         {"dma-quarantine-ms", "900"},
 	};
 	json_t *json = json_object();
 	struct error err = {0};

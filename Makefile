@@ -204,7 +204,7 @@ install: all
 	install $(BUILD)/decant-source $(BUILD)/decant-dest $(DESTDIR)$(PREFIX)/bin
 	ln -sf decant-source $(DESTDIR)$(PREFIX)/bin/decant
 	install -m 644 $(LIBRARIES) $(DESTDIR)$(PREFIX)/lib
-	install -m 644 $(wildcard common/guest/decant-guest.h common/guest/lib/decant-guest.h) \
+	install -m 644 common/guest/decant-guest.h common/guest/decant-sharer.h \
 		$(DESTDIR)$(PREFIX)/include
 
 clean:

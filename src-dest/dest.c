@@ -12,6 +12,7 @@
 #include "incoming.h"
 #include "listen.h"
 #include "resident.h"
+#include "sharing.h"
 #include "util/cleanup.h"
 #include "util/clock.h"
 #include "util/fdio.h"
@@ -181,8 +182,12 @@ static int make_folders(const struct dest *d, struct error *err)
 
 static int start(struct dest *d, struct error *err)
 {
-	struct attach_config ac = {
-		.path = d->conf.attach, .mode = 0660, .listen_fd = -1, .fn = on_attach, .arg = d};
+	struct attach_config ac = {.path = d->conf.attach,
+				   .mode = 0660,
+				   .listen_fd = -1,
+				   .fn = on_attach,
+				   .share = sharing_attach,
+				   .arg = d};
 	int r = make_folders(d, err);
 
 	if (!r)
@@ -209,6 +214,7 @@ static void stop(struct dest *d)
 	listen_free(d->listener);
 	rest_server_free(d->rest);
 	attach_free(d->attach);
+	sharing_free_all(d);
 	while (d->incomings)
 		incoming_drop(d->incomings);
 	resident_free_all(d);

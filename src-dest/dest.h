@@ -19,6 +19,7 @@ struct conn;
 struct incoming;
 struct listener;
 struct resident;
+struct sharing;
 
 /**
  * struct dest_reap - a process that is of no interest any more but must be reaped
@@ -46,6 +47,7 @@ struct dest_reap {
  * @n_incomings: how many
  * @residents:	guests that have arrived and stay here until decant-source has them
   * @adopted:	guests of an earlier life that are held
+ * @sharings:	processes that map the memory of guests, too
  * @reaps:	processes to reap
  * @signals:	SIGTERM, SIGINT, SIGHUP
  * @ending:	dest_end() was called
@@ -68,6 +70,7 @@ struct dest {
 	unsigned int n_incomings;
 	struct resident *residents;
 	struct adopted *adopted;
+	struct sharing *sharings;
 	struct dest_reap *reaps;
 	struct event *signals[3];
 	bool ending;

@@ -17,6 +17,7 @@
 #include <string.h>
 #include "incoming_priv.h"
 #include "proc.h"
+#include "sharing.h"
 #include "uffd/uffd.h"
 #include "util/cleanup.h"
 #include "util/log.h"
@@ -171,6 +172,7 @@ static void listen_now(struct incoming *inc)
 		incoming_event(inc, INC_EV_FAIL, &err);
 		return;
 	}
+	sharing_listening(inc);
 	if (inc->listen_postcopy)
 		atomic_store_explicit(&inc->place.regime, PLACE_LIVE, memory_order_release);
 	load_begin(inc);

@@ -21,6 +21,7 @@
 #include <unistd.h>
 #include "incoming_priv.h"
 #include "resident.h"
+#include "sharing.h"
 #include "util/cleanup.h"
 #include "util/clock.h"
 #include "util/log.h"
@@ -76,6 +77,7 @@ void settle_release(struct incoming *inc)
 		inc->ended_us = clock_wall_us();
 	view = incoming_view(inc);
 	settle_stop_threads(inc);
+	sharing_over(inc);
 	if (inc->place.uffd >= 0)
 		close(inc->place.uffd);
 	inc->place.uffd = -1;
@@ -239,6 +241,7 @@ static void accounted(struct incoming *inc)
 	}
 	inc->unregistered = true;
 	sharers_settle(&inc->place.sharers);
+	sharing_settled(inc);
 	atomic_store(&inc->place.regime, PLACE_CLOSED);
 	incoming_event(inc, INC_EV_ACCOUNTED, NULL);
 }

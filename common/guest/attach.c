@@ -129,6 +129,7 @@ static int on_hello(struct conn *c, const struct gwire_msg *m, struct error *err
 	memcpy(g->token, h->token, sizeof(g->token));
 	g->run_state = (enum guest_run_state)h->run_state;
 	g->user_faults = h->flags & GWIRE_HELLO_USER_FAULTS;
+	g->names_vcpus = h->flags & GWIRE_HELLO_VCPUS;
 	g->kept_uffd = h->flags & GWIRE_HELLO_KEPT;
 	g->kept_tag = h->kept_tag;
 	c->blocks = h->blocks;
@@ -198,6 +199,44 @@ static int on_end(struct conn *c, struct error *err)
 	return 0;
 }
 
+/* @c is gone afterwards, unless this fails. */
+static int on_sharer(struct conn *c, const struct gwire_sharer *h, int *uffd, struct error *err)
+{
+	struct attach *a = c->a;
+	struct share *s;
+	int ret;
+
+	if (h->version != GWIRE_VERSION)
+		return error_set(err, -EPROTONOSUPPORT, "version",
+				 "the sharer's library speaks version %u, this agent version %d",
+				 h->version, GWIRE_VERSION);
+	if (!guest_name_ok(h->guest) || !guest_name_ok(h->name))
+		return error_set(err, -EINVAL, "bad-hello",
+				 "the sharer's or the guest's name is malformed");
+	if (attach_check_uffd(*uffd))
+		return error_set(err, -EPROTO, "bad-hello",
+				 "sharer %s: its descriptor is no userfaultfd", h->name);
+	if (!a->c.share)
+		return error_set(
+			err, -EOPNOTSUPP, "no-sharers",
+			"sharer %s: this agent receives no guests: attach it to decant-dest",
+			h->name);
+	s = share_new(a->loop, c->sock, c->g->pidfd, c->g->pid, h, *uffd);
+	if (!s)
+		return error_set(err, -ENOMEM, NULL, "out of memory");
+	*uffd = -1;
+	ret = a->c.share(a->c.arg, s, err);
+	if (ret) {
+		share_refuse(s, err);
+		share_free(s);
+	}
+	/* Socket and pidfd are the share's. */
+	c->handed_over = true;
+	c->g->pidfd = -1;
+	conn_free(c);
+	return 0;
+}
+
 static int on_packet(struct conn *c, const uint8_t *packet, size_t len, int *fd, struct error *err)
 {
 	struct gwire_msg m;
@@ -208,6 +247,10 @@ static int on_packet(struct conn *c, const uint8_t *packet, size_t len, int *fd,
 				 what);
 	if (m.type == GWIRE_HELLO && !c->hello)
 		return on_hello(c, &m, err);
+	if (m.type == GWIRE_SHARER && !c->hello) {
+		event_del(c->readable);
+		return on_sharer(c, &m.u.sharer, fd, err) ?: 1;
+	}
 	if (m.type == GWIRE_BLOCK && c->hello)
 		return on_block(c, &m, fd, err);
 	if (m.type == GWIRE_HELLO_END && c->hello) {

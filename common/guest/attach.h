@@ -7,6 +7,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 #include "guest/driver.h"
+#include "guest/share.h"
 #include "util/error.h"
 #include "util/loop.h"
 
@@ -24,6 +25,15 @@ struct attach;
 typedef int attach_fn(void *arg, struct guest *g, struct error *err);
 
 /**
+ * share_fn - a sharer has said hello; does the agent know whose memory it maps?
+ * @s:		ask nothing of it before 0 was returned, but share_welcome()
+ *
+ * Return: 0 to accept: @s is the callee's, who calls share_free() in the end; a negative errno to
+ * refuse: @s is freed by the caller
+ */
+typedef int share_fn(void *arg, struct share *s, struct error *err);
+
+/**
  * struct attach_config - copied by attach_new()
  * @path:	socket to make (mode @mode; an old socket is replaced); ignored with @listen_fd
  * @mode:	permissions of the socket file, e.g. 0660
@@ -32,6 +42,7 @@ typedef int attach_fn(void *arg, struct guest *g, struct error *err);
  * @max_pending: connections without a complete hello, 0 means 64; more wait in the backlog
  * @hello_timeout_ms: time for the whole hello, 0 means 5000
  * @fn, @arg:	who decides
+ * @share:	the same about sharers; NULL: there are none here
  */
 struct attach_config {
 	const char *path;
@@ -42,6 +53,7 @@ struct attach_config {
 	unsigned int max_pending;
 	unsigned int hello_timeout_ms;
 	attach_fn *fn;
+	share_fn *share;
 	void *arg;
 };
 

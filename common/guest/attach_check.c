@@ -190,3 +190,110 @@ int attach_check_maps(const struct guest *g, struct error *err)
 			return wrong(err, &g->blocks[i], "a part of it is not mapped");
 	return 0;
 }
+
+/* --- sharers --- */
+
+/** mapping_fn - a line of /proc/PID/maps. Return: 0 to go on, else what each_mapping() returns */
+typedef int mapping_fn(void *arg, const struct mapping *m);
+
+/* Return: 0, what @fn has returned, or -errno */
+static int each_mapping(pid_t pid, mapping_fn *fn, void *arg)
+{
+	CLEANUP_FCLOSE FILE *f = NULL;
+	CLEANUP_FREE char *line = NULL;
+	char path[64];
+	size_t cap = 0;
+	struct mapping m;
+	int ret = 0;
+
+	snprintf(path, sizeof(path), "/proc/%d/maps", (int)pid);
+	f = fopen(path, "re");
+	if (!f)
+		return -errno;
+	while (!ret && getline(&line, &cap, f) > 0)
+		if (parse(line, &m))
+			ret = fn(arg, &m);
+	return ret ? ret : ferror(f) ? -EIO : 0;
+}
+
+/**
+ * struct share_look - is a range mapped without a gap, all of it from one file?
+ * @r:		the range
+ * @done:	bytes of it that were seen
+ * @dev, @inode: of the file; taken from the first mapping if @inode is 0
+ */
+struct share_look {
+	const struct gwire_share *r;
+	uint64_t done;
+	dev_t dev;
+	uint64_t inode;
+};
+
+static int look_at(void *arg, const struct mapping *m)
+{
+	struct share_look *l = arg;
+	uint64_t at = l->r->address + l->done, end = l->r->address + l->r->length;
+
+	if (l->done == l->r->length || m->end <= at || m->start >= end)
+		return 0;
+	if (!l->inode) {
+		l->dev = m->dev;
+		l->inode = m->inode;
+	}
+	if (m->start > at || !m->shared || !m->inode || m->inode != l->inode || m->dev != l->dev ||
+	    m->offset + (at - m->start) != l->r->offset + l->done)
+		return -EINVAL;
+	l->done = MIN(m->end, end) - l->r->address;
+	return 0;
+}
+
+int attach_check_share(pid_t pid, const struct gwire_share *r, int fd, struct error *err)
+{
+	struct share_look l = {.r = r};
+	struct stat st;
+	int ret;
+
+	if (r->address > ADDRESS_MAX || r->length > ADDRESS_MAX - r->address || fstat(fd, &st))
+		return error_set(err, -EINVAL, "bad-range", "block %s: its address range cannot be",
+				 r->block);
+	l.dev = st.st_dev;
+	l.inode = st.st_ino;
+	ret = each_mapping(pid, look_at, &l);
+	if (ret && ret != -EINVAL)
+		return error_set(err, ret, "not-permitted", "cannot read /proc/%d/maps: %s",
+				 (int)pid, strerror(-ret));
+	if (ret || l.done != r->length)
+		return error_set(err, -EINVAL, "bad-range",
+				 "block %s: what is mapped at 0x%" PRIx64
+				 " is not that part of the guest's file",
+				 r->block, r->address);
+	return 0;
+}
+
+static int look_for(void *arg, const struct mapping *m)
+{
+	const struct share_look *l = arg;
+
+	return m->shared && m->inode == l->inode && m->dev == l->dev;
+}
+
+bool attach_same_memory(pid_t pid, const struct gwire_share *r, pid_t other)
+{
+	struct share_look l = {.r = r};
+
+	return !each_mapping(pid, look_at, &l) && l.done == r->length &&
+	       each_mapping(other, look_for, &l) == 1;
+}
+
+int attach_check_uffd(int fd)
+{
+	static const char want[] = "anon_inode:[userfaultfd]";
+	char path[64], link[64];
+	ssize_t len;
+
+	if (fd < 0)
+		return -EPROTO;
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	len = readlink(path, link, sizeof(link));
+	return len == sizeof(want) - 1 && !memcmp(link, want, sizeof(want) - 1) ? 0 : -EPROTO;
+}

@@ -19,5 +19,23 @@ int attach_check_block(const struct guest *g, const struct guest_block *b, struc
  * Return: 0; -EINVAL with @err filled; or another -errno if /proc/PID/maps cannot be read
  */
 int attach_check_maps(const struct guest *g, struct error *err);
+/**
+ * attach_check_share() - is this part of a shared block mapped in another process as it says?
+ * @fd:		of the block's file
+ *
+ * Return: 0; -EINVAL with @err filled; or another -errno if /proc/PID/maps cannot be read
+ */
+int attach_check_share(pid_t pid, const struct gwire_share *r, int fd, struct error *err);
+/**
+ * attach_same_memory() - do two processes map the same file at these places?
+ * @r:		as @pid has it mapped
+ * @other:	maps that file anywhere
+ *
+ * Return: whether they do; false also if it cannot be found out
+ */
+bool attach_same_memory(pid_t pid, const struct gwire_share *r, pid_t other);
+/** attach_check_uffd() - whatever descriptor a process sends is only used as what it claims to be.
+ * Return: 0, or -EPROTO for what is no userfaultfd */
+int attach_check_uffd(int fd);
 
 #endif

@@ -97,6 +97,11 @@ struct decant_guest_callbacks {
  * process needs CAP_SYS_PTRACE, vm.unprivileged_userfaultfd=1 or permission on /dev/userfaultfd.
  * decant_write() and decant_read() keep it. */
 #define DECANT_GUEST_USER_FAULTS (1u << 0)
+/** DECANT_GUEST_VCPUS - the program names the threads that are its virtual processors, with
+ * decant_vcpu_add(); how long they wait for pages is measured and reported then */
+#define DECANT_GUEST_VCPUS (1u << 1)
+/** DECANT_VCPUS_MAX - most threads that are named at a time */
+#define DECANT_VCPUS_MAX 256
 
 /**
  * struct decant_guest_config - zero it, then fill what is needed; copied by decant_guest_new()
@@ -197,6 +202,18 @@ DECANT_API int decant_guest_start(struct decant_guest *g);
  * run then.
  */
 DECANT_API void decant_guest_set_paused(struct decant_guest *g, bool paused);
+
+/**
+ * decant_vcpu_add() - the calling thread is a virtual processor (flag DECANT_GUEST_VCPUS)
+ *
+ * Before it touches a block; harmless for one that is named already. The block time of a migration tells how
+ * long each of these threads waited for pages at the destination, and how long all of them at once.
+ *
+ * Return: 0; -EINVAL without the flag; -ENOSPC beyond DECANT_VCPUS_MAX
+ */
+DECANT_API int decant_vcpu_add(struct decant_guest *g);
+/** decant_vcpu_remove() - it is none any more; before the thread ends. Return: 0 or -ENOENT */
+DECANT_API int decant_vcpu_remove(struct decant_guest *g);
 
 /** decant_guest_error() - copy out the last thing that went wrong, for a person; empty if nothing
  * did. Return: @buf */

@@ -21,6 +21,11 @@ void guest_watch(struct guest *g, guest_gone_fn *on_gone, guest_state_fn *on_sta
 	g->arg = arg;
 }
 
+void guest_watch_vcpus(struct guest *g, guest_vcpu_fn *on_vcpu)
+{
+	g->on_vcpu = on_vcpu;
+}
+
 int guest_pause(struct guest *g, uint32_t bound_ms, guest_done_fn *done, void *arg)
 {
 	if (!bound_ms || bound_ms > GWIRE_BOUND_MAX_MS)

@@ -28,6 +28,7 @@
 #define GUEST_UUID_LEN   GWIRE_UUID_LEN
 #define GUEST_TOKEN_LEN  GWIRE_TOKEN_LEN
 #define GUEST_BLOCKS_MAX GWIRE_BLOCKS_MAX
+#define GUEST_VCPUS_MAX  GWIRE_VCPUS_MAX
 #define GUEST_STATE_MAX  GWIRE_STATE_MAX /* bytes of saved state */
 #define GUEST_RANGES_MAX GWIRE_RANGES_MAX
 
@@ -92,6 +93,8 @@ enum guest_gone {
 typedef void guest_done_fn(void *arg, int ret, const struct error *err, int fd);
 /** guest_gone_fn - the guest is lost; guest_free() may be called here */
 typedef void guest_gone_fn(void *arg, struct guest *g, enum guest_gone how);
+/** guest_vcpu_fn - a thread was named as a vCPU thread, or taken back (!@on) */
+typedef void guest_vcpu_fn(void *arg, struct guest *g, uint32_t tid, bool on);
 /** guest_state_fn - guest.run_state has changed */
 typedef void guest_state_fn(void *arg, struct guest *g);
 /**
@@ -127,6 +130,8 @@ struct guest_ops;
  * @pidfd:	of @pid; owned
  * @run_state:	as last heard
  * @user_faults: a userfaultfd for faults of user mode only will do
+ * @names_vcpus: it names its vCPU threads
+ * @vcpus, @nvcpus: those that it has named, as its own pid namespace numbers them
  * @kept_uffd:	the guest's process keeps a userfaultfd that an agent asked for
  * @kept_tag:	what that agent called it; 0 without
  * @uffd_how:	how the last userfaultfd was made
@@ -138,6 +143,7 @@ struct guest_ops;
  * @stopped_us:	longest time that a thread of its process was stood still to make it do something
  * @state_bytes: bytes that the last guest_save() delivered
  * @on_gone, @on_state, @arg: set by guest_watch()
+ * @on_vcpu:	set by guest_watch_vcpus()
  */
 struct guest {
 	const struct guest_ops *ops;
@@ -153,6 +159,9 @@ struct guest {
 	int pidfd;
 	enum guest_run_state run_state;
 	bool user_faults;
+	bool names_vcpus;
+	uint32_t vcpus[GUEST_VCPUS_MAX];
+	unsigned int nvcpus;
 	bool kept_uffd;
 	uint32_t kept_tag;
 	enum guest_uffd_how uffd_how;
@@ -165,6 +174,7 @@ struct guest {
 	uint64_t state_bytes;
 	guest_gone_fn *on_gone;
 	guest_state_fn *on_state;
+	guest_vcpu_fn *on_vcpu;
 	void *arg;
 };
 
@@ -198,6 +208,9 @@ struct guest_ops {
 
 /** guest_watch() - who is told of loss and of changes of the run state; any may be NULL */
 void guest_watch(struct guest *g, guest_gone_fn *on_gone, guest_state_fn *on_state, void *arg);
+
+/** guest_watch_vcpus() - who is told of changes to guest.vcpus; with the @arg of guest_watch() */
+void guest_watch_vcpus(struct guest *g, guest_vcpu_fn *on_vcpu);
 
 /**
  * guest_pause() - stop the guest

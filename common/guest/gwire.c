@@ -69,7 +69,7 @@ static void get_hello(struct bytes_reader *r, struct gwire_msg *m)
 		bytes_fail(r, "has_token");
 	if (h->run_state > 3)
 		bytes_fail(r, "run_state");
-	if (h->flags & ~(GWIRE_HELLO_KEPT | GWIRE_HELLO_USER_FAULTS))
+	if (h->flags & ~(GWIRE_HELLO_KEPT | GWIRE_HELLO_USER_FAULTS | GWIRE_HELLO_VCPUS))
 		bytes_fail(r, "flags");
 	if (h->blocks > GWIRE_BLOCKS_MAX)
 		bytes_fail(r, "blocks");
@@ -139,6 +139,86 @@ static void get_state(struct bytes_reader *r, struct gwire_msg *m)
 	m->u.run_state = bytes_get_u8(r, "run_state");
 	if (m->u.run_state > 3)
 		bytes_fail(r, "run_state");
+}
+
+static void put_sharer(struct bytes_writer *w, const struct gwire_msg *m)
+{
+	const struct gwire_sharer *s = &m->u.sharer;
+
+	bytes_put_u32(w, GWIRE_MAGIC);
+	bytes_put_u16(w, s->version);
+	bytes_put_str(w, s->guest);
+	bytes_put_str(w, s->name);
+	bytes_put_u8(w, s->flags);
+}
+
+static void get_sharer(struct bytes_reader *r, struct gwire_msg *m)
+{
+	struct gwire_sharer *s = &m->u.sharer;
+
+	if (bytes_get_u32(r, "magic") != GWIRE_MAGIC)
+		bytes_fail(r, "magic");
+	s->version = bytes_get_u16(r, "version");
+	bytes_get_str(r, s->guest, sizeof(s->guest), "guest");
+	bytes_get_str(r, s->name, sizeof(s->name), "name");
+	s->flags = bytes_get_u8(r, "flags");
+	if (s->flags & ~GWIRE_SHARER_AGAIN)
+		bytes_fail(r, "flags");
+}
+
+static void put_share_map(struct bytes_writer *w, const struct gwire_msg *m)
+{
+	const struct gwire_share *s = &m->u.share;
+
+	bytes_put_u64(w, s->offset);
+	bytes_put_u64(w, s->length);
+	bytes_put_u64(w, s->address);
+	bytes_put_str(w, s->block);
+}
+
+static void get_share_map(struct bytes_reader *r, struct gwire_msg *m)
+{
+	struct gwire_share *s = &m->u.share;
+
+	s->offset = bytes_get_u64(r, "offset");
+	s->length = bytes_get_u64(r, "length");
+	s->address = bytes_get_u64(r, "address");
+	bytes_get_str(r, s->block, sizeof(s->block), "block");
+	if (!s->length || s->length > GWIRE_MEMORY_MAX || s->offset > GWIRE_MEMORY_MAX)
+		bytes_fail(r, "length");
+}
+
+static void put_share_unmap(struct bytes_writer *w, const struct gwire_msg *m)
+{
+	bytes_put_u64(w, m->u.share.length);
+	bytes_put_u64(w, m->u.share.address);
+}
+
+static void get_share_unmap(struct bytes_reader *r, struct gwire_msg *m)
+{
+	m->u.share.length = bytes_get_u64(r, "length");
+	m->u.share.address = bytes_get_u64(r, "address");
+	if (!m->u.share.length || m->u.share.length > GWIRE_MEMORY_MAX)
+		bytes_fail(r, "length");
+}
+
+static void put_vcpu(struct bytes_writer *w, const struct gwire_msg *m)
+{
+	bytes_put_u32(w, m->u.vcpu.tid);
+	bytes_put_u8(w, m->u.vcpu.on);
+}
+
+static void get_vcpu(struct bytes_reader *r, struct gwire_msg *m)
+{
+	uint8_t on;
+
+	m->u.vcpu.tid = bytes_get_u32(r, "tid");
+	on = bytes_get_u8(r, "on");
+	m->u.vcpu.on = on != 0;
+	if (!m->u.vcpu.tid || m->u.vcpu.tid > INT32_MAX)
+		bytes_fail(r, "tid");
+	if (on > 1)
+		bytes_fail(r, "on");
 }
 
 static void put_welcome(struct bytes_writer *w, const struct gwire_msg *m)
@@ -283,6 +363,10 @@ static const struct codec codecs[] = {
 	{GWIRE_HELLO_END, "HELLO_END", FDS_NONE, ID_NONE, put_nothing, get_nothing},
 	{GWIRE_DONE, "DONE", FDS_MAYBE, ID_SOME, put_done, get_done},
 	{GWIRE_STATE_CHANGED, "STATE_CHANGED", FDS_NONE, ID_NONE, put_state, get_state},
+	{GWIRE_SHARER, "SHARER", FDS_ONE, ID_NONE, put_sharer, get_sharer},
+	{GWIRE_SHARE_MAP, "SHARE_MAP", FDS_NONE, ID_SOME, put_share_map, get_share_map},
+	{GWIRE_SHARE_UNMAP, "SHARE_UNMAP", FDS_NONE, ID_NONE, put_share_unmap, get_share_unmap},
+	{GWIRE_VCPU, "VCPU", FDS_NONE, ID_NONE, put_vcpu, get_vcpu},
 	{GWIRE_WELCOME, "WELCOME", FDS_NONE, ID_NONE, put_welcome, get_welcome},
 	{GWIRE_REFUSED, "REFUSED", FDS_NONE, ID_NONE, put_refused, get_refused},
 	{GWIRE_PAUSE, "PAUSE", FDS_NONE, ID_SOME, put_pause, get_pause},
@@ -299,6 +383,7 @@ static const struct codec codecs[] = {
 	{GWIRE_IDENTITY, "IDENTITY", FDS_NONE, ID_SOME, put_identity, get_identity},
 	{GWIRE_MOVE, "MOVE", FDS_NONE, ID_SOME, put_move, get_move},
 	{GWIRE_QUIT, "QUIT", FDS_NONE, ID_SOME, put_nothing, get_nothing},
+	{GWIRE_SETTLED, "SETTLED", FDS_NONE, ID_NONE, put_nothing, get_nothing},
 };
 
 static const struct codec *find(uint16_t type)

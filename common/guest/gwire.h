@@ -21,6 +21,7 @@
 #define GWIRE_UUID_LEN     16
 #define GWIRE_BLOCKS_MAX   256
 #define GWIRE_RANGES_MAX   4000
+#define GWIRE_VCPUS_MAX    256
 #define GWIRE_BOUND_MAX_MS 600000u
 #define GWIRE_STATE_MAX    (64u << 20)
 #define GWIRE_MEMORY_MAX   (1ull << 46)
@@ -32,6 +33,10 @@ enum gwire_type {
 	GWIRE_HELLO_END = 3,
 	GWIRE_DONE = 4,
 	GWIRE_STATE_CHANGED = 5,
+	GWIRE_SHARER = 6,
+	GWIRE_SHARE_MAP = 7,
+	GWIRE_SHARE_UNMAP = 8,
+	GWIRE_VCPU = 9,
 	GWIRE_WELCOME = 64,
 	GWIRE_REFUSED = 65,
 	GWIRE_PAUSE = 66,
@@ -48,10 +53,13 @@ enum gwire_type {
 	GWIRE_IDENTITY = 77,
 	GWIRE_MOVE = 78,
 	GWIRE_QUIT = 79,
+	GWIRE_SETTLED = 80,
 };
 
 #define GWIRE_HELLO_KEPT        (1u << 0)
 #define GWIRE_HELLO_USER_FAULTS (1u << 1)
+#define GWIRE_HELLO_VCPUS       (1u << 2)
+#define GWIRE_SHARER_AGAIN      (1u << 0)
 #define GWIRE_BLOCK_NO_DMA      (1u << 0)
 #define GWIRE_LOAD_PAUSED       (1u << 0)
 #define GWIRE_UFFD_USER_MODE    (1u << 0)
@@ -101,6 +109,28 @@ struct gwire_uffd {
 	uint32_t tag;
 };
 
+/** struct gwire_sharer - SHARER; @guest's memory is shared, @name is for the log */
+struct gwire_sharer {
+	uint16_t version;
+	char guest[GWIRE_NAME_MAX];
+	char name[GWIRE_NAME_MAX];
+	uint8_t flags;
+};
+
+/** struct gwire_share - SHARE_MAP; SHARE_UNMAP has @length and @address only; bytes */
+struct gwire_share {
+	uint64_t offset;
+	uint64_t length;
+	uint64_t address;
+	char block[GWIRE_NAME_MAX];
+};
+
+/** struct gwire_vcpu - VCPU; @tid as the guest's pid namespace numbers it, @on named or taken back */
+struct gwire_vcpu {
+	uint32_t tid;
+	bool on;
+};
+
 /** struct gwire_range - bytes in a block */
 struct gwire_range {
 	uint64_t offset;
@@ -136,6 +166,9 @@ struct gwire_msg {
 		struct gwire_block block;
 		struct gwire_done done;
 		uint8_t run_state;
+		struct gwire_sharer sharer;
+		struct gwire_share share;
+		struct gwire_vcpu vcpu;
 		uint16_t version;
 		struct gwire_refused refused;
 		uint32_t bound_ms;

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "guest/attach_check.h"
 #include "util/cleanup.h"
 #include "util/fdio.h"
 #include "util/log.h"
@@ -247,20 +248,6 @@ int native_ask(struct native *n, struct gwire_msg *m, int fd, unsigned int timeo
 
 /* --- receiving ---------------------------------------------------------------------------------- */
 
-/* Whatever descriptor a guest sends is only used as what it claims to be. */
-static int check_uffd(int fd)
-{
-	static const char want[] = "anon_inode:[userfaultfd]";
-	char path[64], link[64];
-	ssize_t len;
-
-	if (fd < 0)
-		return -EPROTO;
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	len = readlink(path, link, sizeof(link));
-	return len == sizeof(want) - 1 && !memcmp(link, want, sizeof(want) - 1) ? 0 : -EPROTO;
-}
-
 static void apply(struct native *n, const struct native_request *r, const struct gwire_done *d)
 {
 	struct guest *g = &n->g;
@@ -292,7 +279,7 @@ static int on_done(struct native *n, const struct gwire_msg *m, int fd)
 	bool is_uffd = r && (r->type == GWIRE_UFFD || r->type == GWIRE_UFFD_AGAIN);
 	struct error err = {0};
 
-	if (!r || (fd >= 0 && !is_uffd) || (is_uffd && !d->result && check_uffd(fd))) {
+	if (!r || (fd >= 0 && !is_uffd) || (is_uffd && !d->result && attach_check_uffd(fd))) {
 		if (fd >= 0)
 			close(fd);
 		return -EPROTO;
@@ -313,12 +300,34 @@ static int on_done(struct native *n, const struct gwire_msg *m, int fd)
 	return 0;
 }
 
+/* Return: 0, or -EPROTO for more than GUEST.md allows */
+static int on_vcpu(struct guest *g, const struct gwire_vcpu *v)
+{
+	unsigned int i = 0;
+
+	while (i < g->nvcpus && g->vcpus[i] != v->tid)
+		i++;
+	if (v->on == (i < g->nvcpus))
+		return 0;
+	if (v->on && (i == GUEST_VCPUS_MAX || !g->names_vcpus))
+		return -EPROTO;
+	if (v->on)
+		g->vcpus[g->nvcpus++] = v->tid;
+	else
+		g->vcpus[i] = g->vcpus[--g->nvcpus];
+	if (g->on_vcpu)
+		g->on_vcpu(g->arg, g, v->tid, v->on);
+	return 0;
+}
+
 static int on_message(struct native *n, const struct gwire_msg *m, int fd)
 {
 	if (m->type == GWIRE_DONE)
 		return on_done(n, m, fd);
 	if (fd >= 0)
 		close(fd);
+	if (m->type == GWIRE_VCPU)
+		return on_vcpu(&n->g, &m->u.vcpu);
 	if (m->type != GWIRE_STATE_CHANGED)
 		return -EPROTO;
 	if (n->g.run_state != m->u.run_state) {

@@ -48,6 +48,21 @@ static const struct {
 	{{.type = GWIRE_DONE, .id = 9, .u.done = {.result = -5, .detail = 2, .message = "no"}},
 	 "0400 0000 09000000 fbffffff 0200000000000000 0200 6e6f"},
 	{{.type = GWIRE_STATE_CHANGED, .u.run_state = 2}, "0500 0000 00000000 02"},
+	{{.type = GWIRE_SHARER,
+	  .nfds = 1,
+	  .u.sharer = {.version = 1, .guest = "vm", .name = "net", .flags = 1}},
+	 "0600 0100 00000000 44434347 0100 0200 766d 0300 6e6574 01"},
+	{{.type = GWIRE_SHARE_MAP,
+	  .id = 14,
+	  .u.share = {.offset = 0x1000,
+		      .length = 0x200000,
+		      .address = 0x7f0000000000,
+		      .block = "ram0"}},
+	 "0700 0000 0e000000 0010000000000000 0000200000000000 00000000007f0000 0400 72616d30"},
+	{{.type = GWIRE_SHARE_UNMAP, .u.share = {.length = 0x1000, .address = 0x7f0000000000}},
+	 "0800 0000 00000000 0010000000000000 00000000007f0000"},
+	{{.type = GWIRE_VCPU, .u.vcpu = {.tid = 4711, .on = true}},
+	 "0900 0000 00000000 67120000 01"},
 	{{.type = GWIRE_WELCOME, .u.version = 1}, "4000 0000 00000000 0100"},
 	{{.type = GWIRE_REFUSED, .u.refused = {.code = "full", .message = "later"}},
 	 "4100 0000 00000000 0400 66756c6c 0500 6c61746572"},
@@ -71,6 +86,7 @@ static const struct {
 	{{.type = GWIRE_MOVE, .id = 12, .u.path = "/run/a"},
 	 "4e00 0000 0c000000 0600 2f72756e2f61"},
 	{{.type = GWIRE_QUIT, .id = 13}, "4f00 0000 0d000000"},
+	{{.type = GWIRE_SETTLED}, "5000 0000 00000000"},
 };
 
 static struct gwire_range room[GWIRE_RANGES_MAX];
@@ -196,7 +212,17 @@ Test(guest_gwire, bounds_are_named)
 	refused(GWIRE_HELLO, 16, "7600", "name");
 	refused(GWIRE_HELLO, 42, "02", "has_token");
 	refused(GWIRE_HELLO, 75, "04", "run_state");
-	refused(GWIRE_HELLO, 76, "04", "flags");
+	refused(GWIRE_HELLO, 76, "08", "flags");
+	refused(GWIRE_SHARER, 8, "44434348", "magic");
+	refused(GWIRE_SHARER, 14, "ffff", "guest");
+	refused(GWIRE_SHARER, 23, "02", "flags");
+	refused(GWIRE_SHARE_MAP, 4, "00000000", "id");
+	refused(GWIRE_SHARE_MAP, 16, "0000000000000000", "length");
+	refused(GWIRE_SHARE_MAP, 16, "0100000000400000", "length");
+	refused(GWIRE_SHARE_UNMAP, 8, "0000000000000000", "length");
+	refused(GWIRE_VCPU, 8, "00000000", "tid");
+	refused(GWIRE_VCPU, 8, "00000080", "tid");
+	refused(GWIRE_VCPU, 12, "02", "on");
 	refused(GWIRE_HELLO, 84, "0101", "blocks");
 	refused(GWIRE_BLOCK, 8, "0001", "index");
 	refused(GWIRE_BLOCK, 10, "03", "kind");
@@ -247,14 +273,14 @@ Test(guest_gwire, the_largest_fit_a_packet)
 
 Test(guest_gwire, unknown_types_are_told_apart)
 {
-	const uint8_t buf[] = {0x50, 0, 0, 0, 5, 0, 0, 0, 1, 2, 3};
+	const uint8_t buf[] = {0x60, 0, 0, 0, 5, 0, 0, 0, 1, 2, 3};
 	struct gwire_msg m;
 	const char *what;
 
 	cr_assert_eq(decode(buf, sizeof(buf), &m, &what), 0);
-	cr_assert_eq(m.type, 80);
+	cr_assert_eq(m.type, 0x60);
 	cr_assert_eq(m.id, 5);
-	cr_assert(!gwire_known(80) && !gwire_known(0) && gwire_known(GWIRE_QUIT));
+	cr_assert(!gwire_known(0x60) && !gwire_known(0) && gwire_known(GWIRE_QUIT));
 	cr_assert_eq(gwire_encode(&m, (uint8_t[64]){0}, 64), -EINVAL);
 }
 

@@ -144,7 +144,7 @@ static int take_config(struct decant_guest *g, const struct decant_guest_config 
 
 	if (!lib_name_ok(c->name) || !c->callbacks.pause || !c->callbacks.resume ||
 	    !c->callbacks.save || !c->callbacks.load || !c->callbacks.quit ||
-	    (c->flags & ~DECANT_GUEST_USER_FAULTS))
+	    (c->flags & ~(DECANT_GUEST_USER_FAULTS | DECANT_GUEST_VCPUS)))
 		return -EINVAL;
 	strcpy(g->name, c->name);
 	g->cb = c->callbacks;

@@ -74,6 +74,13 @@ struct lib_advice {
 	bool onfault;
 };
 
+/** struct lib_vcpu - a thread that was named (@on) or taken back; @told: the agent knows */
+struct lib_vcpu {
+	uint32_t tid;
+	bool on;
+	bool told;
+};
+
 /**
  * struct decant_guest - see decant-guest.h
  *
@@ -144,6 +151,8 @@ struct decant_guest {
 	size_t njobs;
 	struct lib_result results[LIB_RESULTS_MAX];
 	size_t nresults;
+	struct lib_vcpu vcpus[GWIRE_VCPUS_MAX];
+	size_t nvcpus;
 	struct lib_advice *advice;
 	size_t nadvice;
 	char error[GWIRE_MESSAGE_MAX];
@@ -247,6 +256,13 @@ int lib_service_send(struct decant_guest *g, const struct gwire_msg *m, int fd);
 /** lib_service_done() - answer a request. Return: 0 or -errno: the connection is to be ended */
 int lib_service_done(struct decant_guest *g, uint32_t id, int result, uint64_t detail, int fd,
 		     const char *message);
+
+/* vcpu.c */
+
+/** lib_vcpu_next() - what the agent is to be told next. Return: whether there is something; lock held */
+bool lib_vcpu_next(struct decant_guest *g, struct gwire_vcpu *ret);
+/** lib_vcpu_forget() - the agent knows nothing any more; lock held */
+void lib_vcpu_forget(struct decant_guest *g);
 
 /* request.c */
 

@@ -109,6 +109,7 @@ static int send_hello(struct decant_guest *g)
 	h->run_state = g->sent_state = lib_run_state(g);
 	pthread_mutex_unlock(&g->lock);
 	h->flags = (g->kept >= 0 ? GWIRE_HELLO_KEPT : 0) |
+		   (g->flags & DECANT_GUEST_VCPUS ? GWIRE_HELLO_VCPUS : 0) |
 		   (g->flags & DECANT_GUEST_USER_FAULTS ? GWIRE_HELLO_USER_FAULTS : 0);
 	h->kept_tag = g->kept >= 0 ? g->kept_tag : 0;
 	h->blocks = g->nblocks;
@@ -181,6 +182,22 @@ static int attach(struct decant_guest *g)
 	return sent ? sent : ret;
 }
 
+static int tell_vcpus(struct decant_guest *g)
+{
+	struct gwire_msg m = {.type = GWIRE_VCPU};
+	bool more = true;
+	int ret = 0;
+
+	while (!ret && more) {
+		pthread_mutex_lock(&g->lock);
+		more = lib_vcpu_next(g, &m.u.vcpu);
+		pthread_mutex_unlock(&g->lock);
+		if (more)
+			ret = lib_service_send(g, &m, -1);
+	}
+	return ret;
+}
+
 /* STATE_CHANGED, then the callback thread's answers. */
 static int flush(struct decant_guest *g)
 {
@@ -249,6 +266,8 @@ static int serve(struct decant_guest *g)
 	for (;;) {
 		ms = lib_request_pause_bound(g);
 		ret = flush(g);
+		if (!ret)
+			ret = tell_vcpus(g);
 		release_failed(g);
 		if (ret || stopped(g) || g->moved)
 			return ret;
@@ -273,6 +292,7 @@ static void detach(struct decant_guest *g)
 	pthread_mutex_lock(&g->lock);
 	g->epoch++;
 	g->nresults = 0;
+	lib_vcpu_forget(g);
 	if (g->pausing) {
 		g->pausing = false;
 		g->hold = false;

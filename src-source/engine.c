@@ -39,6 +39,7 @@ static void block_close(struct engine_block *b)
 	bitmap_free(&b->dirty);
 	bitmap_free(&b->data);
 	held_free(b->held);
+	bitmap_free(&b->filled);
 }
 
 int engine_new(struct loop *loop, const struct guest *g, const struct mig_options *options,

@@ -40,6 +40,7 @@ struct held;
  * @dirty:	kind `faults` only: written since it was protected last
  * @data:	snapshots only: may hold data; all else is zeros
  * @held:	what may not be copied yet (held.h); NULL: everything may be
+ * @filled:	tracked only, empty otherwise: what was sent of it last was data, see gone.h
  */
 struct engine_block {
 	struct gmem mem;
@@ -49,6 +50,7 @@ struct engine_block {
 	struct bitmap dirty;
 	struct bitmap data;
 	struct held *held;
+	struct bitmap filled;
 };
 
 /**

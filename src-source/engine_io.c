@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "engine.h"
+#include "gone.h"
 #include "util/digest.h"
 #include "util/zero.h"
 
@@ -21,6 +22,20 @@ static int write_frame(struct engine *e, struct tls_chan *chan, const struct msg
 			      err);
 }
 
+/* Who looks at it does so when no run is under way. */
+static void note_sent(struct engine_block *b, uint64_t offset, uint64_t length, bool data)
+{
+	uint64_t page = b->mem.block.page_size, first = offset / page;
+	uint64_t n = (offset + length + page - 1) / page - first;
+
+	if (!b->filled.nbits)
+		return;
+	if (data)
+		bitmap_set_range(&b->filled, first, n);
+	else
+		bitmap_clear_range(&b->filled, first, n);
+}
+
 int engine_send_hole(struct engine *e, struct tls_chan *chan, uint32_t pass, uint32_t block,
 		     uint64_t offset, uint64_t length, struct error *err)
 {
@@ -34,6 +49,7 @@ int engine_send_hole(struct engine *e, struct tls_chan *chan, uint32_t pass, uin
 	atomic_fetch_add_explicit(&e->stats.zero_pages,
 				  length / e->blocks[block].mem.block.page_size,
 				  memory_order_relaxed);
+	note_sent(&e->blocks[block], offset, length, false);
 	return write_frame(e, chan, &p, frame, 0, err);
 }
 
@@ -48,6 +64,7 @@ static int send_data(struct engine *e, struct tls_chan *chan, uint8_t *frame, ui
 			      .digest = digest_xxh3(frame + MSG_PAGES_FIXED, length)};
 
 	atomic_fetch_add_explicit(&e->stats.sent_bytes, length, memory_order_relaxed);
+	note_sent(&e->blocks[block], offset, length, true);
 	return write_frame(e, chan, &p, frame, length, err);
 }
 
@@ -67,7 +84,7 @@ static uint64_t same_kind(const uint8_t *data, uint64_t off, uint64_t length, ui
 static int read_guest(const struct gmem *mem, uint64_t offset, uint8_t *data, uint64_t length,
 		      struct error *err)
 {
-	int r = gmem_read(mem, offset, data, length);
+	int r = gone_read(mem, offset, data, length);
 
 	if (r < 0)
 		error_set(err, r, "guest-memory", "cannot read block %s at %#llx: %s",

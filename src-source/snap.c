@@ -9,6 +9,7 @@
 #include "pins.h"
 #include "scan_priv.h"
 #include "sender.h"
+#include "uffd/pagemap.h"
 #include "util/cleanup.h"
 #include "util/clock.h"
 
@@ -86,17 +87,47 @@ static int unprotect(struct scan *s, const struct engine_block *b, uint64_t firs
 	uint64_t page = b->mem.block.page_size;
 	int r = uffd_writeprotect(s->track.uffd, b->mem.block.addr + first * page, n * page, false);
 
+	if (r == -ENOENT && gone_covers(&b->mem, first * page, n * page))
+		r = uffd_wake(s->track.uffd, b->mem.block.addr + first * page, n * page);
 	return r < 0 ? error_set(err, r, "tracking-failed",
 				 "cannot let the writers of block %s go on: %s", b->mem.block.name,
 				 strerror(-r))
 		     : 0;
 }
 
+struct cleared {
+	const struct engine_block *b;
+	struct snap_piece *p;
+};
+
+static void clear(void *arg, uint64_t start, uint64_t len)
+{
+	struct cleared *c = arg;
+	uint64_t off = start - c->b->mem.block.addr - c->p->offset;
+
+	memset(c->p->frame + MSG_PAGES_FIXED + off, 0, len);
+}
+
+/*
+ * Private memory loses its protection when it is given back, and can have been written since without a
+ * fault. What is protected behind the copy was so all the time; of the rest nobody knows what it held at
+ * the snapshot's instant, and the image says that it was given back: zeros.
+ */
+static int clear_given_back(const struct engine_block *b, struct snap_piece *p)
+{
+	struct cleared c = {b, p};
+	uint64_t start = b->mem.block.addr + p->offset;
+
+	if (b->mem.block.kind != GUEST_BLOCK_ANON)
+		return 0;
+	return pagemap_unprotected(b->mem.pagemap, start, start + p->length, clear, &c);
+}
+
 /*
  * The pages are claimed. W7: the copy first, the protection after it. W8: if there is no copy, the
  * protection stays and the error is what is told; the end of the tracking lets the writers go.
  */
-static int save(struct scan *s, uint32_t block, uint64_t first, uint64_t n, struct error *err)
+int snap_save(struct scan *s, uint32_t block, uint64_t first, uint64_t n, struct error *err)
 {
 	struct engine_block *b = &s->e->blocks[block];
 	uint64_t page = b->mem.block.page_size, off = first * page;
@@ -107,8 +138,10 @@ static int save(struct scan *s, uint32_t block, uint64_t first, uint64_t n, stru
 		p->block = block;
 		p->offset = off;
 		p->length = n * page;
-		r = gmem_read(&b->mem, p->offset, p->frame + MSG_PAGES_FIXED, p->length);
+		r = gone_read(&b->mem, p->offset, p->frame + MSG_PAGES_FIXED, p->length);
 	}
+	if (!r)
+		r = clear_given_back(b, p);
 	if (r < 0) {
 		free(p);
 		return error_set(err, r, "guest-memory", "cannot save block %s at %#llx: %s",
@@ -143,7 +176,7 @@ static int on_fault(struct scan *s, uint64_t addr, struct error *err)
 				 (unsigned long long)addr);
 	n = (addr - b->mem.block.addr) / b->mem.block.page_size;
 	if (bitmap_test_and_clear(&b->pending, n))
-		return save(s, block, n, 1, err);
+		return snap_save(s, block, n, 1, err);
 	return unprotect(s, b, n, 1, err);
 }
 
@@ -220,7 +253,7 @@ static int save_range(struct scan *s, uint32_t block, uint64_t first, uint64_t n
 			run++;
 		}
 		if (run)
-			r = save(s, block, p - run, run, err);
+			r = snap_save(s, block, p - run, run, err);
 		else
 			p++;
 	}
@@ -330,7 +363,7 @@ static int scan_data(struct scan *s, uint32_t block, uint64_t first, struct erro
 
 	got = bitmap_claim_run(&b->pending, first, n, &first);
 	s->cursor_page = first + got;
-	return save(s, block, first, got, err);
+	return snap_save(s, block, first, got, err);
 }
 
 static int scan_step(struct scan *s, uint32_t block, struct error *err)

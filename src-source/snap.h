@@ -50,6 +50,13 @@ extern const struct track_ops track_snapshot;
  * Return: -ECANCELED when the thread has to end, or -errno with @err filled
  */
 int snap_run(struct scan *s, struct error *err);
+/**
+ * snap_save() - copy claimed pages, then let their writers go
+ * @first, @n:	pages, SNAP_PAGE_MAX bytes at most
+ *
+ * Return: 0 or -errno with @err filled
+ */
+int snap_save(struct scan *s, uint32_t block, uint64_t first, uint64_t n, struct error *err);
 /** snap_poll_fd() - Return: the descriptor to wait on for write faults, -1 for none now */
 int snap_poll_fd(const struct scan *s);
 /** snap_piece_free() - it was sent, or never will be; any thread */

@@ -117,6 +117,7 @@ void track_stop(struct track *t)
 		trace_block_stop(b->name, b->page_size, b->addr, b->length, r);
 	}
 	t->registered = 0;
+	gone_stop(&t->gone);
 	if (t->uffd >= 0)
 		close(steal_fd(&t->uffd));
 	if (t->pagemap >= 0)

@@ -13,6 +13,7 @@
 #define DECANT_TRACK_H
 
 #include "engine.h"
+#include "gone.h"
 #include "uffd/uffd.h"
 
 struct track;
@@ -42,6 +43,7 @@ struct track_ops {
  * struct track - tracking of one guest
  * @uffd:	its userfaultfd, owned
  * @pagemap:	/proc/PID/pagemap, owned; kind async
+ * @gone:	what the guest gives back
  * @registered:	blocks [0, @registered) are registered
  * @quiet_us:	clock_us() when no write fault was waiting, as of the last look
  */
@@ -50,6 +52,7 @@ struct track {
 	struct engine *e;
 	int uffd;
 	int pagemap;
+	struct gone gone;
 	uint32_t registered;
 	uint64_t quiet_us;
 };

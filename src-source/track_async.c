@@ -36,6 +36,15 @@ static int scan_block(struct track *t, struct engine_block *b, bool protect, PAG
 		bitmap_set_range(held_written(b), 0, b->npages);
 		return 0;
 	}
+	/* The end of the block is not mapped: the rest was read, and the guest lives. */
+	if (r == -ESRCH && gone_covers(&b->mem, g->length - g->page_size, g->page_size) &&
+	    !gmem_read(&b->mem, 0, NULL, 0))
+		return 0;
+	if (r == -EPERM)
+		return error_set(err, r, "tracking-failed",
+				 "block %s: the guest has mapped memory anew in it, where writes "
+				 "cannot be seen; it runs on here",
+				 g->name);
 	if (r < 0)
 		return error_set(err, r, "tracking-failed",
 				 "cannot read what was written in block %s: %s", g->name,
@@ -54,8 +63,10 @@ static int scan_all(struct track *t, bool protect, PAGEMAP_RUN_FN(fn), struct er
 
 static int async_start(struct track *t, struct error *err)
 {
-	if (!t->e->nblocks)
-		return 0;
+	int r = gone_start(&t->gone, t->e, err);
+
+	if (r < 0 || !t->e->nblocks)
+		return r;
 	t->pagemap = pagemap_open(t->e->blocks[0].mem.pid);
 	if (t->pagemap < 0)
 		return error_set(err, t->pagemap, "tracking-refused",
@@ -66,12 +77,16 @@ static int async_start(struct track *t, struct error *err)
 
 static int async_collect(struct track *t, struct error *err)
 {
-	return scan_all(t, true, add_written, err);
+	int r = scan_all(t, true, add_written, err);
+
+	return r < 0 ? r : gone_look(&t->gone, t->e, err);
 }
 
 static int async_final(struct track *t, struct error *err)
 {
-	return scan_all(t, false, add_written, err);
+	int r = scan_all(t, false, add_written, err);
+
+	return r < 0 ? r : gone_look(&t->gone, t->e, err);
 }
 
 static int async_protect(struct track *t, struct engine_block *b, uint64_t offset, uint64_t length,

@@ -5,6 +5,7 @@
 
 #include "held.h"
 #include "track.h"
+#include "uffd/pagemap.h"
 #include "util/clock.h"
 
 /*
@@ -43,6 +44,8 @@ static int faults_start(struct track *t, struct error *err)
 {
 	int r = track_populate(t->e, err);
 
+	if (!r)
+		r = gone_start(&t->gone, t->e, err);
 	if (r < 0)
 		return r;
 	t->quiet_us = clock_us();
@@ -84,6 +87,9 @@ static int written(struct track *t, uint64_t addr, struct error *err)
 	n = (addr - b->mem.block.addr) / page;
 	bitmap_set(&b->dirty, n);
 	r = uffd_writeprotect(t->uffd, b->mem.block.addr + n * page, page, false);
+	/* Unmapped meanwhile: its writer was woken by that, to find out. */
+	if (r == -ENOENT && gone_covers(&b->mem, n * page, page))
+		r = uffd_wake(t->uffd, b->mem.block.addr + n * page, page);
 	if (r < 0)
 		return error_set(err, r, "tracking-failed",
 				 "cannot let a writer of block %s go on: %s", b->mem.block.name,
@@ -134,8 +140,38 @@ static int protect(struct track *t, const struct engine_block *b, uint64_t first
 	uint64_t page = b->mem.block.page_size;
 	int r = uffd_writeprotect(t->uffd, b->mem.block.addr + first * page, n * page, true);
 
+	if (r == -ENOENT && gone_covers(&b->mem, first * page, n * page))
+		return 0;
+	if (r == -ENOENT)
+		return error_set(err, r, "tracking-failed",
+				 "block %s: the guest has mapped memory anew in it, where writes "
+				 "cannot be seen; it runs on here",
+				 b->mem.block.name);
 	return r < 0 ? error_set(err, r, "tracking-failed", "cannot protect block %s again: %s",
 				 b->mem.block.name, strerror(-r))
+		     : 0;
+}
+
+static void add_dirty(void *arg, uint64_t start, uint64_t len)
+{
+	struct engine_block *b = arg;
+	uint64_t page = b->mem.block.page_size;
+
+	bitmap_set_range(&b->dirty, (start - b->mem.block.addr) / page, len / page);
+}
+
+/*
+ * Private memory loses its protection when it is given back, and what is written there later is no fault
+ * any more. So what is not protected counts as written, whoever took that off.
+ */
+static int find_unprotected(struct engine_block *b, struct error *err)
+{
+	const struct guest_block *g = &b->mem.block;
+	int r = pagemap_unprotected(b->mem.pagemap, g->addr, g->addr + g->length, add_dirty, b);
+
+	return r < 0 ? error_set(err, r, "tracking-failed",
+				 "cannot read what of block %s is protected: %s", g->name,
+				 strerror(-r))
 		     : 0;
 }
 
@@ -151,6 +187,8 @@ static int collect(struct track *t, bool quarantine, struct error *err)
 	for (uint32_t i = 0; !r && i < t->e->nblocks; i++) {
 		struct engine_block *b = &t->e->blocks[i];
 
+		if (b->mem.block.kind == GUEST_BLOCK_ANON)
+			r = find_unprotected(b, err);
 		for (uint64_t p = 0; !r && (p = bitmap_next_set(&b->dirty, p)) < b->npages;) {
 			uint64_t end = bitmap_next_clear(&b->dirty, p);
 
@@ -161,7 +199,7 @@ static int collect(struct track *t, bool quarantine, struct error *err)
 			p = end;
 		}
 	}
-	return r;
+	return r < 0 ? r : gone_look(&t->gone, t->e, err);
 }
 
 static int faults_collect(struct track *t, struct error *err)

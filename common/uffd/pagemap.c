@@ -8,6 +8,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 #include "util/cleanup.h"
+#include "util/fdio.h"
 
 /*
  * PAGEMAP_SCAN of linux/fs.h, kernel 6.7, which Debian 12's headers do not have yet: its
@@ -155,6 +156,34 @@ int pagemap_written(int fd, uint64_t start, uint64_t end, bool protect, PAGEMAP_
 	int r = pagemap_scan(fd, start, end, &query, fn, arg);
 
 	return r == 0 && protect && end > start ? still_tracked(fd, start, end) : r;
+}
+
+/* Bit 57 of each word. */
+static int unprotected_words(int fd, uint64_t start, uint64_t end, struct joiner *join)
+{
+	uint64_t size = (uint64_t)sysconf(_SC_PAGESIZE), words[512];
+
+	for (uint64_t at = start; at < end;) {
+		size_t n = MIN((end - at) / size, ARRAY_SIZE(words));
+		int r = fdio_pread_full(fd, words, n * 8, at / size * 8);
+
+		if (r)
+			return r;
+		for (size_t i = 0; i < n; i++, at += size)
+			if (!(words[i] >> 57 & 1))
+				joiner_add(join, at, at + size);
+	}
+	joiner_flush(join);
+	return 0;
+}
+
+int pagemap_unprotected(int fd, uint64_t start, uint64_t end, PAGEMAP_RUN_FN(fn), void *arg)
+{
+	const struct pagemap_query query = {.all_of = PAGEMAP_WRITTEN};
+	struct joiner join = {.fn = fn, .arg = arg};
+	int r = pagemap_scan(fd, start, end, &query, fn, arg);
+
+	return r == -ENOTTY ? unprotected_words(fd, start, end, &join) : r;
 }
 
 int pagemap_present(int fd, uint64_t start, uint64_t end, PAGEMAP_RUN_FN(fn), void *arg)

@@ -78,6 +78,16 @@ int pagemap_written(int fd, uint64_t start, uint64_t end, bool protect, PAGEMAP_
 		    void *arg);
 
 /**
+ * pagemap_unprotected() - report what is not write-protected, of either kind; nothing is changed
+ *
+ * Private memory that was given back is not protected any more. What is not mapped may be reported.
+ * Before kernel 6.7 (5.13 is needed) a word is read for each page.
+ *
+ * Return: as pagemap_scan(), but for -ENOTTY
+ */
+int pagemap_unprotected(int fd, uint64_t start, uint64_t end, PAGEMAP_RUN_FN(fn), void *arg);
+
+/**
  * pagemap_present() - report what is in memory or in swap (for private anonymous memory)
  *
  * For files ask pagemap_file_data(): a page of a file may be there without being mapped. A page

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "track.h"
+#include "uffd/pagemap.h"
 
 #define PAGE  4096ul
 #define PAGES 64ul
@@ -44,6 +45,8 @@ static inline void box_block(struct box *b, int i, const char *name, enum guest_
 					     .page_size = PAGE,
 					     .addr = (uint64_t)b->mem[i],
 					     .fd = fd};
+	if (fd < 0)
+		eb->mem.pagemap = pagemap_open(0);
 	snprintf(eb->mem.block.name, sizeof(eb->mem.block.name), "%s", name);
 	eb->npages = PAGES;
 	cr_assert(!bitmap_init(&eb->pending, PAGES) && !bitmap_init(&eb->sent, PAGES) &&

@@ -114,6 +114,44 @@ Test(source_snap, the_copy_is_of_before_the_write_private)
 }
 
 /* Protected although it was saved: its writer is let go, and nothing is saved again. */
+/* Given back and written again, which is no fault: not the new data, that is of no instant. */
+Test(source_snap, what_was_given_back_is_zeros_in_the_image)
+{
+	const struct snap_piece *p;
+	struct lab l;
+
+	lab_init(&l);
+	cr_assert_eq(madvise(l.b.mem[1] + 3 * PAGE, PAGE, MADV_DONTNEED), 0);
+	cr_assert_eq(madvise(l.b.mem[0] + 3 * PAGE, PAGE, MADV_REMOVE), 0);
+	l.b.mem[1][3 * PAGE] = 9;
+	for (uint32_t i = 0; i < 2; i++) {
+		cr_assert_eq(snap_save(l.s, i, 2, 3, &l.b.err), 0, "%s", l.b.err.msg);
+		for (p = l.s->saved; p->next; p = p->next)
+			;
+		cr_assert_eq(p->block, i);
+		cr_assert_eq(p->frame[MSG_PAGES_FIXED], 5, "its neighbours are exact");
+		cr_assert_eq(p->frame[MSG_PAGES_FIXED + PAGE], 0);
+		cr_assert_eq(p->frame[MSG_PAGES_FIXED + 2 * PAGE], 5);
+	}
+	lab_free(&l);
+}
+
+/* A range that is not mapped any more is zeros, and who fills the rest of the block goes on. */
+Test(source_snap, what_was_unmapped_is_zeros_in_the_image)
+{
+	struct lab l;
+
+	lab_init(&l);
+	cr_assert_eq(munmap(l.b.mem[1] + 3 * PAGE, 2 * PAGE), 0);
+	cr_assert_eq(snap_save(l.s, 1, 2, 5, &l.b.err), 0, "%s", l.b.err.msg);
+	cr_assert_eq(l.s->saved->frame[MSG_PAGES_FIXED], 5);
+	cr_assert_eq(l.s->saved->frame[MSG_PAGES_FIXED + PAGE], 0);
+	cr_assert_eq(l.s->saved->frame[MSG_PAGES_FIXED + 3 * PAGE], 5);
+	cr_assert_eq(snap_save(l.s, 1, 3, 2, &l.b.err), 0, "%s", l.b.err.msg);
+	l.b.mem[1][2 * PAGE] = l.b.mem[1][6 * PAGE] = 9; /* would wait */
+	lab_free(&l);
+}
+
 Test(source_snap, a_page_that_was_saved_only_loses_its_protection)
 {
 	struct lab l;

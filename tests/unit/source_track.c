@@ -305,3 +305,201 @@ Test(source_track, stalls_are_counted)
 	cr_assert_gt(b.e.stats.stall.max_us, 0, "an ioctl takes its time");
 	track_stop(&b.t);
 }
+
+/* --- memory that changes underneath --- */
+
+/* All of block @i was sent: @n pages from @first on as zeros, the rest as data. */
+static void was_sent(struct box *b, int i)
+{
+	struct engine_block *eb = &b->blocks[i];
+
+	bitmap_set_range(&eb->filled, 0, PAGES);
+	bitmap_clear_range(&eb->pending, 0, PAGES);
+	bitmap_clear_range(&eb->dirty, 0, PAGES);
+}
+
+/* What is to be sent of block @i is exactly [first, first + n). */
+static bool are_pending(const struct box *b, int i, uint64_t first, uint64_t n)
+{
+	const struct bitmap *p = &b->blocks[i].pending;
+
+	return bitmap_count(p) == n && (!n || bitmap_next_set(p, 0) == first) &&
+	       (!n || bitmap_next_clear(p, first) == first + n);
+}
+
+static void filled(struct box *b, const struct track_ops *ops)
+{
+	box_init(b);
+	b->blocks[0].mem.notifies = false;
+	memset(b->mem[0], 1, BYTES);
+	memset(b->mem[1], 1, BYTES);
+	start(b, ops);
+	was_sent(b, 0);
+	was_sent(b, 1);
+}
+
+static void given_back(const struct track_ops *ops, bool last)
+{
+	struct box b;
+
+	filled(&b, ops);
+	cr_assert_eq(madvise(b.mem[0] + 7 * PAGE, 5 * PAGE, MADV_REMOVE), 0);
+	cr_assert_eq(madvise(b.mem[1] + 20 * PAGE, 3 * PAGE, MADV_DONTNEED), 0);
+	b.mem[1][21 * PAGE] = 2; /* of which no fault tells */
+	cr_assert_eq((last ? ops->final : ops->collect)(&b.t, &b.err), 0, "%s", b.err.msg);
+	cr_assert(are_pending(&b, 0, 7, 5));
+	cr_assert(are_pending(&b, 1, 20, 3));
+	/* Sent as zeros and protected again, they are not sent for ever. */
+	was_sent(&b, 0);
+	bitmap_clear_range(&b.blocks[0].filled, 7, 5);
+	was_sent(&b, 1);
+	cr_assert_eq(ops->protect(&b.t, &b.blocks[1], 20 * PAGE, 3 * PAGE, &b.err), 0);
+	if (last)
+		return;
+	cr_assert_eq(ops->collect(&b.t, &b.err), 0);
+	cr_assert(are_pending(&b, 0, 0, 0));
+	cr_assert(are_pending(&b, 1, 0, 0));
+	track_stop(&b.t);
+}
+
+Test(source_track, given_back_async)
+{
+	given_back(&track_async, false);
+}
+
+Test(source_track, given_back_faults)
+{
+	given_back(&track_faults, false);
+}
+
+Test(source_track, given_back_before_the_last_look_async)
+{
+	given_back(&track_async, true);
+}
+
+Test(source_track, given_back_before_the_last_look_faults)
+{
+	given_back(&track_faults, true);
+}
+
+/* A file that says when it is changed is looked at then only; it says so whoever punches it. */
+Test(source_track, a_file_that_tells_is_looked_at_when_it_does)
+{
+	struct engine_block *eb;
+	struct box b;
+	char path[64];
+	int fd;
+
+	box_init(&b);
+	eb = &b.blocks[0];
+	eb->mem.notifies = true;
+	memset(b.mem[0], 1, BYTES / 2);
+	start(&b, &track_async);
+	cr_assert_geq(b.t.gone.wd[0], 0);
+	was_sent(&b,
+		 0); /* the other half is a hole, and was not sent as one: it is not looked for */
+	cr_assert_eq(track_async.collect(&b.t, &b.err), 0, "%s", b.err.msg);
+	cr_assert(are_pending(&b, 0, 0, 0));
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", eb->mem.block.fd);
+	fd = open(path, O_RDWR | O_CLOEXEC);
+	cr_assert_eq(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 2 * PAGE, PAGE), 0);
+	cr_assert_eq(track_async.collect(&b.t, &b.err), 0, "%s", b.err.msg);
+	cr_assert(bitmap_test(&eb->pending, 2));
+	cr_assert(bitmap_test(&eb->pending, PAGES - 1));
+	cr_assert(!bitmap_test(&eb->pending, 1));
+	close(fd);
+	track_stop(&b.t);
+}
+
+/* Private memory that is unmapped is zeros, wherever in the block it is; of a file nothing is lost. */
+static void unmapped(const struct track_ops *ops)
+{
+	uint8_t buf[4 * PAGE];
+	struct box b;
+
+	filled(&b, ops);
+	cr_assert_eq(munmap(b.mem[0] + 10 * PAGE, 2 * PAGE), 0);
+	cr_assert_eq(munmap(b.mem[1] + 30 * PAGE, 2 * PAGE), 0);
+	cr_assert_eq(ops->collect(&b.t, &b.err), 0, "%s", b.err.msg);
+	cr_assert(are_pending(&b, 0, 0, 0));
+	cr_assert(are_pending(&b, 1, 30, 2));
+	cr_assert_eq(ops->protect(&b.t, &b.blocks[1], 30 * PAGE, 2 * PAGE, &b.err), 0);
+	memset(buf, 7, sizeof(buf));
+	cr_assert_eq(gone_read(&b.blocks[1].mem, 29 * PAGE, buf, 4 * PAGE), 0);
+	cr_assert_eq(buf[0], 1);
+	cr_assert_eq(buf[PAGE], 0);
+	cr_assert_eq(buf[3 * PAGE - 1], 0);
+	cr_assert_eq(buf[3 * PAGE], 1);
+	cr_assert_eq(munmap(b.mem[1] + (PAGES - 1) * PAGE, PAGE), 0);
+	cr_assert_eq(ops->collect(&b.t, &b.err), 0, "its end: %s", b.err.msg);
+	cr_assert(bitmap_test(&b.blocks[1].pending, PAGES - 1));
+	track_stop(&b.t);
+	b.mem[1][40 * PAGE] = 2;
+}
+
+Test(source_track, unmapped_async)
+{
+	unmapped(&track_async);
+}
+
+Test(source_track, unmapped_faults)
+{
+	unmapped(&track_faults);
+}
+
+/* A part of a file that was moved is written to where nobody looks. */
+static void moved(const struct track_ops *ops)
+{
+	struct box b;
+	void *to = mmap(NULL, 2 * PAGE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	filled(&b, ops);
+	to = mremap(b.mem[0] + 10 * PAGE, 2 * PAGE, 2 * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, to);
+	cr_assert(to != MAP_FAILED);
+	cr_assert_eq(ops->collect(&b.t, &b.err), -EFAULT);
+	cr_assert_str_eq(b.err.code, "guest-remapped");
+	cr_assert(strstr(b.err.msg, "block shared"), "%s", b.err.msg);
+	track_stop(&b.t);
+	memset(to, 2, 2 * PAGE);
+}
+
+Test(source_track, moved_async)
+{
+	moved(&track_async);
+}
+
+Test(source_track, moved_faults)
+{
+	moved(&track_faults);
+}
+
+/* Memory that was mapped anew in a block is not tracked: that is said, and nobody waits. */
+static void mapped_anew(const struct track_ops *ops)
+{
+	struct box b;
+	void *at;
+	int r;
+
+	filled(&b, ops);
+	at = mmap(b.mem[1] + 10 * PAGE, PAGE, PROT_READ | PROT_WRITE,
+		  MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+	cr_assert(at == b.mem[1] + 10 * PAGE);
+	r = ops->collect(&b.t, &b.err);
+	if (!r)
+		r = ops->protect(&b.t, &b.blocks[1], 10 * PAGE, PAGE, &b.err);
+	cr_assert_lt(r, 0);
+	cr_assert_str_eq(b.err.code, "tracking-failed");
+	cr_assert(strstr(b.err.msg, "block private") && strstr(b.err.msg, "anew"), "%s", b.err.msg);
+	track_stop(&b.t);
+	memset(b.mem[1], 2, BYTES);
+}
+
+Test(source_track, mapped_anew_async)
+{
+	mapped_anew(&track_async);
+}
+
+Test(source_track, mapped_anew_faults)
+{
+	mapped_anew(&track_faults);
+}

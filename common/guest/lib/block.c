@@ -18,13 +18,30 @@
 #define HUGE_2M (UINT64_C(2) << 20)
 #define KINDS   (DECANT_BLOCK_MEMFD | DECANT_BLOCK_ANON | DECANT_BLOCK_HUGE_2M)
 
+/*
+ * The open file that memfd_create(2) makes raises no inotify(7) events from kernel 6.14 on, by which an
+ * agent hears that memory was given back; another of the same file does.
+ */
+static int opened_again(int fd)
+{
+	char path[64];
+	int again;
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	again = open(path, O_RDWR | O_CLOEXEC);
+	if (again < 0)
+		return fd;
+	close(fd);
+	return again;
+}
+
 static int make_memfd(const char *name, unsigned int flags)
 {
 	int fd = memfd_create(name, flags | MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL);
 
 	if (fd < 0 && errno == EINVAL) /* before kernel 6.3 */
 		fd = memfd_create(name, flags | MFD_CLOEXEC | MFD_ALLOW_SEALING);
-	return fd < 0 ? -errno : fd;
+	return fd < 0 ? -errno : opened_again(fd);
 }
 
 static int fill_memfd(struct lib_block *b)

@@ -1,0 +1,325 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "gone.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/inotify.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include "held.h"
+#include "uffd/pagemap.h"
+#include "util/cleanup.h"
+#include "util/log.h"
+
+/* A guest that unmaps while it is read is read again so often. */
+#define READ_TRIES 8
+
+/* --- what is mapped --- */
+
+/** struct mapping - a line of /proc/PID/maps */
+struct mapping {
+	uint64_t start, end;
+	unsigned int major, minor;
+	uint64_t inode;
+};
+
+/** struct maps - an open /proc/PID/maps */
+struct maps {
+	FILE *f;
+	char *line;
+	size_t cap;
+};
+
+static int maps_open(struct maps *m, pid_t pid)
+{
+	char path[64];
+
+	*m = (struct maps){0};
+	snprintf(path, sizeof(path), "/proc/%d/maps", (int)pid);
+	m->f = fopen(path, "re");
+	return m->f ? 0 : -errno;
+}
+
+static void maps_close(struct maps *m)
+{
+	if (m->f)
+		fclose(m->f);
+	free(m->line);
+}
+
+static bool maps_next(struct maps *m, struct mapping *ret)
+{
+	while (getline(&m->line, &m->cap, m->f) > 0)
+		if (sscanf(m->line, "%" SCNx64 "-%" SCNx64 " %*s %*x %x:%x %" SCNu64, &ret->start,
+			   &ret->end, &ret->major, &ret->minor, &ret->inode) == 5)
+			return true;
+	return false;
+}
+
+/** gap_fn - [off, off + len) of a block is not mapped */
+typedef void gap_fn(void *arg, uint64_t off, uint64_t len);
+
+/* Return: 0 or -errno; a process that has ended has no mappings, and all is a gap */
+static int for_gaps(const struct gmem *g, uint64_t off, uint64_t len, gap_fn *fn, void *arg)
+{
+	uint64_t at = g->block.addr + off, end = at + len;
+	struct mapping m;
+	struct maps maps;
+	int r = maps_open(&maps, g->pid);
+
+	while (!r && at < end && maps_next(&maps, &m)) {
+		if (m.end <= at || m.start >= end)
+			continue;
+		if (m.start > at)
+			fn(arg, at - g->block.addr, m.start - at);
+		at = m.end;
+	}
+	if (!r && at < end)
+		fn(arg, at - g->block.addr, end - at);
+	maps_close(&maps);
+	return r;
+}
+
+static void add_length(void *arg, uint64_t off, uint64_t len)
+{
+	(void)off;
+	*(uint64_t *)arg += len;
+}
+
+bool gone_covers(const struct gmem *m, uint64_t off, uint64_t len)
+{
+	uint64_t unmapped = 0;
+
+	return !for_gaps(m, off, len, add_length, &unmapped) && unmapped == len;
+}
+
+/** struct filling - a buffer that is read around gaps */
+struct filling {
+	const struct gmem *m;
+	uint8_t *buf;
+	uint64_t off;
+	uint64_t done;
+	int r;
+};
+
+static void read_until(struct filling *f, uint64_t off)
+{
+	if (!f->r && off > f->done)
+		f->r = gmem_read(f->m, f->done, f->buf + (f->done - f->off), off - f->done);
+}
+
+static void fill_gap(void *arg, uint64_t off, uint64_t len)
+{
+	struct filling *f = arg;
+
+	read_until(f, off);
+	memset(f->buf + (off - f->off), 0, len);
+	f->done = off + len;
+}
+
+int gone_read(const struct gmem *m, uint64_t off, void *buf, uint64_t len)
+{
+	int r = gmem_read(m, off, buf, len);
+
+	if (m->block.kind != GUEST_BLOCK_ANON)
+		return r;
+	for (int i = 0; r == -EFAULT && i < READ_TRIES; i++) {
+		struct filling f = {.m = m, .buf = buf, .off = off, .done = off};
+		int gaps = for_gaps(m, off, len, fill_gap, &f);
+
+		if (gaps)
+			return gaps;
+		read_until(&f, off + len);
+		r = f.r;
+	}
+	/* Zeros of a guest that is gone would be believed. */
+	return r ? r : gmem_read(m, off, buf, 0);
+}
+
+/* --- looking --- */
+
+static void forget(struct engine_block *b, uint64_t first, uint64_t end)
+{
+	for (uint64_t p = first; (p = bitmap_next_set(&b->filled, p)) < end;) {
+		uint64_t stop = MIN(bitmap_next_clear(&b->filled, p), end);
+
+		bitmap_clear_range(&b->filled, p, stop - p);
+		bitmap_set_range(held_written(b), p, stop - p);
+		p = stop;
+	}
+}
+
+/** struct holes - the search for them. @done: page up to which all is known */
+struct holes {
+	struct engine_block *b;
+	uint64_t done;
+};
+
+static int skip_data(void *arg, uint64_t off, uint64_t len)
+{
+	struct holes *h = arg;
+	uint64_t page = h->b->mem.block.page_size;
+
+	forget(h->b, h->done, off / page);
+	h->done = (off + len + page - 1) / page;
+	return 0;
+}
+
+static void skip_present(void *arg, uint64_t start, uint64_t len)
+{
+	struct holes *h = arg;
+
+	skip_data(h, start - h->b->mem.block.addr, len);
+}
+
+/*
+ * Huge pages: their file knows no holes. What the guest does not have mapped is sent once more, and found
+ * to be zeros if it is a hole: a marker of the tracking is no page, so only "present" will do.
+ */
+static int find_holes(struct engine_block *b)
+{
+	struct pagemap_query present = {.all_of = PAGEMAP_PRESENT};
+	const struct guest_block *g = &b->mem.block;
+	struct holes h = {.b = b};
+	int r;
+
+	if (g->kind == GUEST_BLOCK_MEMFD)
+		r = gmem_data_ranges(&b->mem, skip_data, &h);
+	else
+		r = pagemap_scan(b->mem.pagemap, g->addr, g->addr + g->length, &present,
+				 skip_present, &h);
+	if (r == -ENOTTY)
+		r = h.done = 0; /* an old kernel: all of it once more */
+	if (!r)
+		forget(b, h.done, b->npages);
+	return r;
+}
+
+static void forget_gap(void *arg, uint64_t off, uint64_t len)
+{
+	struct engine_block *b = arg;
+	uint64_t page = b->mem.block.page_size;
+
+	forget(b, off / page, (off + len) / page);
+}
+
+/* Is a part of the block's file mapped outside of the block? */
+static bool mapped_elsewhere(const struct gmem *g)
+{
+	struct mapping m;
+	struct maps maps;
+	struct stat st;
+	bool found = false;
+
+	if (fstat(g->block.fd, &st) || maps_open(&maps, g->pid))
+		return false;
+	while (!found && maps_next(&maps, &m))
+		found = m.inode == st.st_ino && m.major == major(st.st_dev) &&
+			m.minor == minor(st.st_dev) &&
+			(m.end <= g->block.addr || m.start >= g->block.addr + g->block.length);
+	maps_close(&maps);
+	return found;
+}
+
+static int look_at_gaps(struct engine_block *b, struct error *err)
+{
+	uint64_t unmapped = 0;
+
+	if (b->mem.block.kind == GUEST_BLOCK_ANON) {
+		for_gaps(&b->mem, 0, b->mem.block.length, forget_gap, b);
+		return 0;
+	}
+	for_gaps(&b->mem, 0, b->mem.block.length, add_length, &unmapped);
+	if (!unmapped || !mapped_elsewhere(&b->mem))
+		return 0;
+	return error_set(err, -EFAULT, "guest-remapped",
+			 "block %s: the guest has moved a part of it (mremap), where writes to it "
+			 "cannot be seen; it runs on here: move it when the block is whole again",
+			 b->mem.block.name);
+}
+
+/* Which files were changed since the last look; all of them if that cannot be told. */
+static void read_inotify(struct gone *g, uint32_t nblocks, bool *changed)
+{
+	char buf[4096] __attribute__((aligned(8)));
+	ssize_t n;
+
+	for (uint32_t i = 0; i < nblocks; i++)
+		changed[i] = g->wd[i] < 0;
+	while (g->inotify >= 0 && (n = read(g->inotify, buf, sizeof(buf))) > 0) {
+		for (char *at = buf; at < buf + n;) {
+			const struct inotify_event *ev = (const void *)at;
+
+			for (uint32_t i = 0; i < nblocks; i++)
+				changed[i] |= ev->wd == g->wd[i] || ev->mask & IN_Q_OVERFLOW;
+			at += sizeof(*ev) + ev->len;
+		}
+	}
+}
+
+int gone_look(struct gone *g, struct engine *e, struct error *err)
+{
+	CLEANUP_FREE bool *changed = calloc(e->nblocks + 1, sizeof(*changed));
+	int r = changed ? 0 : error_set(err, -ENOMEM, NULL, "out of memory");
+
+	if (!r)
+		read_inotify(g, e->nblocks, changed);
+	for (uint32_t i = 0; !r && i < e->nblocks; i++) {
+		struct engine_block *b = &e->blocks[i];
+
+		if (b->mem.block.kind != GUEST_BLOCK_ANON && changed[i])
+			r = find_holes(b);
+		if (r < 0)
+			error_set(err, r, "guest-memory", "cannot tell where block %s is empty: %s",
+				  b->mem.block.name, strerror(-r));
+		else
+			r = look_at_gaps(b, err);
+	}
+	return r;
+}
+
+/* --- watching --- */
+
+static int watch(struct gone *g, const struct gmem *m)
+{
+	char path[64];
+
+	/* The guest's own page tables tell of huge pages, so it does not matter how they are given back. */
+	if (g->inotify < 0 || m->block.kind != GUEST_BLOCK_MEMFD || !m->notifies)
+		return -1;
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", m->block.fd);
+	return inotify_add_watch(g->inotify, path, IN_MODIFY);
+}
+
+int gone_start(struct gone *g, struct engine *e, struct error *err)
+{
+	g->wd = calloc(e->nblocks + 1, sizeof(*g->wd));
+	if (!g->wd)
+		return error_set(err, -ENOMEM, NULL, "out of memory");
+	g->inotify = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
+	for (uint32_t i = 0; i < e->nblocks; i++) {
+		struct engine_block *b = &e->blocks[i];
+
+		if (!b->filled.nbits && bitmap_init(&b->filled, b->npages) < 0)
+			return error_set(err, -ENOMEM, NULL, "no memory for the bitmaps");
+		g->wd[i] = watch(g, &b->mem);
+		if (g->wd[i] < 0 && b->mem.block.kind == GUEST_BLOCK_MEMFD)
+			log_debug("block %s: nobody tells when it is given back: it is looked at "
+				  "in each pass",
+				  b->mem.block.name);
+	}
+	return 0;
+}
+
+void gone_stop(struct gone *g)
+{
+	if (g->wd && g->inotify >= 0)
+		close(g->inotify);
+	free(g->wd);
+	g->wd = NULL;
+}

@@ -22,6 +22,7 @@
 #define MSG_REQUEST_MAX      (2u << 20)
 #define MSG_STATE_TOTAL_MAX  (64u << 20)
 #define MSG_BLOCKS_MAX       256
+#define MSG_THREADS_MAX      256 /* vCPU threads whose block time is told */
 #define MSG_VARS_MAX         64
 #define MSG_CHANNELS_MAX     16
 #define MSG_DISCARD_MAX      4000
@@ -206,6 +207,9 @@ struct msg_complete {
  * @faults, @requests: faults of the guest, pages it asked for because of them
  * @p50_us, @p90_us, @p99_us, @max_us: from reading a fault to its answer
  * @answered:	faults answered in at most 2^i us and more than 2^(i - 1); the last entry: in more
+ * @has_block_time: the guest names its vCPU threads; without, what follows is 0
+ * @all_blocked_us: for so long all of them waited for pages at once
+ * @nthreads, @blocked_us: how long each of them did in all
  */
 struct msg_receipt {
 	bool digest_ok;
@@ -217,6 +221,10 @@ struct msg_receipt {
 	uint32_t p99_us;
 	uint32_t max_us;
 	uint32_t answered[MSG_OCTAVES];
+	bool has_block_time;
+	uint64_t all_blocked_us;
+	uint32_t nthreads;
+	uint64_t blocked_us[MSG_THREADS_MAX];
 	uint64_t pages[MSG_BLOCKS_MAX];
 };
 

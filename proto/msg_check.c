@@ -161,7 +161,13 @@ const char *msg_check_complete(const struct msg *m)
 
 const char *msg_check_receipt(const struct msg *m)
 {
-	return m->receipt.n <= MSG_BLOCKS_MAX ? NULL : "blocks";
+	const struct msg_receipt *r = &m->receipt;
+
+	if (r->n > MSG_BLOCKS_MAX)
+		return "blocks";
+	if (r->nthreads > MSG_THREADS_MAX)
+		return "threads";
+	return r->has_block_time || (!r->nthreads && !r->all_blocked_us) ? NULL : "block_time";
 }
 
 const char *msg_check_request(const struct msg *m)

@@ -268,10 +268,10 @@ static void put_counts(struct bytes_writer *w, const uint64_t *pages, uint32_t n
 		bytes_put_u64(w, pages[i]);
 }
 
-static void get_counts(struct bytes_reader *r, uint64_t *pages, uint32_t n)
+static void get_counts(struct bytes_reader *r, uint64_t *counts, uint32_t n, const char *what)
 {
 	for (uint32_t i = 0; i < n && !r->failed; i++)
-		pages[i] = bytes_get_u64(r, "pages of a block");
+		counts[i] = bytes_get_u64(r, what);
 }
 
 void msg_encode_complete(struct bytes_writer *w, const struct msg *m)
@@ -289,13 +289,14 @@ void msg_decode_complete(struct bytes_reader *r, struct msg *m)
 	m->complete.digest_sum = bytes_get_u64(r, "digest_sum");
 	m->complete.n = bounded(r, bytes_get_u32(r, "blocks"), MSG_BLOCKS_MAX, "blocks");
 	get_reserved(r, 4);
-	get_counts(r, m->complete.pages, m->complete.n);
+	get_counts(r, m->complete.pages, m->complete.n, "pages of a block");
 }
 
 void msg_encode_receipt(struct bytes_writer *w, const struct msg *m)
 {
 	bytes_put_u8(w, m->receipt.digest_ok);
-	put_reserved(w, 3);
+	bytes_put_u8(w, m->receipt.has_block_time);
+	put_reserved(w, 2);
 	bytes_put_u32(w, m->receipt.n);
 	bytes_put_u64(w, m->receipt.faults);
 	bytes_put_u64(w, m->receipt.requests);
@@ -305,13 +306,18 @@ void msg_encode_receipt(struct bytes_writer *w, const struct msg *m)
 	bytes_put_u32(w, m->receipt.max_us);
 	for (size_t i = 0; i < MSG_OCTAVES; i++)
 		bytes_put_u32(w, m->receipt.answered[i]);
+	bytes_put_u64(w, m->receipt.all_blocked_us);
+	bytes_put_u32(w, m->receipt.nthreads);
+	put_reserved(w, 4);
 	put_counts(w, m->receipt.pages, m->receipt.n);
+	put_counts(w, m->receipt.blocked_us, m->receipt.nthreads);
 }
 
 void msg_decode_receipt(struct bytes_reader *r, struct msg *m)
 {
 	m->receipt.digest_ok = get_bool(r, "digest_ok");
-	get_reserved(r, 3);
+	m->receipt.has_block_time = get_bool(r, "block_time");
+	get_reserved(r, 2);
 	m->receipt.n = bounded(r, bytes_get_u32(r, "blocks"), MSG_BLOCKS_MAX, "blocks");
 	m->receipt.faults = bytes_get_u64(r, "faults");
 	m->receipt.requests = bytes_get_u64(r, "requests");
@@ -321,7 +327,11 @@ void msg_decode_receipt(struct bytes_reader *r, struct msg *m)
 	m->receipt.max_us = bytes_get_u32(r, "max");
 	for (size_t i = 0; i < MSG_OCTAVES; i++)
 		m->receipt.answered[i] = bytes_get_u32(r, "answered");
-	get_counts(r, m->receipt.pages, m->receipt.n);
+	m->receipt.all_blocked_us = bytes_get_u64(r, "all_blocked");
+	m->receipt.nthreads = bounded(r, bytes_get_u32(r, "threads"), MSG_THREADS_MAX, "threads");
+	get_reserved(r, 4);
+	get_counts(r, m->receipt.pages, m->receipt.n, "pages of a block");
+	get_counts(r, m->receipt.blocked_us, m->receipt.nthreads, "block time of a thread");
 }
 
 void msg_encode_request(struct bytes_writer *w, const struct msg *m)

@@ -131,6 +131,20 @@ static void ask(struct fault *f, unsigned int block, uint64_t page)
 	}
 }
 
+/*
+ * P18. Looked at behind the beginning: what is placed from here on ends it; what was there before nobody
+ * ends, so it is undone.
+ */
+static void begin_wait(struct place *p, unsigned int block, uint64_t page, uint32_t tid,
+		       uint64_t now_us)
+{
+	if (!p->blocktime)
+		return;
+	blocktime_begin(p->blocktime, tid, place_key(block, page), now_us);
+	if (pages_get(p->blocks[block].pages, page) != PAGES_MISSING)
+		blocktime_undo(p->blocktime, tid, place_key(block, page));
+}
+
 static void on_fault(struct fault *f, const struct uffd_event *ev, uint64_t now_us)
 {
 	struct error err = {0};
@@ -146,6 +160,7 @@ static void on_fault(struct fault *f, const struct uffd_event *ev, uint64_t now_
 		trouble(f, FAULT_BROKEN, &err);
 		return;
 	}
+	begin_wait(f->place, block, page, ev->tid, now_us);
 	r = place_fault(f->place, &f->io, block, page, now_us, &err);
 	if (r == PLACE_ASK)
 		ask(f, block, page);

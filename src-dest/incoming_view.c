@@ -69,16 +69,31 @@ static json_t *buckets_json(const struct hist *h)
 	return a;
 }
 
+/* While it runs, waits under way included; null for a guest that names no vCPU threads. */
+static json_t *block_time_json(const struct incoming *inc)
+{
+	struct blocktime_sums s = {0};
+	json_t *threads;
+
+	if (!inc->placed || !inc->place.blocktime)
+		return json_null();
+	blocktime_read(inc->place.blocktime, clock_us(), &s);
+	threads = json_array();
+	for (unsigned int i = 0; threads && i < s.n; i++)
+		json_array_append_new(threads, number(s.thread_us[i]));
+	return json_pack("{s:o, s:o}", "all_threads", number(s.all_us), "threads", threads);
+}
+
 static json_t *postcopy_json(const struct incoming *inc)
 {
 	const struct hist *h = &inc->place.latency;
 
-	return json_pack("{s:o, s:o, s:{s:o, s:o, s:o, s:o, s:o}}", "faults",
+	return json_pack("{s:o, s:o, s:{s:o, s:o, s:o, s:o, s:o}, s:o}", "faults",
 			 number(atomic_load(&inc->place.faults)), "requests",
 			 number(atomic_load(&inc->place.requests)), "latency_us", "p50",
 			 number(hist_quantile(h, 0.5)), "p90", number(hist_quantile(h, 0.9)), "p99",
 			 number(hist_quantile(h, 0.99)), "max", number(hist_quantile(h, 1)),
-			 "buckets", buckets_json(h));
+			 "buckets", buckets_json(h), "block_time_us", block_time_json(inc));
 }
 
 static void add_channel(const struct incoming *inc, json_t *a, const char *kind, uint64_t bytes,

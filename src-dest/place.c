@@ -53,6 +53,7 @@ void place_clear(struct place *p)
 		sharers_clear(&p->sharers);
 	free(p->blocks);
 	free(p->zeros);
+	blocktime_free(steal_ptr(&p->blocktime));
 	p->blocks = NULL;
 	p->zeros = NULL;
 	p->n = 0;
@@ -75,7 +76,7 @@ int place_fail(struct error *err, int r, const struct place_block *b, uint64_t p
 
 static uint64_t timed_key(const struct place *p, const struct place_block *b, uint64_t page)
 {
-	return ((uint64_t)(b - p->blocks) + 1) << 48 | page;
+	return place_key((unsigned int)(b - p->blocks), page);
 }
 
 static struct place_timed *timed_slot(struct place *p, uint64_t key)
@@ -111,6 +112,8 @@ static bool asked_clear(struct place *p, struct place_block *b, uint64_t page)
 		return false;
 	atomic_fetch_sub(&p->outstanding, 1);
 	timed_end(p, b, page);
+	if (p->blocktime)
+		blocktime_end(p->blocktime, timed_key(p, b, page), clock_us());
 	if (atomic_load(&p->sharers.n) && bitmap_test_and_clear(&b->shared, page))
 		sharers_wake(&p->sharers, (unsigned int)(b - p->blocks), page << b->shift,
 			     b->page_size);

@@ -34,6 +34,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include "gate.h"
+#include "blocktime.h"
 #include "guest/gmem.h"
 #include "msg.h"
 #include "pages/pages.h"
@@ -109,6 +110,7 @@ typedef int place_punch_fn(void *arg, unsigned int block, const struct guest_ran
  * @latency:	us from reading a fault to its answer
  * @timed:	faults under way
  * @sharers:	who else maps the memory
+ * @blocktime:	NULL where no thread is named; fixed before PLACE_LIVE
  * @zeros:	zeros, as many as the largest page has, at least MSG_PAGES_RAW_MAX
  * @traced:	trace_logged()
  * @punch, @punch_arg: see place_punch_fn
@@ -126,6 +128,7 @@ struct place {
 	struct hist latency;
 	struct place_timed timed[PLACE_TIMED];
 	struct sharers sharers;
+	struct blocktime *blocktime;
 	uint8_t *zeros;
 	bool traced;
 	place_punch_fn *punch;
@@ -197,6 +200,12 @@ bool place_complete(const struct place *p);
 bool place_first_missing(const struct place *p, unsigned int *ret_block, uint64_t *ret_off);
 
 /* --- the fault thread's --- */
+
+/** place_key() - Return: a number that stands for a page, never 0 */
+static inline uint64_t place_key(unsigned int block, uint64_t page)
+{
+	return ((uint64_t)block + 1) << 48 | page;
+}
 
 /** enum place_answer - what became of a fault */
 enum place_answer {
@@ -273,7 +282,7 @@ int place_discard_all(struct place *p, struct error *err);
  * place_features() - what the guest's userfaultfd is to be set up with (P2)
  * @has:	UFFD_F_* of this host's kernel: an unknown one would refuse the whole handshake
  *
- * Thread ids are not asked for: nothing here tells threads apart. UFFD_F_EVENT_FORK is refused with
+ * Thread ids are asked for only for the block time of threads that are named. UFFD_F_EVENT_FORK is refused with
  * -EPERM to an agent without CAP_SYS_PTRACE; it can do without it where children inherit no block.
  *
  * Return: UFFD_F_* that the kinds of memory of @p need, as far as the kernel has them

@@ -87,6 +87,8 @@ uint64_t place_features(const struct place *p, uint64_t has)
 	uint64_t want =
 		UFFD_F_EVENT_REMOVE | UFFD_F_EVENT_UNMAP | UFFD_F_EVENT_REMAP | UFFD_F_EVENT_FORK;
 
+	if (p->blocktime)
+		want |= UFFD_F_THREAD_ID;
 	for (unsigned int i = 0; i < p->n; i++) {
 		if (p->blocks[i].kind == MSG_BLOCK_MEMFD)
 			want |= UFFD_F_MISSING_SHMEM;

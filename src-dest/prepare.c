@@ -17,6 +17,7 @@
 #include "incoming_priv.h"
 #include "uffd/uffd.h"
 #include "util/cleanup.h"
+#include "util/clock.h"
 #include "util/fdio.h"
 #include "util/log.h"
 
@@ -190,9 +191,37 @@ static void on_guest_gone(void *arg, struct guest *g, enum guest_gone how)
 		settle_parts_gone(inc);
 }
 
+static void on_vcpu(void *arg, struct guest *g, uint32_t tid, bool on)
+{
+	const struct incoming *inc = arg;
+
+	(void)g;
+	if (inc->placed && inc->place.blocktime)
+		blocktime_name(inc->place.blocktime, tid, on, clock_us());
+}
+
+/* One that attaches itself again names its threads anew. */
 void prepare_guest_watch(struct incoming *inc)
 {
 	guest_watch(inc->guest, on_guest_gone, NULL, inc);
+	guest_watch_vcpus(inc->guest, on_vcpu);
+	if (inc->placed && inc->place.blocktime)
+		blocktime_name_none(inc->place.blocktime, clock_us());
+}
+
+/* P18: only of threads that are named, and where the kernel tells threads apart. */
+static int want_blocktime(struct incoming *inc, const struct guest *g, struct error *err)
+{
+	if (!g->names_vcpus || !inc->setup->may_postcopy)
+		return 0;
+	if (!(inc->d->caps.features & UFFD_F_THREAD_ID)) {
+		log_warn("incoming %s: no block time of the vCPU threads of guest %s: this kernel "
+			 "does not tell threads apart (userfaultfd feature THREAD_ID)",
+			 inc->id_text, inc->setup->name);
+		return 0;
+	}
+	inc->place.blocktime = blocktime_new();
+	return inc->place.blocktime ? 0 : error_set(err, -ENOMEM, NULL, "out of memory");
 }
 
 /* One block of the place: memory, states, bitmap. */
@@ -240,6 +269,7 @@ static int fill_place(struct incoming *inc, const struct guest *g, struct error 
 	inc->placed = true;
 	inc->place.punch = bridge_punch;
 	inc->place.punch_arg = inc;
+	r = want_blocktime(inc, g, err);
 	for (unsigned int i = 0; i < inc->nblocks && !r; i++)
 		r = fill_block(inc, g, i, index[i], err);
 	return r;

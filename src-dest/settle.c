@@ -330,6 +330,19 @@ static uint32_t clamp(uint64_t us)
 	return us > UINT32_MAX ? UINT32_MAX : (uint32_t)us;
 }
 
+static void add_block_time(const struct incoming *inc, struct msg_receipt *r)
+{
+	struct blocktime_sums s = {0};
+
+	if (!inc->place.blocktime)
+		return;
+	blocktime_read(inc->place.blocktime, clock_us(), &s);
+	r->has_block_time = true;
+	r->all_blocked_us = s.all_us;
+	r->nthreads = s.n;
+	memcpy(r->blocked_us, s.thread_us, s.n * sizeof(s.thread_us[0]));
+}
+
 static void send_receipt(struct incoming *inc)
 {
 	const struct hist *h = &inc->place.latency;
@@ -349,6 +362,7 @@ static void send_receipt(struct incoming *inc)
 		.max_us = clamp(hist_quantile(h, 1.0)),
 	};
 	hist_octaves(h, m->receipt.answered, MSG_OCTAVES);
+	add_block_time(inc, &m->receipt);
 	for (unsigned int i = 0; i < inc->nblocks; i++)
 		m->receipt.pages[i] = atomic_load(&inc->place.blocks[i].received);
 	incoming_send(inc, m);

@@ -87,19 +87,32 @@ static json_t *buckets_json(const struct msg_receipt *r)
 	return a;
 }
 
+static json_t *block_time_json(const struct msg_receipt *r)
+{
+	json_t *threads;
+
+	if (!r->has_block_time)
+		return json_null();
+	threads = json_array();
+	for (uint32_t i = 0; threads && i < r->nthreads; i++)
+		json_array_append_new(threads, json_integer((json_int_t)r->blocked_us[i]));
+	return json_pack("{s:I, s:o}", "all_threads", (json_int_t)r->all_blocked_us, "threads",
+			 threads);
+}
+
 /* Faults are counted where they happen: the destination reports them with its receipt. */
 static json_t *postcopy_json(const struct migration *m, const struct migration_totals *t)
 {
 	const struct msg_receipt *r = &m->receipt;
 
 	if (!m->has_receipt)
-		return json_pack("{s:n, s:I, s:n}", "faults", "requests", (json_int_t)t->requests,
-				 "latency_us");
-	return json_pack("{s:I, s:I, s:{s:I, s:I, s:I, s:I, s:o}}", "faults", (json_int_t)r->faults,
-			 "requests", (json_int_t)r->requests, "latency_us", "p50",
-			 (json_int_t)r->p50_us, "p90", (json_int_t)r->p90_us, "p99",
+		return json_pack("{s:n, s:I, s:n, s:n}", "faults", "requests",
+				 (json_int_t)t->requests, "latency_us", "block_time_us");
+	return json_pack("{s:I, s:I, s:{s:I, s:I, s:I, s:I, s:o}, s:o}", "faults",
+			 (json_int_t)r->faults, "requests", (json_int_t)r->requests, "latency_us",
+			 "p50", (json_int_t)r->p50_us, "p90", (json_int_t)r->p90_us, "p99",
 			 (json_int_t)r->p99_us, "max", (json_int_t)r->max_us, "buckets",
-			 buckets_json(r));
+			 buckets_json(r), "block_time_us", block_time_json(r));
 }
 
 static json_t *dma_json(const struct migration *m, const struct migration_totals *t)

@@ -3,11 +3,11 @@
  * paint: a guest whose memory is shared with further processes (tests/guests/sharer), and whose threads
  * measure themselves how long they waited for pages.
  *
- *	paint NAME ATTACH REPORT MB THREADS
+ *	paint NAME ATTACH REPORT MB THREADS SLEEP_US
  *
  * A fresh one paints its block "ram" over and over, each page always alike (guests/still_page.h), so that
  * all of it is dirty and none of it changes. One that has arrived starts THREADS threads, named as vCPU
- * threads, which look at every page once; then it looks at all of them again and again.
+ * threads, which look at a page each SLEEP_US, at every one once; then it looks at all of them again and again.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -41,7 +41,7 @@ struct paint {
 	const char *report;
 	uint8_t *mem;
 	uint64_t pages;
-	unsigned int threads;
+	unsigned int threads, sleep_us;
 	struct looker looker[THREADS_MAX];
 	pthread_mutex_t lock;
 	pthread_cond_t resumed;
@@ -156,6 +156,8 @@ static void *look_main(void *arg)
 		(void)*page;
 		l->waited_us += now_us() - since;
 		l->bad += !still_page_ok((const void *)page, SEED, 0, at);
+		if (p->sleep_us)
+			usleep(p->sleep_us);
 	}
 	decant_vcpu_remove(p->guest);
 	return NULL;
@@ -202,13 +204,14 @@ int main(int argc, char **argv)
 	void *addr;
 	int r;
 
-	if (argc != 6)
+	if (argc != 7)
 		return 2;
 	config.name = argv[1];
 	config.attach = argv[2];
 	p.report = argv[3];
 	p.pages = strtoul(argv[4], NULL, 10) << 8;
 	p.threads = (unsigned int)strtoul(argv[5], NULL, 10);
+	p.sleep_us = (unsigned int)strtoul(argv[6], NULL, 10);
 	if (!p.pages || !p.threads || p.threads > THREADS_MAX)
 		return 2;
 	p.guest = decant_guest_new(&config);

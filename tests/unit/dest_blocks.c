@@ -33,6 +33,10 @@ Test(dest_blocks, features_are_asked_for_where_they_are_and_are_used)
 	b[0].kind = MSG_BLOCK_HUGETLB;
 	cr_assert(eq(u64, place_features(&p, all & ~events),
 		     UFFD_F_MISSING_HUGETLBFS | UFFD_F_MISSING_SHMEM));
+	/* Thread ids where threads are named. */
+	p.blocktime = blocktime_new();
+	cr_assert(eq(u64, place_features(&p, UFFD_F_THREAD_ID), UFFD_F_THREAD_ID));
+	cr_assert(zero(u64, place_features(&p, 0)));
 	place_clear(&p);
 }
 

@@ -119,11 +119,18 @@ static const struct bend {
 	{MSG_COMPLETE, 24, 4, 3, "pages of a block"},
 	{MSG_COMPLETE, 28, 1, 1, "reserved"},
 	{MSG_RECEIPT, 8, 1, 2, "digest_ok"},
-	{MSG_RECEIPT, 9, 1, 1, "reserved"},
+	{MSG_RECEIPT, 9, 1, 2, "block_time"},
+	{MSG_RECEIPT, 9, 1, 0, "block_time"},
+	{MSG_RECEIPT, 10, 1, 1, "reserved"},
 	{MSG_RECEIPT, 11, 1, 1, "reserved"},
 	{MSG_RECEIPT, 12, 4, 0x20000001, "blocks"},
 	{MSG_RECEIPT, 12, 4, 0, "behind the end"},
-	{MSG_RECEIPT, 12, 4, 2, "pages of a block"},
+	{MSG_RECEIPT, 12, 4, 2, "block time of a thread"},
+	{MSG_RECEIPT, 12, 4, 4, "pages of a block"},
+	{MSG_RECEIPT, 152, 4, 257, "threads"},
+	{MSG_RECEIPT, 152, 4, 1, "behind the end"},
+	{MSG_RECEIPT, 152, 4, 3, "block time of a thread"},
+	{MSG_RECEIPT, 156, 1, 1, "reserved"},
 	{MSG_REQUEST, 8, 4, 256, "block"},
 	{MSG_REQUEST, 12, 1, 1, "reserved"},
 	{MSG_REQUEST, 16, 8, 0x800, "offset and length"},
@@ -230,6 +237,14 @@ Test(proto_bounds, encode_checks)
 	m->discard.n = MSG_DISCARD_MAX + 1;
 	cr_assert_eq(msg_encode(m, out, FRAME_MAX), -EINVAL);
 	m->type = MSG_RECEIPT;
+	memset(&m->receipt, 0, sizeof(m->receipt));
 	m->receipt.n = MSG_BLOCKS_MAX + 1;
+	cr_assert_eq(msg_encode(m, out, FRAME_MAX), -EINVAL);
+	m->receipt.n = MSG_BLOCKS_MAX;
+	m->receipt.nthreads = MSG_THREADS_MAX;
+	cr_assert_eq(msg_encode(m, out, FRAME_MAX), -EINVAL, "threads without block time");
+	m->receipt.has_block_time = true;
+	cr_assert_eq(msg_encode(m, out, FRAME_MAX), 8 + 152 + 8 * (256 + 256));
+	m->receipt.nthreads = MSG_THREADS_MAX + 1;
 	cr_assert_eq(msg_encode(m, out, FRAME_MAX), -EINVAL);
 }

@@ -90,6 +90,11 @@ Test(proto_msg, fields)
 	cr_assert_eq(m->receipt.answered[6], 5);
 	cr_assert_eq(m->receipt.answered[MSG_OCTAVES - 1], 0x0a0b0c0d);
 	cr_assert_eq(m->receipt.pages[0], 0x10000);
+	cr_assert(m->receipt.has_block_time);
+	cr_assert_eq(m->receipt.all_blocked_us, 0x1122);
+	cr_assert_eq(m->receipt.nthreads, 2);
+	cr_assert_eq(m->receipt.blocked_us[0], 0x3344);
+	cr_assert_eq(m->receipt.blocked_us[1], 0x0102030405060708);
 }
 
 /* --- cut and padded -------------------------------------------------------------------------- */

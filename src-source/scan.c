@@ -257,10 +257,13 @@ static int rest(struct scan *s, uint64_t us, struct error *err)
 	return r;
 }
 
-/* All that is left is in quarantine: see what was written meanwhile, until something is let go. */
+/*
+ * All that is left is in quarantine: see what was written meanwhile, until something is let go. A slot of
+ * time in which nothing is counts as a pass, so that a guest that writes everything again ends precopy.
+ */
 static int await_release(struct scan *s, uint64_t begin, enum policy_out *next, struct error *err)
 {
-	uint64_t left = engine_pending_bytes(s->e), start;
+	uint64_t left = engine_pending_bytes(s->e), slot_us = s->slot_us, start;
 	int r = 0;
 
 	while (!r && *next == POLICY_PASS && !left && !atomic_load(&s->switch_now)) {
@@ -269,6 +272,9 @@ static int await_release(struct scan *s, uint64_t begin, enum policy_out *next, 
 		if (!r)
 			r = collect(s, start, err);
 		left = engine_pending_bytes(s->e);
+		if (!left && s->slot_us != slot_us)
+			note_pass(s->e, 0, 0);
+		slot_us = s->slot_us;
 		*next = judge(s, begin, left);
 	}
 	return r;

@@ -6,7 +6,7 @@
  *
  *	direct NAME ATTACH REPORT FILE KIND MB IO DMA
  *
- * KIND memfd or anon; IO pread (threads), uring, or fixed (the same, and half of it is registered); DMA yes, or no for a guest
+ * KIND memfd or anon; IO pread (threads), uring, or fixed (the same, and a quarter of it is registered); DMA yes, or no for a guest
  * that declares its block free of DMA although it is not. FILE is made where it does not exist.
  */
 #include <fcntl.h>
@@ -24,13 +24,14 @@
 
 #include "guest/decant-guest.h"
 
-#define PAGE      4096ul
-#define RECORDS   8192u /* of the file */
-#define SPAN      16u   /* pages of one read */
-#define DEPTH     64u   /* reads under way */
-#define FIXED     8u    /* registered buffers */
-#define REST_US   20000 /* between two volleys: pages must have time to be sent */
-#define PARKED(d) ((d)->parked == (d)->workers)
+#define PAGE           4096ul
+#define RECORDS        8192u /* of the file */
+#define SPAN           32u   /* pages of one read */
+#define DEPTH          64u   /* reads under way */
+#define FIXED          8u    /* registered buffers */
+#define REST_US        20000 /* between two volleys: pages must have time to be sent */
+#define FIXED_SPANS(d) ((d)->spans / 4)
+#define PARKED(d)      ((d)->parked == (d)->workers)
 
 /** struct direct - the guest; what stands before @seed is not saved */
 struct direct {
@@ -262,7 +263,7 @@ struct ring {
 static void ring_open(struct ring *r, struct direct *d)
 {
 	struct iovec iov[FIXED];
-	uint64_t each = d->spans / 2 / FIXED * SPAN * PAGE;
+	uint64_t each = FIXED_SPANS(d) / FIXED * SPAN * PAGE;
 
 	memset(r, 0, sizeof(*r));
 	r->fd = (int)syscall(SYS_io_uring_setup, DEPTH, &r->p);
@@ -287,7 +288,7 @@ static void ring_put(struct ring *r, struct direct *d, uint64_t span, uint32_t r
 	_Atomic uint32_t *tail = (void *)(r->rings + r->p.sq_off.tail);
 	uint32_t *array = (void *)(r->rings + r->p.sq_off.array);
 	uint32_t at = *tail & (r->p.sq_entries - 1);
-	bool fixed = d->io == 'f' && span < d->spans / 2;
+	bool fixed = d->io == 'f' && span < FIXED_SPANS(d);
 
 	r->sqe[at] = (struct io_uring_sqe){
 		.opcode = fixed ? IORING_OP_READ_FIXED : IORING_OP_READ,
@@ -295,7 +296,7 @@ static void ring_put(struct ring *r, struct direct *d, uint64_t span, uint32_t r
 		.addr = (uint64_t)(uintptr_t)(d->mem + span * SPAN * PAGE),
 		.len = SPAN * PAGE,
 		.off = record * PAGE,
-		.buf_index = (uint16_t)(fixed ? span / (d->spans / 2 / FIXED) : 0),
+		.buf_index = (uint16_t)(fixed ? span / (FIXED_SPANS(d) / FIXED) : 0),
 	};
 	array[at] = at;
 	atomic_fetch_add(tail, 1);

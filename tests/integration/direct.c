@@ -177,7 +177,7 @@ static json_t *go(struct direct *d, const struct lab_move *move)
 }
 
 /* Many passes, so that many scans fall among reads. */
-#define QUARANTINE "--dma-quarantine-ms", "600"
+#define QUARANTINE "--dma-quarantine-ms", "1200"
 #define STUBBORN   "--downtime-limit-ms", "1", "--max-passes", "4", "--no-convergence", "stop"
 
 static const struct way {
@@ -231,6 +231,46 @@ Test(direct, io_uring)
 Test(direct, io_uring_fixed)
 {
 	nothing_lost("fixed", "memfd");
+}
+
+/* --- snapshots --- */
+
+/* A copy of the guest, started from the image on the other host, looks at its memory like one that moved. */
+static void snapshot(const char *io, const char *kind)
+{
+	struct direct *d = direct_new(io, kind, "yes");
+	pid_t here = (pid_t)number(d, "pid");
+	char *out = NULL;
+	json_t *job;
+
+	lab_check(d->lab,
+		  !lab_decant(d->hosts[0], 60000, &out, NULL,
+			      (const char *const[]){"snapshot", "direct", "--to", d->hosts[1]->to,
+						    "--start", "--wait", "--json", NULL}),
+		  "decant snapshot");
+	job = json_loads(out, 0, NULL);
+	free(out);
+	lab_check(d->lab, !strcmp(lab_str(d->lab, job, "dma.way"), "saved"), "not saved");
+	json_decref(job);
+	reads_on(d);
+	d->n++;
+	lab_until(d->lab, 30000, verified(d), "the copy has not looked at its memory");
+	lab_check(d->lab, number(d, "bad") == 0, "%lu pages are not those of the instant",
+		  number(d, "bad"));
+	lab_check(d->lab, !kill(here, SIGKILL), "the guest has not gone on");
+	lab_proc_wait(d->lab, d->proc, 5000);
+	d->proc = NULL;
+	direct_end(d);
+}
+
+Test(direct, snapshot_threads)
+{
+	snapshot("pread", "memfd");
+}
+
+Test(direct, snapshot_io_uring_fixed)
+{
+	snapshot("fixed", "anon");
 }
 
 /* --- the control: what happens to those who do not know --- */

@@ -236,10 +236,18 @@ int adopt_attach(struct dest *d, struct guest *g, struct error *err)
 
 /* --- at the start --- */
 
+/* Those are micro_adopt.c's. */
+static bool is_micro(const struct past *p)
+{
+	const char *driver = json_string_value(json_object_get(p->facts, "driver"));
+
+	return driver && !strcmp(driver, "uffd");
+}
+
 void adopt_start(struct dest *d)
 {
 	for (struct past *p = history_first(d->history); p; p = p->next)
-		if (p->fate == HISTORY_OWNER && p->same_boot && !watch(d, p))
+		if (p->fate == HISTORY_OWNER && p->same_boot && !is_micro(p) && !watch(d, p))
 			note_dead(d, p);
 	remove_states(d);
 }

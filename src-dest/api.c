@@ -3,9 +3,11 @@
 #include <errno.h>
 #include <string.h>
 #include <unistd.h>
+#include "api_image.h"
 #include "history.h"
 #include "host/host_probe.h"
 #include "incoming.h"
+#include "micro.h"
 #include "util/cleanup.h"
 #include "util/clock.h"
 
@@ -87,6 +89,9 @@ static void get_incomings(struct rest_req *req, void *ctx)
 
 	for (const struct incoming *inc = d->incomings; items && inc; inc = incoming_next(inc))
 		json_array_append_new(items, incoming_view(inc));
+	for (const struct micro *m = d->micros; items && m; m = micro_next(m))
+		if (micro_find(d, micro_id(m)))
+			json_array_append_new(items, micro_view(m));
 	for (const struct past *p = history_first(d->history); items && p; p = p->next)
 		if (!p->live)
 			json_array_append_new(items, past_json(p));
@@ -99,65 +104,18 @@ static void get_incoming(struct rest_req *req, void *ctx)
 	const char *id = rest_param(req, "id");
 	uint8_t raw[UUID_LEN];
 	const struct incoming *inc = uuid_parse(id, raw) ? NULL : incoming_find(d, raw);
-	const struct past *p = inc ? NULL : history_find(d->history, id);
+	const struct micro *m = inc ? NULL : micro_find(d, id);
+	const struct past *p = inc || m ? NULL : history_find(d->history, id);
 
 	if (inc)
 		rest_reply(req, 200, incoming_view(inc));
+	else if (m)
+		rest_reply(req, 200, micro_view(m));
 	else if (p)
 		rest_reply(req, 200, past_json(p));
 	else
 		rest_problemf(req, 404, "no-such-incoming", "no incoming migration has the id %s",
 			      id);
-}
-
-/* --- snapshots --- */
-
-static int status_of(int r)
-{
-	switch (r) {
-	case -ENOENT:
-		return 404;
-	case -EBUSY:
-	case -EBADMSG:
-		return 409;
-	case -EOPNOTSUPP:
-		return 422;
-	default:
-		return 500;
-	}
-}
-
-static void get_snapshots(struct rest_req *req, void *ctx)
-{
-	json_t *items = store_list(ctx);
-
-	if (items)
-		rest_reply_list(req, items, "id");
-	else
-		rest_problemf(req, 500, NULL, "the folder of images cannot be read");
-}
-
-static void post_restore(struct rest_req *req, void *ctx)
-{
-	struct error err = {0};
-	struct incoming *inc;
-	char where[128];
-	const char *key;
-	json_t *value;
-	int r;
-
-	json_object_foreach((json_t *)rest_body(req), key, value) {
-		rest_problemf(req, 400, "unknown-key", "body: unknown key %s", key);
-		return;
-	}
-	r = restore_begin(ctx, rest_param(req, "id"), &inc, &err);
-	if (r) {
-		rest_problem(req, status_of(r), &err);
-		return;
-	}
-	snprintf(where, sizeof(where), "/v1/incoming/%s", incoming_id(inc));
-	rest_add_header(req, "Location", where);
-	rest_reply(req, 202, incoming_view(inc));
 }
 
 static void not_supported(struct rest_req *req, void *ctx)
@@ -172,8 +130,11 @@ static const struct rest_route routes[] = {
 	{"GET", "/v1/host", REST_BODY_NONE, get_host},
 	{"GET", "/v1/incoming", REST_BODY_NONE, get_incomings},
 	{"GET", "/v1/incoming/{id}", REST_BODY_NONE, get_incoming},
-	{"GET", "/v1/snapshots", REST_BODY_NONE, get_snapshots},
-	{"POST", "/v1/snapshots/{id}/restore", REST_BODY_OBJECT, post_restore},
+	{"GET", "/v1/snapshots", REST_BODY_NONE, api_get_snapshots},
+	{"POST", "/v1/snapshots", REST_BODY_OBJECT, api_post_snapshots},
+	{"GET", "/v1/snapshots/{id}", REST_BODY_NONE, api_get_snapshot},
+	{"POST", "/v1/snapshots/{id}/restore", REST_BODY_OBJECT, api_post_restore},
+	{"POST", "/v1/snapshots/{id}/uffd", REST_BODY_OBJECT, api_post_uffd},
 	{"GET", "/v1/events", REST_BODY_NONE, not_supported},
 	{"GET", "/metrics", REST_BODY_NONE, not_supported},
 	{"GET", "/openapi.json", REST_BODY_NONE, not_supported},

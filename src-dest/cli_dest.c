@@ -3,6 +3,7 @@
 #include "cli_dest.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 #include "cli/cli.h"
@@ -176,6 +177,146 @@ static int restore(struct cli *c)
 	return r;
 }
 
+/* --- micro-VMs --- */
+
+/* The agent has another working directory. Return: new string for free(3), NULL when out of memory */
+static char *absolute(const char *path)
+{
+	CLEANUP_FREE char *cwd = path[0] == '/' ? NULL : getcwd(NULL, 0);
+	char *out;
+
+	if (path[0] == '/')
+		return strdup(path);
+	return cwd && asprintf(&out, "%s/%s", cwd, path) >= 0 ? out : NULL;
+}
+
+static void show_import(struct cli_progress *p, const json_t *im, bool event)
+{
+	double total = cli_num(im, "memory_bytes", 0), done = cli_num(im, "done_bytes", 0);
+	char a[CLI_TEXT_MAX], b[CLI_TEXT_MAX];
+
+	cli_progress_show(p, event, "%s: %s, %s of %s", cli_str(im, "name") ?: "?",
+			  cli_str(im, "phase") ?: "?", cli_size(a, done), cli_size(b, total));
+}
+
+static int wait_imported(struct cli *c, const char *what, const char *name, json_t **im)
+{
+	CLEANUP_FREE char *path = cli_path("/v1/snapshots", name, NULL);
+	int r = path ? CLI_OK : cli_error(CLI_FAILED, what, "out of memory");
+	struct cli_progress p;
+	uint64_t away_us = 0;
+
+	cli_progress_init(&p);
+	while (!r && !strcmp(cli_str(*im, "phase") ?: "?", "importing")) {
+		json_t *newer = NULL;
+
+		show_import(&p, *im, false);
+		usleep(POLL_US);
+		r = cli_poll(c, path, what, &away_us, &newer);
+		if (newer) {
+			json_decref(*im);
+			*im = newer;
+		}
+	}
+	cli_progress_end(&p);
+	if (r || !strcmp(cli_str(*im, "phase") ?: "?", "completed"))
+		return r;
+	return cli_error(CLI_FAILED, what, "%s (%s)",
+			 cli_str(*im, "error.message") ?: "no reason is known",
+			 cli_str(*im, "error.code") ?: "-");
+}
+
+static int import(struct cli *c)
+{
+	const char *file = cli_str(c->opts, "--memory"), *name = cli_str(c->opts, "--name");
+	CLEANUP_FREE char *memory = file ? absolute(file) : NULL;
+	json_t *body, *im = NULL;
+	char what[100], size[CLI_TEXT_MAX];
+	int r;
+
+	if (!file || !name)
+		return cli_error(CLI_USAGE, "import", "--memory FILE and --name N are needed");
+	snprintf(what, sizeof(what), "import %s", name);
+	body = json_pack("{s:s, s:s}", "memory", memory ? memory : "", "name", name);
+	r = memory && body ? cli_call(c, "POST", "/v1/snapshots", body, what, &im)
+			   : cli_error(CLI_FAILED, what, "the path is no text");
+	json_decref(body);
+	if (r)
+		return r;
+	r = wait_imported(c, what, name, &im);
+	if (c->json && r != CLI_UNREACHABLE)
+		cli_print_json(im);
+	else if (!c->json && !r)
+		printf("%s: %s out of %s\n", name, cli_size(size, cli_num(im, "memory_bytes", 0)),
+		       file);
+	json_decref(im);
+	return r;
+}
+
+/* "UID:GID", in numbers: the jailer of a micro-VM has no names. Return: new reference, or NULL */
+static json_t *parse_owner(const char *s)
+{
+	unsigned int uid, gid;
+	char rest;
+
+	if (strspn(s, "0123456789:") != strlen(s) || sscanf(s, "%u:%u%c", &uid, &gid, &rest) != 2)
+		return NULL;
+	return json_pack("{s:I, s:I}", "uid", (json_int_t)uid, "gid", (json_int_t)gid);
+}
+
+static int uffd_body(struct cli *c, json_t **ret)
+{
+	const char *socket = cli_str(c->opts, "--socket"), *owner = cli_str(c->opts, "--owner");
+	CLEANUP_FREE char *path = socket ? absolute(socket) : NULL;
+	json_t *o = owner ? parse_owner(owner) : NULL;
+
+	if (!socket)
+		return cli_error(CLI_USAGE, "uffd", "--socket PATH is needed");
+	if (owner && !o)
+		return cli_error(CLI_USAGE, "uffd", "--owner: \"%s\" is not UID:GID in numbers",
+				 owner);
+	*ret = json_pack("{s:s, s:o*}", "socket", path ? path : "", "owner", o);
+	return *ret ? CLI_OK : cli_error(CLI_FAILED, "uffd", "the path is no text");
+}
+
+static int uffd(struct cli *c)
+{
+	CLEANUP_FREE char *path = cli_path("/v1/snapshots", c->args[0], "/uffd");
+	json_t *body = NULL, *in = NULL;
+	char what[100];
+	int r = uffd_body(c, &body);
+
+	if (r)
+		return r;
+	snprintf(what, sizeof(what), "uffd %s", c->args[0]);
+	r = path ? cli_call(c, "POST", path, body, what, &in)
+		 : cli_error(CLI_FAILED, what, "out of memory");
+	json_decref(body);
+	if (r)
+		return r;
+	if (c->wait)
+		r = wait_restored(c, what, &in);
+	if (c->json && r != CLI_UNREACHABLE)
+		cli_print_json(in);
+	else if (!c->json && !r)
+		printf("%s: a micro-VM of %s at %s, %s\n", cli_str(in, "id") ?: "?", c->args[0],
+		       cli_str(in, "socket") ?: "?", cli_str(in, "phase") ?: "listening");
+	json_decref(in);
+	return r;
+}
+
+static const struct cli_option import_options[] = {
+	{"--memory", "FILE", "raw memory, such as a micro-VM's snapshot leaves"},
+	{"--name", "N", "of the image"},
+	{NULL},
+};
+
+static const struct cli_option uffd_options[] = {
+	{"--socket", "PATH", "where the micro-VM connects to, once (its uffd backend_path)"},
+	{"--owner", "UID:GID", "whose the socket is (a jailed micro-VM's); default the agent's"},
+	{NULL},
+};
+
 static const struct cli_command commands[] = {
 	{"serve", "--config FILE", "run the agent", .options = cli_serve_options,
 	 .run = cli_serve_misplaced},
@@ -184,8 +325,11 @@ static const struct cli_command commands[] = {
 	{"snapshots", "", "list the stored images", .run = snapshots},
 	{"restore", "SNAPSHOT [--wait]", "start a guest from a stored image", 1, 1, .wait = true,
 	 .run = restore},
-	{"import", "--memory FILE --name N", "store an image from a file", .run = NULL},
-	{"uffd", "NAME --socket PATH", "serve the page faults of a micro-VM", .run = NULL},
+	{"import", "--memory FILE --name N", "store a file of raw memory as an image",
+	 .options = import_options, .run = import},
+	{"uffd", "NAME --socket PATH [--owner UID:GID] [--wait]",
+	 "serve the memory of one micro-VM out of an image", 1, 1, .options = uffd_options,
+	 .wait = true, .run = uffd},
 	{NULL},
 };
 

@@ -9,8 +9,10 @@
 #include "api.h"
 #include "cli/cli.h"
 #include "conn.h"
+#include "import.h"
 #include "incoming.h"
 #include "listen.h"
+#include "micro.h"
 #include "resident.h"
 #include "sharing.h"
 #include "util/cleanup.h"
@@ -163,6 +165,7 @@ void dest_end(struct dest *d)
 		next = incoming_next(inc);
 		incoming_end(inc);
 	}
+	micro_end_all(d);
 	dest_maybe_ended(d);
 }
 
@@ -203,6 +206,8 @@ static int start(struct dest *d, struct error *err)
 	if (!r)
 		adopt_start(d);
 	if (!r)
+		micro_adopt_start(d);
+	if (!r)
 		r = attach_new(d->loop, &ac, &d->attach, err);
 	if (!r)
 		r = api_listen(d, err);
@@ -217,6 +222,8 @@ static void stop(struct dest *d)
 	sharing_free_all(d);
 	while (d->incomings)
 		incoming_drop(d->incomings);
+	micro_free_all(d);
+	import_free_all(d);
 	resident_free_all(d);
 	adopt_free_all(d);
 	history_close(d->history);

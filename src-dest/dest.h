@@ -16,8 +16,10 @@
 
 struct adopted;
 struct conn;
+struct import;
 struct incoming;
 struct listener;
+struct micro;
 struct resident;
 struct sharing;
 
@@ -45,6 +47,8 @@ struct dest_reap {
  * @rest:	the REST server
  * @incomings:	sessions and guests that are not settled yet
  * @n_incomings: how many
+ * @micros:	micro-VMs that are served out of images, or waited for
+ * @imports:	images that are being made of files, newest first, and some that were
  * @residents:	guests that have arrived and stay here until decant-source has them
   * @adopted:	guests of an earlier life that are held
  * @sharings:	processes that map the memory of guests, too
@@ -68,6 +72,8 @@ struct dest {
 	struct rest_server *rest;
 	struct incoming *incomings;
 	unsigned int n_incomings;
+	struct micro *micros;
+	struct import *imports;
 	struct resident *residents;
 	struct adopted *adopted;
 	struct sharing *sharings;
@@ -98,6 +104,8 @@ void dest_close(struct dest *d, struct conn *c);
 int store_start(const struct dest *d, struct error *err);
 /** store_list() - Return: new reference to an array of all stored images, NULL when they cannot be read */
 json_t *store_list(const struct dest *d);
+/** store_get() - Return: new reference to the object of one stored image, NULL if there is none */
+json_t *store_get(const struct dest *d, const char *name);
 /** dest_reap() - take over a process that nobody watches any more */
 void dest_reap(struct dest *d, struct launch *launch);
 

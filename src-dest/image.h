@@ -78,12 +78,19 @@ bool image_missing(const struct image_writer *w, unsigned int *ret_block, uint64
 int image_finish(struct image_writer *w, struct error *err);
 /** image_writer_free() - close; without image_finish() nothing is left of it. NULL is fine */
 void image_writer_free(struct image_writer *w);
+struct image;
+
+/**
+ * image_follow() - read an image while it is being written
+ * @ret:	for image_read(), image_there() and image_close(); outlives the writer
+ *
+ * Return: 0 or -errno with @err filled
+ */
+int image_follow(struct image_writer *w, struct image **ret, struct error *err);
 /** image_sweep() - remove what an earlier life was writing in @dir */
 void image_sweep(const char *dir);
 
 /* --- reading --- */
-
-struct image;
 
 /**
  * image_open() - open and check
@@ -108,6 +115,27 @@ uint64_t image_stored_bytes(const struct image *img);
  */
 int image_read(const struct image *img, unsigned int block, uint64_t offset, uint64_t length,
 	       void *buf, bool *ret_zero, struct error *err);
+/**
+ * image_there() - how much of a range has come; any thread
+ *
+ * Only an image that is still being written does not have everything.
+ *
+ * Return: bytes from @offset on that image_read() may be asked for, in whole units, at most @length
+ */
+uint64_t image_there(const struct image *img, unsigned int block, uint64_t offset, uint64_t length);
+/** image_next_there() - Return: first byte offset at or behind @offset that has come, the block's
+ * length if there is none */
+uint64_t image_next_there(const struct image *img, unsigned int block, uint64_t offset);
+/**
+ * image_wait() - wait until more has come, or it is known that nothing will
+ * @seen:	0 at first; what this function left there tells what the caller has seen. To be called
+ *		before looking for pages, so that none is missed
+ * @ms:	longest wait
+ *
+ * Return: 0; 1 if everything has come; -ENODATA with @err filled (code "image-incomplete") if its
+ * writer gave up
+ */
+int image_wait(struct image *img, uint64_t *seen, unsigned int ms, struct error *err);
 /**
  * image_read_state() - the device state, checked
  * @ret:	facts.state_bytes bytes for free(3); NULL if there are none

@@ -3,6 +3,7 @@
 #ifndef DECANT_IMAGE_PRIV_H
 #define DECANT_IMAGE_PRIV_H
 
+#include <stdatomic.h>
 #include "image.h"
 
 /** IMAGE_HEADER - bytes of the header, the last eight of which are its digest */
@@ -25,6 +26,39 @@ struct image_layout {
 	struct image_part pages;
 	struct image_part state;
 };
+
+struct image_progress;
+
+/**
+ * struct image - an open image; only read after image_open() or image_follow()
+ * @stored:	bytes on the disk
+ * @fd:		owned
+ * @progress:	of one that is still being written; NULL for all others
+ */
+struct image {
+	struct image_facts facts;
+	struct image_layout layout;
+	uint64_t stored;
+	int fd;
+	struct image_progress *progress;
+};
+
+/* --- image_follow.c: what has come so far, shared by a writer and those who read meanwhile --- */
+
+/** image_progress_new() - for the writer of @f. Return: NULL when out of memory */
+struct image_progress *image_progress_new(const struct image_facts *f);
+/** image_progress_unref() - NULL is fine; any thread */
+void image_progress_unref(struct image_progress *p);
+/** image_progress_put() - these pages are in the file now, with their entries; any thread */
+void image_progress_put(struct image_progress *p, const struct msg_pages *m);
+/** image_progress_end() - the writer is done: @finished, or nothing more will come. NULL is fine */
+void image_progress_end(struct image_progress *p, bool finished);
+/** image_progress_reader() - one more who reads. Return: 0 with @ret, which owns a reference */
+int image_progress_reader(struct image_progress *p, const struct image_facts *f,
+			  const struct image_layout *l, int fd, struct image **ret,
+			  struct error *err);
+/** image_progress_leave() - image_close() of such a reader */
+void image_progress_leave(struct image_progress *p);
 
 /** image_header_encode() - Return: nothing; @out is complete with its digest */
 void image_header_encode(const struct image_facts *f, const struct image_layout *l,

@@ -16,14 +16,6 @@
 /* Units whose entries are read at a time. */
 #define UNITS_AT_ONCE 64
 
-/** struct image - an open image; only read after image_open() */
-struct image {
-	struct image_facts facts;
-	struct image_layout layout;
-	uint64_t stored;
-	int fd;
-};
-
 /* Where everything is follows from the description; the header must say the same. */
 static int check_layout(const struct image *img, uint64_t size, struct error *err)
 {
@@ -116,6 +108,8 @@ void image_close(struct image *img)
 {
 	if (!img)
 		return;
+	if (img->progress)
+		image_progress_leave(img->progress);
 	if (img->fd >= 0)
 		close(img->fd);
 	free(img->facts.blocks);

@@ -39,6 +39,7 @@ struct image_block {
  * @facts:	@facts.blocks is owned
  * @part, @path: temporary and right name
  * @finished:	it has its right name
+ * @progress:	shared with those who read it while it is written
  */
 struct image_writer {
 	struct image_facts facts;
@@ -49,6 +50,7 @@ struct image_writer {
 	char *part;
 	char *path;
 	bool finished;
+	struct image_progress *progress;
 };
 
 bool image_name_ok(const char *name)
@@ -140,6 +142,9 @@ static int copy_facts(struct image_writer *w, const struct image_facts *facts, s
 	XXH3_64bits_reset(w->state_hash);
 	if (n)
 		memcpy(w->facts.blocks, facts->blocks, n * sizeof(*facts->blocks));
+	w->progress = image_progress_new(&w->facts);
+	if (!w->progress)
+		return no_memory(err);
 	for (size_t i = 0; i < n; i++)
 		w->facts.total += facts->blocks[i].length;
 	return 0;
@@ -234,7 +239,16 @@ int image_put(struct image_writer *w, const struct msg_pages *m, const void *dat
 		return 1;
 	r = claim(w, m, err);
 	/* Zeros are holes, in the pages and in the table. */
-	return r || m->kind == MSG_PAGES_ZERO ? r : put_data(w, m, data, err);
+	if (!r && m->kind == MSG_PAGES_RAW)
+		r = put_data(w, m, data, err);
+	if (!r)
+		image_progress_put(w->progress, m);
+	return r;
+}
+
+int image_follow(struct image_writer *w, struct image **ret, struct error *err)
+{
+	return image_progress_reader(w->progress, &w->facts, &w->layout, w->fd, ret, err);
 }
 
 int image_put_state(struct image_writer *w, const void *data, size_t n, struct error *err)
@@ -313,13 +327,18 @@ int image_finish(struct image_writer *w, struct error *err)
 				 "block %s has not been received at 0x%" PRIx64,
 				 w->facts.blocks[block].name, off);
 	r = finish_file(w);
-	return r ? io_failed(w, r, "cannot complete it", err) : give_name(w, err);
+	r = r ? io_failed(w, r, "cannot complete it", err) : give_name(w, err);
+	if (!r)
+		image_progress_end(w->progress, true);
+	return r;
 }
 
 void image_writer_free(struct image_writer *w)
 {
 	if (!w)
 		return;
+	image_progress_end(w->progress, false);
+	image_progress_unref(w->progress);
 	if (w->fd >= 0) {
 		close(w->fd);
 		if (!w->finished)

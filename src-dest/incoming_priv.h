@@ -292,6 +292,13 @@ void settle_release(struct incoming *inc);
 /** settle_stop_threads() - data threads and worker; channels end */
 void settle_stop_threads(struct incoming *inc);
 
+/* incoming_view.c: what micro_view.c shows, too */
+
+/** incoming_view_memory() - @total: bytes; @came: payload that came. Return: new reference */
+json_t *incoming_view_memory(const struct place *p, uint64_t total, uint64_t came);
+/** incoming_view_postcopy() - Return: new reference */
+json_t *incoming_view_postcopy(const struct place *p);
+
 /* bridge.c: from data threads to the loop */
 
 extern const struct fault_ops bridge_fault_ops;

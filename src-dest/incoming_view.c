@@ -37,21 +37,21 @@ static uint64_t received_bytes(const struct incoming *inc)
 	return n + inc->closed_bytes;
 }
 
-static json_t *memory_json(const struct incoming *inc)
+json_t *incoming_view_memory(const struct place *p, uint64_t total, uint64_t came)
 {
 	uint64_t pages = 0, received = 0, zero = 0;
 
-	for (unsigned int i = 0; inc->placed && i < inc->place.n; i++) {
-		const struct place_block *b = &inc->place.blocks[i];
+	for (unsigned int i = 0; i < p->n; i++) {
+		const struct place_block *b = &p->blocks[i];
 
 		pages += b->npages;
 		received += atomic_load(&b->received);
 		zero += b->pages ? pages_count(b->pages, PAGES_ZERO) : 0;
 	}
-	return json_pack("{s:o, s:o, s:o, s:o, s:o}", "total_bytes", number(inc->total),
+	return json_pack("{s:o, s:o, s:o, s:o, s:o}", "total_bytes", number(total),
 			 "received_pages", number(received), "missing_pages",
 			 number(pages - received), "zero_pages", number(zero), "received_bytes",
-			 number(received_bytes(inc)));
+			 number(came));
 }
 
 static json_t *buckets_json(const struct hist *h)
@@ -70,30 +70,30 @@ static json_t *buckets_json(const struct hist *h)
 }
 
 /* While it runs, waits under way included; null for a guest that names no vCPU threads. */
-static json_t *block_time_json(const struct incoming *inc)
+static json_t *block_time_json(const struct place *p)
 {
 	struct blocktime_sums s = {0};
 	json_t *threads;
 
-	if (!inc->placed || !inc->place.blocktime)
+	if (!p->blocktime)
 		return json_null();
-	blocktime_read(inc->place.blocktime, clock_us(), &s);
+	blocktime_read(p->blocktime, clock_us(), &s);
 	threads = json_array();
 	for (unsigned int i = 0; threads && i < s.n; i++)
 		json_array_append_new(threads, number(s.thread_us[i]));
 	return json_pack("{s:o, s:o}", "all_threads", number(s.all_us), "threads", threads);
 }
 
-static json_t *postcopy_json(const struct incoming *inc)
+json_t *incoming_view_postcopy(const struct place *p)
 {
-	const struct hist *h = &inc->place.latency;
+	const struct hist *h = &p->latency;
 
 	return json_pack("{s:o, s:o, s:{s:o, s:o, s:o, s:o, s:o}, s:o}", "faults",
-			 number(atomic_load(&inc->place.faults)), "requests",
-			 number(atomic_load(&inc->place.requests)), "latency_us", "p50",
+			 number(atomic_load(&p->faults)), "requests",
+			 number(atomic_load(&p->requests)), "latency_us", "p50",
 			 number(hist_quantile(h, 0.5)), "p90", number(hist_quantile(h, 0.9)), "p99",
 			 number(hist_quantile(h, 0.99)), "max", number(hist_quantile(h, 1)),
-			 "buckets", buckets_json(h), "block_time_us", block_time_json(inc));
+			 "buckets", buckets_json(h), "block_time_us", block_time_json(p));
 }
 
 static void add_channel(const struct incoming *inc, json_t *a, const char *kind, uint64_t bytes,
@@ -142,6 +142,7 @@ static const char *snapshot(const struct incoming *inc)
 json_t *incoming_view(const struct incoming *inc)
 {
 	char uuid[UUID_TEXT_MAX] = "";
+	json_t *memory = incoming_view_memory(&inc->place, inc->total, received_bytes(inc));
 
 	if (inc->setup)
 		uuid_text(inc->setup->uuid, uuid);
@@ -150,7 +151,7 @@ json_t *incoming_view(const struct incoming *inc)
 			 uuid, "phase", phase(inc), "from", inc->from, "identity", inc->identity,
 			 "created_at", time_json(inc->created_us), "ended_at",
 			 time_json(inc->ended_us), "error", error_json(&inc->err), "memory",
-			 memory_json(inc), "postcopy", postcopy_json(inc), "channels",
+			 memory, "postcopy", incoming_view_postcopy(&inc->place), "channels",
 			 channels_json(inc), "digest_ok",
 			 inc->receipt_ok < 0 ? json_null() : json_boolean(inc->receipt_ok),
 			 "snapshot", snapshot(inc));

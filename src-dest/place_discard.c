@@ -140,6 +140,12 @@ int place_unregister(struct place *p, struct error *err)
 		if (!b->registered)
 			continue;
 		r = uffd_unregister(p->uffd, b->mem.block.addr, b->length);
+		/*
+		 * The kernel wakes who waits before it lets go of the mapping: a thread that tries
+		 * again in between waits once more, for a fault that can no longer be answered.
+		 */
+		if (!r)
+			uffd_wake(p->uffd, b->mem.block.addr, b->length);
 		trace_block_stop(b->name, b->page_size, b->mem.block.addr, b->length, r);
 		b->registered = false;
 		if (!r || r == -ESRCH || (r == -EINVAL && atomic_load(&b->changed)))

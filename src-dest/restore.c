@@ -293,7 +293,13 @@ int restore_begin(struct dest *d, const char *name, struct incoming **ret, struc
 		return error_set(err, r, NULL, "image %s: %s", name, strerror(-r));
 	}
 	inc->restore = rs;
-	r = describe(inc, image_facts(rs->img), err);
+	if (!strcmp(image_facts(rs->img)->setup.driver, "uffd"))
+		r = error_set(err, -EOPNOTSUPP, "driver-uffd",
+			      "image %s is the memory of a micro-VM, which no launcher starts: use "
+			      "decant-dest uffd",
+			      name);
+	else
+		r = describe(inc, image_facts(rs->img), err);
 	if (r) {
 		incoming_remove(inc);
 		return r;

@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 #include "image.h"
 #include "incoming_priv.h"
 #include "util/clock.h"
@@ -12,12 +13,13 @@ static json_t *image_json(const struct image *img)
 	const struct image_facts *f = image_facts(img);
 	char uuid[UUID_TEXT_MAX], at[CLOCK_TEXT_MAX];
 
-	return json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:n}", "id", f->name,
-			 "name", f->name, "guest", f->setup.name, "uuid",
-			 uuid_text(f->setup.uuid, uuid), "launcher", f->setup.launcher,
-			 "created_at", clock_rfc3339(at, f->created_us), "memory_bytes",
-			 (json_int_t)f->total, "state_bytes", (json_int_t)f->state_bytes,
-			 "stored_bytes", (json_int_t)image_stored_bytes(img), "error");
+	return json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:n}", "id",
+			 f->name, "name", f->name, "guest", f->setup.name, "uuid",
+			 uuid_text(f->setup.uuid, uuid), "driver", f->setup.driver, "launcher",
+			 f->setup.launcher, "phase", "completed", "created_at",
+			 clock_rfc3339(at, f->created_us), "memory_bytes", (json_int_t)f->total,
+			 "state_bytes", (json_int_t)f->state_bytes, "stored_bytes",
+			 (json_int_t)image_stored_bytes(img), "error");
 }
 
 /* One that cannot be used is shown, too: somebody should know. */
@@ -42,6 +44,17 @@ static json_t *one(const char *dir, const char *file)
 	o = image_json(img);
 	image_close(img);
 	return o;
+}
+
+json_t *store_get(const struct dest *d, const char *name)
+{
+	char dir[4096], file[256], path[4096 + 256];
+
+	if (!image_name_ok(name) || store_folder(d, dir, sizeof(dir)))
+		return NULL;
+	snprintf(file, sizeof(file), "%s" IMAGE_SUFFIX, name);
+	snprintf(path, sizeof(path), "%s/%s", dir, file);
+	return access(path, F_OK) ? NULL : one(dir, file);
 }
 
 json_t *store_list(const struct dest *d)

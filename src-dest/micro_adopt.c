@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * Micro-VMs that an earlier life of the agent served. Nobody hands their userfaultfd over again, but
+ * their own copy of it can be found in their process; what is missing is told by the page states in
+ * run_dir, and where their memory is by a file beside those.
+ *
+ * Rules 1, 2: a page that had been placed when the agent ended, but not noted, is found to be there
+ * when it is placed again (place.h). What cannot be taken up stays as it is: the micro-VM waits, and
+ * its record says why.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/pidfd.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include "micro_priv.h"
+#include "proc.h"
+#include "util/cleanup.h"
+#include "util/fdio.h"
+#include "util/jsonx.h"
+#include "util/log.h"
+#include "util/uuid.h"
+
+#define NOTE_MAX (1u << 20)
+
+/* --- what is kept --- */
+
+static int note_path(const struct dest *d, const char *id, char *out, size_t cap)
+{
+	return snprintf(out, cap, "%s/pages.%s.json", d->conf.run_dir, id) < (int)cap
+		       ? 0
+		       : -ENAMETOOLONG;
+}
+
+static json_t *regions_json(const struct micro *m)
+{
+	json_t *a = json_array();
+
+	for (unsigned int i = 0; a && i < m->n; i++) {
+		const struct micro_region *g = &m->regions[i];
+
+		json_array_append_new(a, json_pack("{s:I, s:I, s:I, s:I}", "base_host_virt_addr",
+						   (json_int_t)g->addr, "size", (json_int_t)g->size,
+						   "offset", (json_int_t)g->offset, "page_size",
+						   (json_int_t)g->page_size));
+	}
+	return a;
+}
+
+int micro_note(const struct micro *m, struct error *err)
+{
+	char path[4096], id[UUID_TEXT_MAX];
+	json_t *o = json_pack("{s:o, s:I, s:s}", "regions", regions_json(m), "userfaultfd",
+			      (json_int_t)m->uffd_ino, "image_id",
+			      uuid_text(image_facts(m->img)->id, id));
+	int r = o ? note_path(m->d, m->id_text, path, sizeof(path)) : -ENOMEM;
+
+	/* It need not outlive the host, whose end is that of the micro-VM. */
+	if (!r && json_dump_file(o, path, JSON_COMPACT))
+		r = -EIO;
+	json_decref(o);
+	return r ? error_set(err, r, NULL, "cannot write the regions to run_dir: %s", strerror(-r))
+		 : 0;
+}
+
+static int read_regions(struct micro *m, const json_t *o, struct error *err)
+{
+	CLEANUP_FREE char *text = json_dumps(json_object_get(o, "regions"), JSON_COMPACT);
+
+	return text ? micro_hello_parse(text, strlen(text), m->memory, m->regions, &m->n, err)
+		    : error_set(err, -EBADMSG, "bad-note", "no regions were kept");
+}
+
+static int read_note(struct micro *m, struct error *err)
+{
+	char path[4096], id[UUID_TEXT_MAX];
+	const char *image;
+	json_t *o;
+	int r = note_path(m->d, m->id_text, path, sizeof(path));
+
+	if (!r)
+		r = jsonx_load(path, NOTE_MAX, &o, err);
+	if (r)
+		return r;
+	m->uffd_ino = (uint64_t)json_integer_value(json_object_get(o, "userfaultfd"));
+	image = json_string_value(json_object_get(o, "image_id"));
+	if (!image || strcmp(image, uuid_text(image_facts(m->img)->id, id)) != 0)
+		r = error_set(err, -EBADMSG, "other-image", "image %s is another one now",
+			      m->image);
+	else
+		r = read_regions(m, o, err);
+	json_decref(o);
+	return r;
+}
+
+/* --- its userfaultfd --- */
+
+static bool is_uffd(int folder, const char *name)
+{
+	char is[64] = "";
+
+	return readlinkat(folder, name, is, sizeof(is) - 1) > 0 &&
+	       !strcmp(is, "anon_inode:[userfaultfd]");
+}
+
+static int take_uffd(struct micro *m, DIR *folder)
+{
+	struct dirent *e;
+
+	while ((e = readdir(folder))) {
+		struct stat st;
+		int fd;
+
+		if (!is_uffd(dirfd(folder), e->d_name))
+			continue;
+		fd = pidfd_getfd(m->pidfd, atoi(e->d_name), 0);
+		if (fd < 0)
+			return -errno;
+		if (!fstat(fd, &st) && (uint64_t)st.st_ino == m->uffd_ino)
+			return fd;
+		close(fd);
+	}
+	return -ENOENT;
+}
+
+static int find_uffd(struct micro *m, struct error *err)
+{
+	char path[64];
+	DIR *folder;
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%d/fd", (int)m->pid);
+	folder = opendir(path);
+	fd = folder ? take_uffd(m, folder) : -errno;
+	if (folder)
+		closedir(folder);
+	if (fd < 0)
+		return error_set(err, fd, "no-descriptor",
+				 "its userfaultfd cannot be had from process %d: %s; that takes "
+				 "CAP_SYS_PTRACE",
+				 (int)m->pid, strerror(-fd));
+	m->uffd = fd;
+	return 0;
+}
+
+/* --- at the start --- */
+
+static int take_up(struct micro *m, struct error *err)
+{
+	int r = micro_image_open(m, err);
+
+	if (!r)
+		r = read_note(m, err);
+	if (!r)
+		r = find_uffd(m, err);
+	return r ? r : micro_serve(m, true, err);
+}
+
+static void dead(struct past *p)
+{
+	struct error err = {0};
+
+	log_notice("micro %s: its micro-VM has ended meanwhile", p->id);
+	if (history_note(p, HISTORY_GONE, NULL, true, &err))
+		log_error("micro %s: %s", p->id, err.msg);
+}
+
+static const char *fact(const struct past *p, const char *key)
+{
+	const char *s = json_string_value(json_object_get(p->facts, key));
+
+	return s ? s : "";
+}
+
+static void adopt(struct dest *d, struct past *p)
+{
+	int pidfd = pidfd_open(p->pid, 0);
+	struct error err = {0};
+	struct micro *m;
+
+	/* Looked at behind the opening: the pid may be another one's by now. */
+	if (pidfd < 0 || !proc_lives(p->pid, p->pid_start)) {
+		if (pidfd >= 0)
+			close(pidfd);
+		dead(p);
+		return;
+	}
+	m = micro_new(d, p->id, fact(p, "image"), fact(p, "socket"));
+	if (!m || micro_watch(m, p->pid, pidfd)) {
+		log_error("micro %s: out of memory: it stays held", p->id);
+		if (m)
+			micro_remove(m);
+		return;
+	}
+	m->past = p;
+	p->live = true;
+	m->created_us = (uint64_t)json_integer_value(json_object_get(p->facts, "created"));
+	m->adopted = true;
+	micro_event(m, MICRO_EV_CONNECTED, NULL);
+	if (take_up(m, &err))
+		micro_event(m, MICRO_EV_TROUBLE, &err);
+	else
+		micro_event(m, MICRO_EV_GREETED, NULL);
+}
+
+void micro_adopt_start(struct dest *d)
+{
+	for (struct past *p = history_first(d->history); p; p = p->next)
+		if (p->fate == HISTORY_OWNER && p->same_boot && !strcmp(fact(p, "driver"), "uffd"))
+			adopt(d, p);
+}

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+/* A micro-VM as the REST interface shows it: an incoming guest like the others. */
+#include "incoming_priv.h"
+#include "micro_priv.h"
+#include "util/clock.h"
+
+static json_t *time_json(uint64_t wall_us)
+{
+	char text[CLOCK_TEXT_MAX];
+
+	return wall_us ? json_string(clock_rfc3339(text, wall_us)) : json_null();
+}
+
+static const char *phase(const struct micro *m)
+{
+	if (m->state != MICRO_END)
+		return micro_state_name(m->state);
+	return m->complete ? "completed" : m->placed ? "failed" : "aborted";
+}
+
+static json_t *error_json(const struct error *e)
+{
+	if (!error_is_set(e))
+		return json_null();
+	return json_pack("{s:s, s:s}", "code", e->code, "message", e->msg);
+}
+
+static uint64_t guest_bytes(const struct micro *m)
+{
+	uint64_t n = 0;
+
+	for (unsigned int i = 0; i < m->n; i++)
+		n += m->regions[i].size;
+	return m->n ? n : m->memory;
+}
+
+static json_t *regions_json(const struct micro *m)
+{
+	json_t *a = json_array();
+
+	for (unsigned int i = 0; a && i < m->n; i++)
+		json_array_append_new(a, json_pack("{s:I, s:I, s:I}", "size",
+						   (json_int_t)m->regions[i].size, "offset",
+						   (json_int_t)m->regions[i].offset, "page_size",
+						   (json_int_t)m->regions[i].page_size));
+	return a;
+}
+
+json_t *micro_view(const struct micro *m)
+{
+	json_t *o = json_pack(
+		"{s:s, s:s, s:s, s:s, s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:[], s:o, s:s}", "id",
+		m->id_text, "guest", m->image, "uuid", m->id_text, "phase", phase(m), "from",
+		"image", "identity", "local", "created_at", time_json(m->created_us), "ended_at",
+		time_json(m->ended_us), "error", error_json(&m->err), "memory",
+		incoming_view_memory(&m->place, guest_bytes(m), 0), "postcopy",
+		incoming_view_postcopy(&m->place), "channels", "digest_ok",
+		m->complete ? json_true() : json_null(), "snapshot", m->image);
+
+	if (!o)
+		return NULL;
+	json_object_set_new(o, "socket", json_string(m->socket));
+	json_object_set_new(o, "pid", m->pid ? json_integer(m->pid) : json_null());
+	json_object_set_new(o, "regions", regions_json(m));
+	return o;
+}

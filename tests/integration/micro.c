@@ -282,7 +282,7 @@ Test(micro, killed_in_the_middle)
 	struct lab_proc *p;
 	char *id;
 
-	make_memory(b, "memory", 256 * MB);
+	make_memory(b, "memory", 64 * MB);
 	import(b, "memory", "vm");
 	id = uffd(b, "vm", "vm.sock");
 	p = vm_start(b, "vm", "vm.sock", "memory", NULL);
@@ -640,14 +640,14 @@ Test(micro, agent_killed)
 	struct lab_proc *p;
 	char *id;
 
-	make_memory(b, "memory", 192 * MB);
+	make_memory(b, "memory", 96 * MB);
 	import(b, "memory", "vm");
 	id = uffd(b, "vm", "vm.sock");
-	p = vm_start(b, "vm", "vm.sock", "memory",
-		     (const char *const[]){"after=5", "threads=4", NULL});
-	lab_until(lab, 5000, phase_is(b, id, "serving") || phase_is(b, id, "completed"),
-		  "it is not served");
+	p = vm_start(b, "vm", "vm.sock", "memory", (const char *const[]){"after=50", NULL});
+	lab_until(lab, 5000, lab_proc_said(lab, b->dest, "serving (greeted)"), "it is not served");
 	lab_proc_kill(lab, b->dest);
+	lab_check(lab, !lab_proc_said(lab, b->dest, "serving -> completed"),
+		  "it had all pages already: that proves nothing");
 	lab_host_dest_start(b);
 	vm_ok(b, p);
 	lab_until(lab, 10000, phase_is(b, id, "completed"), "it has not all pages");

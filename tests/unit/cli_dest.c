@@ -18,9 +18,17 @@ Test(cli_dest, commands)
 	cr_expect(eq(int, r.code, 3));
 	cr_expect(eq(str, r.err, "decant: x: not supported yet\n"));
 	ran_free(&r);
-	r = run_main(k, cli_dest_main, "import --memory x --name y");
-	cr_expect(eq(int, r.code, 3));
-	cr_expect(eq(str, r.err, "decant: import: not supported yet\n"));
+	r = run_main(k, cli_dest_main, "import --memory x");
+	cr_expect(eq(int, r.code, 2));
+	cr_expect(eq(str, r.err, "decant: import: --memory FILE and --name N are needed\n"));
+	ran_free(&r);
+	r = run_main(k, cli_dest_main, "uffd vm");
+	cr_expect(eq(int, r.code, 2));
+	cr_expect(eq(str, r.err, "decant: uffd: --socket PATH is needed\n"));
+	ran_free(&r);
+	r = run_main(k, cli_dest_main, "uffd vm --socket x --owner 1:2:3");
+	cr_expect(eq(int, r.code, 2));
+	cr_expect(eq(str, r.err, "decant: uffd: --owner: \"1:2:3\" is not UID:GID in numbers\n"));
 	ran_free(&r);
 	stop(k);
 }

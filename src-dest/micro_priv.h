@@ -145,9 +145,9 @@ void micro_listen_end(struct micro *m);
 
 /* micro_serve.c */
 
-/** micro_serve() - begin to give pages. @again: page states of an earlier life are taken up. Return: 0
+/** micro_serve() - begin to give pages. @taken_up: page states of an earlier life are gone on with. Return: 0
  * or -errno with @err filled: the descriptor is kept, so that nothing is handed zeros */
-int micro_serve(struct micro *m, bool again, struct error *err);
+int micro_serve(struct micro *m, bool taken_up, struct error *err);
 /** micro_completed() - switch missing faults off. Return: 0 or -errno with @err filled */
 int micro_completed(struct micro *m, struct error *err);
 /** micro_remove_files() - page states, and what micro_adopt.c keeps */

@@ -158,10 +158,11 @@ $(CERTS): tests/lib/certs deploy/decant-certs
 deps:
 	$(Q)tests/deps build test
 $(UNIT_BIN) $(INTEG_BIN): | deps
+$(INTEG_BIN) $(BUILD)/tests/platform/qemu: | vm
 # What the tests' VM boots; it sees by itself whether anything is to be done.
 vm: deps
 	$(Q)CC='$(CC)' tests/vm/make
-tests: $(TESTS) $(CERTS) vm
+tests: $(TESTS) $(CERTS)
 sanitized: all
 	$(Q)for s in $(SANITIZERS); do $(MAKE) --no-print-directory SAN=$$s all || exit; done
 test: deps all tests sanitized

@@ -4,6 +4,8 @@
  * find, its devices and clocks work, and it goes on after QEMU has stopped it. What is built on it may lean on
  * that; nothing of decant runs here.
  */
+#include <fcntl.h>
+#include <unistd.h>
 #include "lib/lab_test.h"
 
 /* By its own monitor; the counter must not move while it stands, and must move afterwards. */
@@ -19,6 +21,17 @@ static struct lab_vm_state stop_and_go(struct lab_vm *vm, const struct lab_vm_st
 	lab_until(vm->lab, 10000, (after = lab_vm_goes_on(vm, before)).counter > before->counter,
 		  "it writes no more");
 	return after;
+}
+
+/* A record of the half that it writes, behind its back. */
+static void overwrite_disk(struct lab_vm *vm)
+{
+	static const char other[4096] = "somebody else's";
+	int fd = open(vm->image, O_WRONLY | O_CLOEXEC);
+
+	lab_check(vm->lab, pwrite(fd, other, sizeof(other), 6 << 20) == sizeof(other), "%s: %m",
+		  vm->image);
+	close(fd);
 }
 
 /* Last thing to do with it: it is not clean any more. */
@@ -37,6 +50,12 @@ static void corruption_is_seen(struct lab_vm *vm)
 	s = lab_vm_state(vm);
 	lab_check(vm->lab, s.disk_bad == 1, "one bad page from the disk, %lu were found",
 		  s.disk_bad);
+	if (!s.disk_writes)
+		return;
+	overwrite_disk(vm);
+	s = lab_vm_state(vm);
+	lab_check(vm->lab, s.disk_bad == 2, "one bad record on the disk, %lu were found",
+		  s.disk_bad - 1);
 }
 
 static void disk_is_read(struct lab_vm *vm, const char *how)
@@ -50,6 +69,29 @@ static void disk_is_read(struct lab_vm *vm, const char *how)
 	lab_check(vm->lab, b.disk_pages == 512, "%lu pages", b.disk_pages);
 }
 
+static void disk_is_written(struct lab_vm *vm)
+{
+	lab_vm_do(vm, "disk write");
+	lab_until(vm->lab, 10000, lab_vm_check(vm).disk_writes > 20, "it writes nothing");
+}
+
+static void clocks_are_good(struct lab_vm *vm)
+{
+	unsigned long touches, p50, p99, max;
+	char *text = lab_vm_ask(vm, 10000, "latency");
+
+	lab_check(vm->lab,
+		  sscanf(text, "touches %lu p50 %lu p99 %lu max %lu", &touches, &p50, &p99, &max) ==
+			  4,
+		  "latency: %s", text);
+	lab_check(vm->lab, touches >= 1000 && p50 > 0 && p50 <= p99 && p99 <= max * 9 / 8, "%s",
+		  text);
+	free(text);
+	lab_vm_do(vm, "beat on");
+	lab_check(vm->lab, lab_vm_beats(vm, 500) >= 20, "it does not tick");
+	lab_vm_do(vm, "beat off");
+}
+
 Test(vm, boots_and_is_checked, .timeout = 120)
 {
 	struct lab *lab = lab_vm_lab();
@@ -61,6 +103,8 @@ Test(vm, boots_and_is_checked, .timeout = 120)
 	fprintf(stderr, "booted in %lu ms, %lu pages\n", vm->boot_ms, s.pages);
 	lab_check(lab, s.pages == 64 << 8, "64 MiB are written");
 	disk_is_read(vm, "disk direct 2 1");
+	disk_is_written(vm);
+	clocks_are_good(vm);
 	s = stop_and_go(vm, &s);
 	free(lab_vm_ask(vm, 10000, "rng"));
 	corruption_is_seen(vm);

@@ -243,9 +243,12 @@ static void boot_words(struct lab_vm *vm, json_t *argv)
 	word(argv, "-initrd");
 	word(argv, "%s/initrd.gz", boot);
 	word(argv, "-append");
-	/* A panic ends QEMU, which the harness sees at once. */
+	/* A panic ends QEMU, which the harness sees at once. What is left out of the boot is most of what
+	 * takes an emulated processor long and no test needs. */
 	word(argv,
-	     "console=ttyS0 quiet panic=-1 mitigations=off cryptomgr.notests -- seed=%d fill=%u "
+	     "console=ttyS0 quiet panic=-1 "
+	     "mitigations=off cryptomgr.notests noreplace-smp "
+	     "initcall_blacklist=init_kprobe_trace,trace_eval_init -- seed=%d fill=%u "
 	     "rate=%s%s%s%s",
 	     SEED, o->fill, rate, o->disk ? " blk" : "", o->tap ? " net" : "",
 	     o->rng ? " rng" : "");

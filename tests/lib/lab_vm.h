@@ -85,6 +85,8 @@ struct lab_vm_opts {
  * @proc:	if the harness started it
  * @pid:	of QEMU, 0 as long as nothing is known of one
  * @boot_ms:	from start to ready
+ * @beat_us:	CLOCK_MONOTONIC when the last tick was read; 0 before the first one
+ * @beat_gap_us: longest time between two; of a twin it can begin with the source's @beat_us
  */
 struct lab_vm {
 	struct lab *lab;
@@ -98,6 +100,7 @@ struct lab_vm {
 	struct lab_proc *proc;
 	pid_t pid;
 	uint64_t boot_ms;
+	uint64_t beat_us, beat_gap_us;
 	/* private: connections and what was read of a line that is not complete */
 	bool incoming;
 	int tty, mon, pidfd;
@@ -114,7 +117,7 @@ struct lab_vm {
  * @bad:	bad pages found, ever
  * @counter:	page writes, ever
  * @gap:	counter less the sum of all pages' own counts
- * @disk_pages, @disk_bad, @disk_reads, @disk_errors: the same of the disk checker
+ * @disk_pages, @disk_bad, @disk_reads, @disk_writes, @disk_errors: the same of the disk checker
  * @mono_ns, @real_ns: its clocks
  * @step_ns:	longest delay of its 2 ms ticker since the last time
  * @host_ns:	CLOCK_MONOTONIC here when its clocks were asked
@@ -123,7 +126,7 @@ struct lab_vm {
 struct lab_vm_state {
 	uint64_t pages, bad, counter;
 	int64_t gap;
-	uint64_t disk_pages, disk_bad, disk_reads, disk_errors;
+	uint64_t disk_pages, disk_bad, disk_reads, disk_writes, disk_errors;
 	uint64_t mono_ns, real_ns, step_ns, host_ns;
 	unsigned int warnings;
 };
@@ -158,6 +161,11 @@ char *lab_vm_ask(struct lab_vm *vm, unsigned int ms, const char *cmd);
 void lab_vm_do(struct lab_vm *vm, const char *cmd);
 /** lab_vm_try() - Return: as lab_vm_ask(); NULL instead of failing if nothing comes in time */
 char *lab_vm_try(struct lab_vm *vm, unsigned int ms, const char *cmd);
+/**
+ * lab_vm_beats() - read what it says for so long, after "beat on". Return: ticks that came; what is of interest is
+ * vm.beat_gap_us, the longest time between two of them since it was set to 0
+ */
+unsigned int lab_vm_beats(struct lab_vm *vm, unsigned int ms);
 /** lab_vm_state() - have it verify everything. Return: what it says; judges nothing */
 struct lab_vm_state lab_vm_state(struct lab_vm *vm);
 /** lab_vm_check() - lab_vm_state(), and nothing may be wrong with it */

@@ -8,6 +8,7 @@
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 #include "lib/lab_vm.h"
 
@@ -126,6 +127,33 @@ char *lab_vm_try(struct lab_vm *vm, unsigned int ms, const char *cmd)
 	return NULL;
 }
 
+static void note_beat(struct lab_vm *vm)
+{
+	struct timespec ts;
+	uint64_t now;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	now = (uint64_t)ts.tv_sec * 1000000 + (uint64_t)ts.tv_nsec / 1000;
+	if (vm->beat_us && now - vm->beat_us > vm->beat_gap_us)
+		vm->beat_gap_us = now - vm->beat_us;
+	vm->beat_us = now;
+}
+
+unsigned int lab_vm_beats(struct lab_vm *vm, unsigned int ms)
+{
+	uint64_t end = lab_now_ms() + ms;
+	char line[sizeof(vm->line)];
+	unsigned int n = 0;
+
+	while (next_line(vm, end, line)) {
+		if (strncmp(line, "* ", 2) != 0)
+			continue;
+		note_beat(vm);
+		n++;
+	}
+	return n;
+}
+
 char *lab_vm_ask(struct lab_vm *vm, unsigned int ms, const char *cmd)
 {
 	char *answer = lab_vm_try(vm, ms, cmd);
@@ -152,9 +180,9 @@ struct lab_vm_state lab_vm_state(struct lab_vm *vm)
 	lab_check(vm->lab,
 		  sscanf(text,
 			 "checked %lu bad %lu counter %lu gap %ld disk-pages %lu disk-bad %lu "
-			 "disk-reads %lu disk-errors %lu",
+			 "disk-reads %lu disk-writes %lu disk-errors %lu",
 			 &s.pages, &s.bad, &s.counter, &s.gap, &s.disk_pages, &s.disk_bad,
-			 &s.disk_reads, &s.disk_errors) == 8,
+			 &s.disk_reads, &s.disk_writes, &s.disk_errors) == 9,
 		  "check: %s", text);
 	free(text);
 	text = lab_vm_ask(vm, CHECK_MS, "dmesg");

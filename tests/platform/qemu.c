@@ -186,6 +186,7 @@ int main(void)
 							     .disk_mb = 8});
 		note("booted in %lu ms", vm->boot_ms);
 		lab_vm_do(vm, "disk direct 1 1");
+		lab_vm_do(vm, "disk write");
 		one_client(vm);
 		nothing_written(vm);
 		locks(vm);

@@ -89,6 +89,10 @@ static void obey(struct vm *vm, const char *tag, const char *cmd, const char *ar
 		corrupt(vm, tag, args);
 	else if (!strcmp(cmd, "disk"))
 		vm_disk(vm, tag, args);
+	else if (!strcmp(cmd, "latency"))
+		vm_latency(vm, tag);
+	else if (!strcmp(cmd, "beat"))
+		vm_beat(vm, tag, args);
 	else if (!strcmp(cmd, "clock"))
 		vm_clock(vm, tag);
 	else if (!strcmp(cmd, "dmesg"))

@@ -15,13 +15,18 @@
  *
  *   hello                   ready line again
  *   check                   verify every page from now: "checked PAGES bad B counter C gap G" and the
- *                           disk's "disk-pages P disk-bad B disk-reads R disk-errors E". B are bad pages ever found,
+ *                           disk's "disk-pages P disk-bad B disk-reads R disk-writes W disk-errors E". B are bad pages ever found,
  *                           C page writes ever, G = C less the sum of the pages' own counts (0)
  *   rate N|full             see above
  *   corrupt memory|disk     flip a bit in a page that is in the checker's care; with a rate of 0 and
  *                           the disk stopped the next check must find it
  *   disk direct|buffered THREADS MIB   read random runs of /dev/vda into MIB for each thread, for ever
- *   disk stop
+ *                           (of its first half)
+ *   disk write              and write new versions of records of the second half, for ever
+ *   disk stop               all of that
+ *   latency                 "touches N p50 NS p99 NS max NS": what the checker's first access to a page took
+ *                           since the last "latency"
+ *   beat on|off             from now on a line "* COUNT" with every tick of 2 ms, between answers
  *   clock                   "mono NS real NS boot NS step NS": its clocks, and by how much the longest
  *                           step between two looks of a 2 ms ticker exceeded 2 ms since the last "clock"
  *   dmesg                   kernel messages of level "warning" and worse since "ready", then how many
@@ -41,6 +46,7 @@
 #define VM_CPUS_MAX  8
 #define VM_DISKS_MAX 8
 #define VM_TICK_NS   2000000
+#define VM_BUCKETS   (64 * 8)
 
 struct vm;
 
@@ -64,6 +70,34 @@ struct vm_pages {
 };
 
 /**
+ * struct vm_touches - times of first accesses to a page
+ * @count:	of each bucket, an eighth of a power of two wide
+ */
+struct vm_touches {
+	_Atomic uint64_t count[VM_BUCKETS];
+	_Atomic uint64_t max_ns;
+};
+
+/**
+ * struct vm_disk_writer - the thread that writes to the disk
+ * @buffer:	one page, through which all goes
+ * @first, @records: its part of the disk
+ * @version:	of each of its records
+ * @idle:	has seen that it shall stop, and writes nothing
+ */
+struct vm_disk_writer {
+	struct vm *vm;
+	pthread_t thread;
+	struct vm_pages buffer;
+	uint64_t random, first, records;
+	uint64_t *version;
+	int fd;
+	_Atomic bool idle;
+	_Atomic uint64_t writes;
+	_Atomic uint64_t errors;
+};
+
+/**
  * struct vm_writer - a thread of the memory checker
  * @writes:	page writes ever
  * @sum:	of the versions, taken when a check was served
@@ -77,6 +111,7 @@ struct vm_writer {
 	_Atomic uint64_t writes;
 	uint64_t sum;
 	uint64_t writes_then;
+	struct vm_touches touches;
 };
 
 /** enum vm_disk_mode - what the threads of the disk do */
@@ -116,6 +151,8 @@ struct vm {
 	struct vm_writer writers[VM_CPUS_MAX];
 	struct vm_reader readers[VM_DISKS_MAX];
 	unsigned int n_readers;
+	struct vm_disk_writer disk_writer;
+	_Atomic bool disk_writes, beats;
 	_Atomic uint64_t check;
 	_Atomic uint64_t rate;
 	_Atomic enum vm_disk_mode disk_mode;
@@ -136,6 +173,8 @@ uint64_t vm_random(uint64_t *state);
 
 /* --- vm_mem.c --- */
 
+/** vm_alloc() - zeroed memory that is never given back; NULL if there is none */
+void *vm_alloc(size_t len);
 /** vm_pages_new() - pages that hold nothing yet. Return: false without memory */
 bool vm_pages_new(struct vm_pages *p, uint64_t n);
 /** vm_pages_verify() - verify page @i, put it right if it is bad */
@@ -150,6 +189,24 @@ void vm_check(struct vm *vm, const char *tag);
 /** vm_disk() - answer "disk …" */
 void vm_disk(struct vm *vm, const char *tag, const char *args);
 
+/* --- vm_write.c --- */
+
+/** vm_write_go() - write to the disk from now on. Return: NULL, or what failed */
+const char *vm_write_go(struct vm *vm);
+/** vm_write_stop() - no write is under way when it returns */
+void vm_write_stop(struct vm *vm);
+
+/* --- vm_time.c --- */
+
+/** vm_touch() - read a word and note how long that took */
+void vm_touch(struct vm_touches *t, const volatile uint64_t *at);
+/** vm_ticker_start() - start the ticker of 2 ms */
+void vm_ticker_start(struct vm *vm);
+/** vm_latency(), vm_clock(), vm_beat() - answer these commands */
+void vm_latency(struct vm *vm, const char *tag);
+void vm_clock(struct vm *vm, const char *tag);
+void vm_beat(struct vm *vm, const char *tag, const char *args);
+
 /* --- vm_net.c --- */
 
 /** vm_net() - answer "net …" */
@@ -161,8 +218,7 @@ void vm_net(struct vm *vm, const char *tag, const char *args);
 const char *vm_sys_start(struct vm *vm);
 /** vm_sys_settled() - forget the kernel's messages so far, start the ticker */
 void vm_sys_settled(struct vm *vm);
-/** vm_clock(), vm_dmesg(), vm_rng() - answer these commands */
-void vm_clock(struct vm *vm, const char *tag);
+/** vm_dmesg(), vm_rng() - answer these commands */
 void vm_dmesg(struct vm *vm, const char *tag);
 void vm_rng(struct vm *vm, const char *tag);
 

@@ -72,7 +72,8 @@ static const char *reader_start(struct vm *vm, struct vm_reader *r, uint64_t mib
 	r->buffered = open("/dev/vda", O_RDONLY | O_CLOEXEC);
 	if (r->direct < 0 || r->buffered < 0 || ioctl(r->buffered, BLKGETSIZE64, &bytes) < 0)
 		return "/dev/vda";
-	r->records = bytes / RECORD_SIZE;
+	/* The second half is vm_write.c's. */
+	r->records = bytes / RECORD_SIZE / 2;
 	if (r->records < RUN_MAX || mib < 1 || !vm_pages_new(&r->pages, (mib << 20) / RECORD_SIZE))
 		return "size of disk or memory";
 	for (uint64_t i = 0; i < r->pages.n; i++) {
@@ -110,10 +111,21 @@ static void disk_go(struct vm *vm, const char *tag, enum vm_disk_mode mode, unsi
 static void disk_stop(struct vm *vm, const char *tag)
 {
 	atomic_store(&vm->disk_mode, VM_DISK_STOP);
+	vm_write_stop(vm);
 	for (unsigned int t = 0; t < vm->n_readers; t++)
 		while (!atomic_load(&vm->readers[t].idle))
 			vm_nap(2000);
 	vm_say(vm, "%s ok", tag);
+}
+
+static void disk_write(struct vm *vm, const char *tag)
+{
+	const char *failed = vm_write_go(vm);
+
+	if (failed)
+		vm_say(vm, "%s error: %s: %s", tag, failed, strerror(errno));
+	else
+		vm_say(vm, "%s ok", tag);
 }
 
 void vm_disk(struct vm *vm, const char *tag, const char *args)
@@ -126,8 +138,10 @@ void vm_disk(struct vm *vm, const char *tag, const char *args)
 		disk_go(vm, tag, VM_DISK_DIRECT, threads, mib);
 	else if (!strcmp(mode, "buffered"))
 		disk_go(vm, tag, VM_DISK_BUFFERED, threads, mib);
+	else if (!strcmp(mode, "write"))
+		disk_write(vm, tag);
 	else if (!strcmp(mode, "stop"))
 		disk_stop(vm, tag);
 	else
-		vm_say(vm, "%s error: disk direct|buffered|stop", tag);
+		vm_say(vm, "%s error: disk direct|buffered|write|stop", tag);
 }

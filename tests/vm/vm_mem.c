@@ -15,7 +15,7 @@
 /* Writes that were missed while the VM stood are not made up for. */
 #define BURST_MAX 1024
 
-static void *map(size_t len)
+void *vm_alloc(size_t len)
 {
 	void *p = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
@@ -24,9 +24,9 @@ static void *map(size_t len)
 
 bool vm_pages_new(struct vm_pages *p, uint64_t n)
 {
-	p->mem = map(n * RECORD_SIZE);
-	p->number = map(n * sizeof(*p->number));
-	p->version = map(n * sizeof(*p->version));
+	p->mem = vm_alloc(n * RECORD_SIZE);
+	p->number = vm_alloc(n * sizeof(*p->number));
+	p->version = vm_alloc(n * sizeof(*p->version));
 	if (!p->mem || !p->number || !p->version)
 		return false;
 	p->n = n;
@@ -116,6 +116,7 @@ static void *writer_main(void *arg)
 			left = w->pages.n;
 		}
 		for (int i = 0; i < VERIFY_BATCH; i++) {
+			vm_touch(&w->touches, w->pages.mem + at * RECORD_WORDS);
 			vm_pages_verify(w->vm, &w->pages, at, "memory");
 			at = at + 1 < w->pages.n ? at + 1 : 0;
 			if (left && --left == 0)
@@ -163,6 +164,7 @@ static void say_bad(struct vm *vm, const char *tag, const struct vm_pages *p)
 
 void vm_check(struct vm *vm, const char *tag)
 {
+	struct vm_disk_writer *dw = &vm->disk_writer;
 	uint64_t pages = 0, bad = 0, counter = 0, sum = 0, d_pages = 0, d_bad = 0, reads = 0,
 		 errors = 0;
 
@@ -187,9 +189,15 @@ void vm_check(struct vm *vm, const char *tag)
 		errors += atomic_load(&r->errors);
 		say_bad(vm, tag, &r->pages);
 	}
+	if (dw->vm) {
+		wait_served(vm, &dw->buffer);
+		d_bad += atomic_load(&dw->buffer.bad);
+		errors += atomic_load(&dw->errors);
+		say_bad(vm, tag, &dw->buffer);
+	}
 	vm_say(vm,
-	       "%s checked %lu bad %lu counter %lu gap %ld disk-pages %lu disk-bad %lu disk-reads "
-	       "%lu "
-	       "disk-errors %lu",
-	       tag, pages, bad, counter, (long)(counter - sum), d_pages, d_bad, reads, errors);
+	       "%s checked %lu bad %lu counter %lu gap %ld disk-pages %lu disk-bad %lu "
+	       "disk-reads %lu disk-writes %lu disk-errors %lu",
+	       tag, pages, bad, counter, (long)(counter - sum), d_pages, d_bad, reads,
+	       atomic_load(&dw->writes), errors);
 }

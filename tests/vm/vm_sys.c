@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The VM's kernel: mounts, drivers, clocks, messages, random numbers. */
+/* The VM's kernel: mounts, drivers, messages, random numbers. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -10,7 +10,6 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <termios.h>
-#include <time.h>
 #include <unistd.h>
 #include "vm.h"
 
@@ -115,47 +114,13 @@ const char *vm_sys_start(struct vm *vm)
 	return failed;
 }
 
-static void *ticker_main(void *arg)
-{
-	struct vm *vm = arg;
-	uint64_t was = vm_now_ns();
-
-	for (;;) {
-		uint64_t now, step;
-
-		nanosleep(&(struct timespec){.tv_nsec = VM_TICK_NS}, NULL);
-		now = vm_now_ns();
-		step = now - was < VM_TICK_NS ? 0 : now - was - VM_TICK_NS;
-		was = now;
-		/* A clock that went back gives a step that nobody can miss. */
-		if (step > atomic_load(&vm->step_ns))
-			atomic_store(&vm->step_ns, step);
-	}
-	return NULL;
-}
-
 void vm_sys_settled(struct vm *vm)
 {
 	/* Only a panic may still come between the lines of the protocol. */
 	klogctl(CONSOLE_LEVEL, NULL, 1);
 	if (vm->kmsg >= 0)
 		lseek(vm->kmsg, 0, SEEK_END);
-	pthread_create(&vm->ticker, NULL, ticker_main, vm);
-}
-
-static uint64_t clock_ns(clockid_t id)
-{
-	struct timespec t;
-
-	clock_gettime(id, &t);
-	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
-}
-
-void vm_clock(struct vm *vm, const char *tag)
-{
-	vm_say(vm, "%s mono %lu real %lu boot %lu step %lu", tag, clock_ns(CLOCK_MONOTONIC),
-	       clock_ns(CLOCK_REALTIME), clock_ns(CLOCK_BOOTTIME),
-	       atomic_exchange(&vm->step_ns, 0));
+	vm_ticker_start(vm);
 }
 
 /* /dev/kmsg hands out one message with each read: "PRIORITY,SEQUENCE,TIME,FLAGS;TEXT". */

@@ -133,9 +133,10 @@ int admit_check(const struct incoming *inc, const struct conf_launcher **ret, st
 	if (!conf_guest_name_ok(inc->setup->name))
 		return error_set(err, -EINVAL, "bad-name", "\"%s\" is no name of a guest here",
 				 inc->setup->name);
-	if (strcmp(inc->setup->driver, conf_guest_driver_name(GUEST_DRIVER_NATIVE)) != 0)
+	if (strcmp(inc->setup->driver, conf_guest_driver_name(GUEST_DRIVER_NATIVE)) != 0 &&
+	    strcmp(inc->setup->driver, conf_guest_driver_name(GUEST_DRIVER_QEMU)) != 0)
 		return error_set(err, -EOPNOTSUPP, "not-supported",
-				 "driver \"%s\" is not supported yet", inc->setup->driver);
+				 "driver \"%s\" is not supported", inc->setup->driver);
 	r = check_host(inc, err);
 	for (unsigned int i = 0; !r && i < inc->nblocks; i++)
 		r = check_block(inc, &inc->blocks[i], err);

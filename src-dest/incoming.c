@@ -19,6 +19,7 @@
 
 static void incoming_free(struct incoming *inc)
 {
+	prepare_qemu_stop(inc);
 	conn_free(inc->control);
 	rest_call_cancel(inc->ask);
 	tls_chan_free(inc->urgent);
@@ -35,6 +36,8 @@ static void incoming_free(struct incoming *inc)
 	free(inc->identity);
 	free(inc->from);
 	free(inc->log_path);
+	free(inc->qmp);
+	json_decref(inc->facts);
 	free(inc->setup);
 	free(inc->blocks);
 	free(inc->complete);

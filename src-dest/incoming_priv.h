@@ -76,6 +76,9 @@ struct inc_load {
  * @ask:	decant-source is asked whether the guest lives here
  * @launch:	its process, as far as we started it and it has not ended
  * @log_path:	where its output goes
+ * @qmp:	of a QEMU: its monitor's socket
+ * @look, @look_again: an attempt to find that, and the time of the next
+ * @facts:	what the source's QEMU is, for qemu_facts_compare(); NULL without
  * @guest:	NULL before it attached itself and while it is disconnected
  * @timer:	bound of the stage under way, or the look whether all is there
  * @past:	its record; NULL before SETUP was admitted
@@ -128,6 +131,10 @@ struct incoming {
 	struct rest_call *ask;
 	struct launch *launch;
 	char *log_path;
+	char *qmp;
+	struct qemu_attach *look;
+	struct event *look_again;
+	json_t *facts;
 	struct guest *guest;
 	struct event *timer;
 	struct past *past;
@@ -198,6 +205,16 @@ void prepare_admitted(struct incoming *inc);
 int prepare_attached(struct incoming *inc, struct guest *g, struct error *err);
 /** prepare_guest_watch() - be told of the guest's loss */
 void prepare_guest_watch(struct incoming *inc);
+/* prepare_qemu.c */
+/** prepare_qemu_socket() - if the guest is a QEMU: where its monitor will be. Return: 0, or -errno with
+ * @err filled */
+int prepare_qemu_socket(struct incoming *inc, struct error *err);
+/** prepare_qemu_look() - if it is one: look for it; it goes on with prepare_attached() */
+void prepare_qemu_look(struct incoming *inc);
+/** prepare_qemu_stop() - look no longer */
+void prepare_qemu_stop(struct incoming *inc);
+/** prepare_qemu_gone() - if it was one: it has ended, and may not have removed its socket */
+void prepare_qemu_gone(struct incoming *inc);
 /* admit.c */
 /** admit_check() - limits, names, launcher, blocks: everything that can be said before something is
  * started. Return: 0 with the launcher, or -errno with @err filled */

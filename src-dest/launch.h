@@ -24,6 +24,7 @@
  * @memory_bytes: decimal
  * @run_dir:	of the agent
  * @attach:	socket where the guest attaches itself
+ * @qmp:	where a QEMU makes the socket of its monitor; NULL for others
  * @vars, @nvars: of the guest, unchecked
  */
 struct launch_facts {
@@ -33,6 +34,7 @@ struct launch_facts {
 	const char *memory_bytes;
 	const char *run_dir;
 	const char *attach;
+	const char *qmp;
 	const struct msg_var *vars;
 	size_t nvars;
 };

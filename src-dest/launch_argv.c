@@ -49,11 +49,12 @@ static int value_of(const struct launch_facts *f, const char *name, size_t len, 
 		const char *value;
 	} known[] = {
 		{"name", f->name},       {"uuid", f->uuid},     {"memory_bytes", f->memory_bytes},
-		{"run_dir", f->run_dir}, {"attach", f->attach},
+		{"run_dir", f->run_dir}, {"attach", f->attach}, {"qmp", f->qmp},
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(known); i++) {
-		if (strlen(known[i].name) == len && !memcmp(known[i].name, name, len)) {
+		if (known[i].value && strlen(known[i].name) == len &&
+		    !memcmp(known[i].name, name, len)) {
 			*ret = known[i].value;
 			return 0;
 		}
@@ -62,7 +63,7 @@ static int value_of(const struct launch_facts *f, const char *name, size_t len, 
 		return value_of_var(f, name + 4, len - 4, word_start, ret, err);
 	return error_set(err, -EINVAL, "launcher-placeholder",
 			 "launcher \"%s\" has the unknown placeholder {%.*s}: known are {name} "
-			 "{uuid} {memory_bytes} {run_dir} {attach} {var:KEY}",
+			 "{uuid} {memory_bytes} {run_dir} {attach} {qmp} {var:KEY}",
 			 f->launcher, (int)MIN(len, (size_t)64), name);
 }
 

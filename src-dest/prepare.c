@@ -41,12 +41,12 @@ static int begin_record(struct incoming *inc, struct error *err)
 {
 	const struct msg_setup *s = inc->setup;
 	char uuid[UUID_TEXT_MAX];
-	json_t *facts =
-		json_pack("{s:s, s:s, s:s, s:s, s:s, s:I, s:s, s:s, s:o, s:I}", "id", inc->id_text,
-			  "identity", inc->identity, "from", inc->from, "guest", s->name, "uuid",
-			  uuid_text(s->uuid, uuid), "generation", (json_int_t)s->generation + 1,
-			  "driver", s->driver, "launcher", s->launcher, "vars", vars_json(s),
-			  "created", (json_int_t)inc->created_us);
+	json_t *facts = json_pack("{s:s, s:s, s:s, s:s, s:s, s:I, s:s, s:s, s:o, s:I, s:s*}", "id",
+				  inc->id_text, "identity", inc->identity, "from", inc->from,
+				  "guest", s->name, "uuid", uuid_text(s->uuid, uuid), "generation",
+				  (json_int_t)s->generation + 1, "driver", s->driver, "launcher",
+				  s->launcher, "vars", vars_json(s), "created",
+				  (json_int_t)inc->created_us, "qmp", inc->qmp);
 	int r;
 
 	if (!facts)
@@ -98,6 +98,7 @@ static int launch(struct incoming *inc, const struct conf_launcher *l, struct er
 		.memory_bytes = memory,
 		.run_dir = conf->run_dir,
 		.attach = conf->attach,
+		.qmp = inc->qmp,
 		.vars = inc->setup->vars,
 		.nvars = inc->setup->nvars,
 	};
@@ -142,6 +143,7 @@ void prepare_admitted(struct incoming *inc)
 		 inc->setup->name, inc->nblocks, inc->total, (int)launch_pid(inc->launch));
 	inc->stage = STAGE_ATTACH;
 	incoming_timer(inc, INCOMING_ATTACH_US, on_attach_timeout);
+	prepare_qemu_look(inc);
 }
 
 void prepare_begin(struct incoming *inc)
@@ -152,6 +154,8 @@ void prepare_begin(struct incoming *inc)
 	if (inc->control)
 		conn_set_timeout(inc->control, 0);
 	r = admit_check(inc, &inc->launcher, &err);
+	if (!r)
+		r = prepare_qemu_socket(inc, &err);
 	if (!r)
 		r = begin_record(inc, &err);
 	if (r) {

@@ -134,10 +134,13 @@ static json_t *description(const struct resident *r)
 {
 	const json_t *f = r->past->facts;
 
-	return json_pack("{s:s, s:O, s:O, s:O, s:O}", "name", r->past->name, "uuid",
+	json_t *qmp = json_object_get(f, "qmp");
+	json_t *generation = qmp ? json_integer((json_int_t)r->past->generation) : NULL;
+
+	return json_pack("{s:s, s:O, s:O, s:O, s:O, s:O*, s:o*}", "name", r->past->name, "uuid",
 			 json_object_get(f, "uuid"), "driver", json_object_get(f, "driver"),
 			 "launcher", json_object_get(f, "launcher"), "vars",
-			 json_object_get(f, "vars"));
+			 json_object_get(f, "vars"), "qmp", qmp, "generation", generation);
 }
 
 static void resident_register(struct resident *r)

@@ -122,6 +122,7 @@ static void aborted(void *arg)
 
 	if (inc->end_event == INC_EV_ABORT)
 		incoming_send_simple(inc, MSG_ABORTED);
+	prepare_qemu_gone(inc);
 	log_notice("incoming %s: guest %s was not taken over: %s", inc->id_text,
 		   inc->setup ? inc->setup->name : "-", inc->err.msg);
 	settle_release(inc);
@@ -145,6 +146,7 @@ void settle_do_discard_guest(struct incoming *inc)
 	}
 	incoming_pause(inc, false);
 	incoming_timer(inc, 0, NULL);
+	prepare_qemu_stop(inc);
 	kill_guest(inc);
 	settle_parts_gone(inc);
 }
@@ -153,6 +155,7 @@ void settle_do_discard_guest(struct incoming *inc)
 
 static void buried(void *arg)
 {
+	prepare_qemu_gone(arg);
 	settle_release(arg);
 }
 

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "guests_qemu.h"
 #include "guests_store.h"
 #include "host/host_probe.h"
 #include "migration.h"
@@ -79,6 +80,38 @@ static struct source_guest *guest_of(struct rest_req *req, struct source *s)
 	return g;
 }
 
+/** struct added - an answer that waits until it is known what the guest is */
+struct added {
+	struct source *s;
+	struct rest_req *req;
+	char name[CONF_NAME_MAX];
+};
+
+static void answer_added(void *arg)
+{
+	CLEANUP_FREE struct added *a = arg;
+	struct source_guest *g = guests_find(a->s, a->name);
+
+	if (g)
+		rest_reply(a->req, 201, guests_json(g));
+	else
+		rest_problemf(a->req, 404, "no-such-guest", "guest %s was removed", a->name);
+}
+
+static void answer_when_known(struct rest_req *req, struct source *s, struct source_guest *g)
+{
+	/* One that has just arrived is still in decant-dest's hands: it leaves the monitor on our answer. */
+	struct added *a = g->desc.generation ? NULL : calloc(1, sizeof(*a));
+
+	if (!a) {
+		rest_reply(req, 201, guests_json(g));
+		return;
+	}
+	*a = (struct added){.s = s, .req = req};
+	snprintf(a->name, sizeof(a->name), "%s", g->desc.name);
+	guests_qemu_when_known(g, answer_added, a);
+}
+
 static void post_guests(struct rest_req *req, void *ctx)
 {
 	struct source *s = ctx;
@@ -102,7 +135,7 @@ static void post_guests(struct rest_req *req, void *ctx)
 	}
 	snprintf(where, sizeof(where), "/v1/guests/%s", g->desc.name);
 	rest_add_header(req, "Location", where);
-	rest_reply(req, 201, guests_json(g));
+	answer_when_known(req, s, g);
 }
 
 static void get_guest(struct rest_req *req, void *ctx)

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "guests_qemu.h"
 #include "migration.h"
 #include "util/cleanup.h"
 #include "util/log.h"
@@ -48,19 +49,11 @@ static void drop(struct source_guest *sg)
 		p = &(*p)->next;
 	*p = sg->next;
 	cancel_welcome(sg);
+	guests_qemu_stop(sg);
 	migration_forget_guest(sg);
 	guest_free(sg->conn);
 	conf_guest_clear(&sg->desc);
 	free(sg);
-}
-
-static int refuse_driver(const struct conf_guest *desc, struct error *err)
-{
-	if (desc->driver == GUEST_DRIVER_NATIVE)
-		return 0;
-	return error_set(err, -EOPNOTSUPP, "not-supported",
-			 "guest %s: driver %s is not supported yet", desc->name,
-			 conf_guest_driver_name(desc->driver));
 }
 
 /* What the configuration says of a name comes before what clients have said. */
@@ -81,12 +74,15 @@ int guests_configure(struct source *s, struct error *err)
 {
 	int r = 0;
 
-	for (size_t i = 0; !r && i < s->conf.n_guests; i++) {
-		r = refuse_driver(&s->conf.guests[i], err);
-		if (!r)
-			r = take_described(s, &s->conf.guests[i], err);
-	}
+	for (size_t i = 0; !r && i < s->conf.n_guests; i++)
+		r = take_described(s, &s->conf.guests[i], err);
 	return r;
+}
+
+void guests_look_for_all(struct source *s)
+{
+	for (struct source_guest *sg = s->guests; sg; sg = sg->next)
+		guests_qemu_look(sg);
 }
 
 /*
@@ -125,8 +121,11 @@ static struct source_guest *replace(struct source_guest *sg, const struct conf_g
 
 	if (conf_guest_copy(desc, &copy) < 0)
 		return NULL;
-	if (sg->conn)
+	if (sg->conn) {
 		uuid_text(sg->conn->uuid, copy.uuid);
+		copy.generation = sg->desc.generation;
+	}
+	guests_qemu_stop(sg);
 	conf_guest_clear(&sg->desc);
 	sg->desc = copy;
 	sg->handed_over = false;
@@ -138,16 +137,15 @@ int guests_add(struct source *s, const struct conf_guest *desc, struct source_gu
 	       struct error *err)
 {
 	struct source_guest *sg = guests_find(s, desc->name);
-	int r = refuse_driver(desc, err);
+	int r = sg ? replaceable(sg, desc, err) : 0;
 
-	if (!r && sg)
-		r = replaceable(sg, desc, err);
 	if (r < 0)
 		return r;
 	sg = sg ? replace(sg, desc) : insert(s, desc);
 	if (!sg)
 		return error_set(err, -ENOMEM, NULL, "out of memory");
 	sg->described = true;
+	guests_qemu_look(sg);
 	*ret = sg;
 	return 0;
 }
@@ -175,6 +173,7 @@ static void on_gone(void *arg, struct guest *g, enum guest_gone how)
 	if (sg->migration)
 		migration_guest_gone(sg->migration, how);
 	guest_free(g);
+	guests_qemu_look(sg);
 }
 
 /* Is the guest that wants in the one that this entry means? */
@@ -278,6 +277,15 @@ static json_t *blocks_json(const struct guest *g)
 	return a;
 }
 
+/* Why it is not found, or cannot be moved. */
+static json_t *problem_json(const struct source_guest *sg)
+{
+	const struct error *e = sg->conn ? &sg->conn->cannot : &sg->problem;
+
+	return error_is_set(e) ? json_pack("{s:s, s:s}", "code", e->code, "message", e->msg)
+			       : json_null();
+}
+
 json_t *guests_json(const struct source_guest *sg)
 {
 	json_t *o = conf_guest_json(&sg->desc);
@@ -292,6 +300,10 @@ json_t *guests_json(const struct source_guest *sg)
 	json_object_set_new(o, "generation",
 			    g ? json_integer((json_int_t)g->generation) : json_null());
 	json_object_set_new(o, "blocks", blocks_json(g));
+	json_object_set_new(o, "problem", problem_json(sg));
+	json_object_set_new(o, "dma", g && g->dma[0] ? json_string(g->dma) : json_null());
+	json_object_set_new(o, "stopped_us",
+			    g ? json_integer((json_int_t)g->stopped_us) : json_null());
 	json_object_set_new(o, "migration",
 			    sg->migration ? json_string(migration_id(sg->migration)) : json_null());
 	return o;

@@ -15,6 +15,9 @@
  * @described:	by the configuration or a client; otherwise it just attached itself
  * @handed_over: it has left; the entry stays until it returns or is removed
  * @stored:	a client described it: kept over restarts (guests_store.h)
+ * @look, @look_again: driver qemu: an attempt to find it, and the time of the next
+ * @when_known, @when_known_arg: who waits for the end of the first (guests_qemu.h)
+ * @problem:	why it is not found; empty while that is not known
  */
 struct source_guest {
 	struct source *src;
@@ -26,10 +29,18 @@ struct source_guest {
 	bool described;
 	bool handed_over;
 	bool stored;
+	struct qemu_attach *look;
+	struct event *look_again;
+	void (*when_known)(void *arg);
+	void *when_known_arg;
+	struct error problem;
 };
 
 /** guests_configure() - take over those of the configuration. Return: 0, or -errno with @err filled */
 int guests_configure(struct source *s, struct error *err);
+/** guests_look_for_all() - begin to look for guests that do not attach themselves; once the loop is there
+ * and earlier jobs are known */
+void guests_look_for_all(struct source *s);
 /** guests_attach() - attach_fn of the attach socket; @arg is the struct source */
 int guests_attach(void *arg, struct guest *g, struct error *err);
 /**

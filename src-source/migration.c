@@ -176,6 +176,9 @@ static int check(struct source *s, const struct source_guest *sg, const struct m
 	if (sg->migration && migration_holds_guest(sg->migration))
 		return error_set(err, -EBUSY, "guest-held", "guest %s is held by migration %s",
 				 sg->desc.name, sg->migration->id);
+	if (error_is_set(&sg->conn->cannot))
+		return error_set(err, -EOPNOTSUPP, sg->conn->cannot.code, "guest %s: %s",
+				 sg->desc.name, sg->conn->cannot.msg);
 	if (!sg->desc.launcher)
 		return error_set(err, -EINVAL, "no-launcher",
 				 "guest %s has no launcher: describe it with decant add, "

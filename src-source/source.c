@@ -85,6 +85,8 @@ static int start(struct source *s, struct error *err)
 	if (!r)
 		r = migration_load_all(s, err);
 	if (!r)
+		guests_look_for_all(s);
+	if (!r)
 		r = attach_new(s->loop, &ac, &s->attach, err);
 	if (!r)
 		r = api_listen(s, err);

@@ -114,6 +114,7 @@ static const struct jsonx_field fields[] = {
 	{"uuid", JSONX_CHARS, .min = 36, .take = take_uuid, JSONX_INTO(struct conf_guest, uuid)},
 	{"qmp", JSONX_STRING, .min = 1, .max = CONF_SOCKET_MAX, .take = take_path,
 	 JSONX_INTO(struct conf_guest, qmp)},
+	{"generation", JSONX_UINT, JSONX_INTO(struct conf_guest, generation)},
 	{"launcher", JSONX_STRING, .nullable = true, .min = 1, .take = conf_guest_take_name,
 	 JSONX_INTO(struct conf_guest, launcher)},
 	{"vars", JSONX_MAP, .max = CONF_VARS_MAX, .take = take_vars,
@@ -126,8 +127,8 @@ static int check_whole(const struct conf_guest *g, const struct jsonx_at *at)
 {
 	if (g->driver == GUEST_DRIVER_QEMU && !g->qmp)
 		return jsonx_bad(at, "driver qemu needs qmp, the path of a QMP socket");
-	if (g->driver != GUEST_DRIVER_QEMU && g->qmp)
-		return jsonx_bad(at, "qmp is for driver qemu only");
+	if (g->driver != GUEST_DRIVER_QEMU && (g->qmp || g->generation))
+		return jsonx_bad(at, "%s is for driver qemu only", g->qmp ? "qmp" : "generation");
 	return 0;
 }
 
@@ -152,10 +153,13 @@ int conf_guest_read(const json_t *json, const char *where, struct conf_guest *re
 
 json_t *conf_guest_json(const struct conf_guest *g)
 {
-	return json_pack("{s:s, s:s, s:s*, s:s*, s:s*, s:o, s:i, s:s}", "name", g->name, "driver",
-			 drivers[g->driver], "uuid", g->uuid[0] ? g->uuid : NULL, "qmp", g->qmp,
-			 "launcher", g->launcher, "vars", json_deep_copy(g->vars), "priority",
-			 g->priority, "disposal", disposals[g->disposal]);
+	json_t *generation = g->generation ? json_integer((json_int_t)g->generation) : NULL;
+
+	return json_pack("{s:s, s:s, s:s*, s:s*, s:o*, s:s*, s:o, s:i, s:s}", "name", g->name,
+			 "driver", drivers[g->driver], "uuid", g->uuid[0] ? g->uuid : NULL, "qmp",
+			 g->qmp, "generation", generation, "launcher", g->launcher, "vars",
+			 json_deep_copy(g->vars), "priority", g->priority, "disposal",
+			 disposals[g->disposal]);
 }
 
 int conf_guest_copy(const struct conf_guest *g, struct conf_guest *ret)

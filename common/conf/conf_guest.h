@@ -28,6 +28,7 @@ enum guest_disposal { GUEST_DISPOSAL_QUIT, GUEST_DISPOSAL_KEEP };
  * @uuid:	lower case, "" if not told
  * @driver:	see enum guest_driver
  * @qmp:	path of its QMP socket (qemu), else NULL
+ * @generation:	of a qemu guest, which cannot say itself how often it was moved
  * @launcher:	name of the launcher on the other host, NULL if not told
  * @vars:	object of strings for the launcher; never NULL, may be empty
  * @priority:	-1000..1000, higher leaves earlier
@@ -38,6 +39,7 @@ struct conf_guest {
 	char uuid[37];
 	enum guest_driver driver;
 	char *qmp;
+	uint64_t generation;
 	char *launcher;
 	json_t *vars;
 	int priority;

@@ -12,6 +12,7 @@
 #ifndef DECANT_GUEST_QEMU_INJECT_H
 #define DECANT_GUEST_QEMU_INJECT_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 #include <sys/user.h>
@@ -28,6 +29,7 @@
  * @regs:	what the thread goes on with
  * @sigmask:	signals that it has blocked
  * @since_us:	clock_us() when it was seen to stand
+ * @hurried:	the calling thread is of a real-time class meanwhile
  */
 struct inject {
 	pid_t pid;
@@ -35,6 +37,7 @@ struct inject {
 	struct user_regs_struct regs;
 	uint64_t sigmask;
 	uint64_t since_us;
+	bool hurried;
 };
 
 /**

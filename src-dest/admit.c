@@ -8,9 +8,6 @@
 #include "resident.h"
 #include "util/cleanup.h"
 
-/* Largest page that is put together beside the guest: more would cost each channel as much memory. */
-#define PAGE_SIZE_MAX (2u << 20)
-
 /* --- limits and names --- */
 
 static int check_limits(const struct incoming *inc, struct error *err)
@@ -91,11 +88,15 @@ static int check_block(const struct incoming *inc, const struct msg_block *b, st
 		return error_set(err, -EOPNOTSUPP, "page-size",
 				 "block %s has pages of %u bytes and this host of %" PRIu64,
 				 b->name, b->page_size, host);
-	if (b->page_size & (b->page_size - 1) || b->page_size > PAGE_SIZE_MAX ||
-	    b->page_size < host)
+	if (b->page_size & (b->page_size - 1) || b->page_size < host)
 		return error_set(err, -EOPNOTSUPP, "page-size",
-				 "block %s has pages of %u bytes: not supported, at most %u",
-				 b->name, b->page_size, PAGE_SIZE_MAX);
+				 "block %s has pages of %u bytes: this host has none such", b->name,
+				 b->page_size);
+	if (b->page_size > PLACE_PAGE_WHOLE && inc->setup->may_postcopy)
+		return error_set(err, -EOPNOTSUPP, "page-size",
+				 "block %s has pages of %u MiB, which cannot arrive by post-copy "
+				 "(at most %u MiB): use mode precopy",
+				 b->name, b->page_size >> 20, PLACE_PAGE_WHOLE >> 20);
 	if (b->length % b->page_size)
 		return error_set(err, -EBADMSG, "bad-message",
 				 "block %s: length %" PRIu64

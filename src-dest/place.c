@@ -16,7 +16,8 @@
 
 int place_init(struct place *p, unsigned int n, uint64_t page_max)
 {
-	size_t nzeros = MAX(page_max, (uint64_t)MSG_PAGES_RAW_MAX);
+	size_t whole = MIN(page_max, (uint64_t)PLACE_PAGE_WHOLE);
+	size_t nzeros = MAX(whole, (size_t)MSG_PAGES_RAW_MAX);
 
 	memset(p, 0, sizeof(*p));
 	p->uffd = -1;

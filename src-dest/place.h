@@ -46,6 +46,12 @@
 /** enum place_regime - see above */
 enum place_regime { PLACE_PRECOPY, PLACE_CLOSED, PLACE_LIVE };
 
+/**
+ * PLACE_PAGE_WHOLE - largest page that is put together beside the guest, and the largest that can be
+ * placed in PLACE_LIVE: a larger one would cost each channel as much memory
+ */
+#define PLACE_PAGE_WHOLE MSG_REQUEST_MAX
+
 /** PLACE_TIMED - faults whose time of arrival is remembered at once (a power of two) */
 #define PLACE_TIMED 1024
 
@@ -111,7 +117,7 @@ typedef int place_punch_fn(void *arg, unsigned int block, const struct guest_ran
  * @timed:	faults under way
  * @sharers:	who else maps the memory
  * @blocktime:	NULL where no thread is named; fixed before PLACE_LIVE
- * @zeros:	zeros, as many as the largest page has, at least MSG_PAGES_RAW_MAX
+ * @zeros:	zeros, as many as the largest page has that is placed whole, at least MSG_PAGES_RAW_MAX
  * @traced:	trace_logged()
  * @punch, @punch_arg: see place_punch_fn
  */
@@ -167,7 +173,7 @@ int place_pages(struct place *p, const struct place_io *io, const struct msg_pag
 
 /**
  * struct place_huge - a page that is larger than a frame, on its way; one for each channel, zeroed
- * @buf, @cap:	the page so far
+ * @buf, @cap:	the page so far; of one that is larger than PLACE_PAGE_WHOLE the part under way
  * @have:	bytes of it there; 0 between pages
  * @bad:	one of its parts had a wrong digest
  * @block, @pass, @offset: which page

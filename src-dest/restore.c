@@ -8,6 +8,9 @@
  * page that the image cannot give (it is damaged) stays missing and guarded: the guest is held there.
  * 4: an image can be restored as often as somebody asks for it; admit.c refuses a guest of a name or
  * uuid that is here.
+ *
+ * Pages larger than PLACE_PAGE_WHOLE cannot be placed when they are touched: a guest that has such is
+ * filled before it starts, all of it, as by a precopy without a source.
  */
 #include <errno.h>
 #include <poll.h>
@@ -25,11 +28,13 @@
 /**
  * struct restore - what only an incoming out of an image has
  * @img:	the image
+ * @whole:	the guest is filled before it starts
  * @page:	the largest page, for the fault thread
  * @state, @length, @fed: the device state, and how much of it the guest was given
  */
 struct restore {
 	struct image *img;
+	bool whole;
 	uint8_t *page;
 	uint8_t *state;
 	uint64_t length, fed;
@@ -113,6 +118,68 @@ static bool stopped(const struct incoming *inc)
 	return poll(&p, 1, 0) > 0;
 }
 
+/** struct parts - a page under way that is placed part by part */
+struct parts {
+	struct incoming *inc;
+	struct place_io io;
+	struct place_huge huge;
+	unsigned int block;
+};
+
+static int put_part(struct parts *p, uint64_t offset, const uint8_t *data, struct error *err)
+{
+	struct msg_pages m = {.block = p->block,
+			      .kind = MSG_PAGES_RAW,
+			      .offset = offset,
+			      .length = MSG_PAGES_RAW_MAX,
+			      .pass = 1,
+			      .digest = digest_xxh3(data, MSG_PAGES_RAW_MAX)};
+	void *to = place_huge_room(&p->inc->place, &p->huge, &m, err);
+
+	if (!to)
+		return -EBADMSG;
+	memcpy(to, data, MSG_PAGES_RAW_MAX);
+	return place_huge_part(&p->inc->place, &p->io, &p->huge, &m, err);
+}
+
+/* The zeros before the first data are put when there is such: a page of zeros stays a hole. */
+static int put_large(struct parts *p, uint64_t offset, uint8_t *buf, struct error *err)
+{
+	struct incoming *inc = p->inc;
+	uint64_t page = inc->place.blocks[p->block].page_size, done = 0;
+	bool zero;
+	int r = 0;
+
+	for (uint64_t off = 0; off < page && !r; off += MSG_PAGES_RAW_MAX) {
+		r = stopped(inc) ? -ECANCELED
+				 : image_read(inc->restore->img, p->block, offset + off,
+					      MSG_PAGES_RAW_MAX, buf, &zero, err);
+		if (r || (zero && !done))
+			continue;
+		for (; done < off && !r; done += MSG_PAGES_RAW_MAX)
+			r = put_part(p, offset + done, inc->place.zeros, err);
+		if (!r)
+			r = put_part(p, offset + off, zero ? inc->place.zeros : buf, err);
+		done = off + MSG_PAGES_RAW_MAX;
+	}
+	if (r || done)
+		return r;
+	return put(inc, &p->io, p->block, offset, page, buf, err);
+}
+
+static int fill_large(struct incoming *inc, unsigned int i, uint8_t *buf, struct error *err)
+{
+	struct parts p = {.inc = inc, .io = {again, inc}, .block = i};
+	const struct place_block *b = &inc->place.blocks[i];
+	uint64_t page = 0;
+	int r = 0;
+
+	for (; !r && (page = pages_next_missing(b->pages, page)) < b->npages; page++)
+		r = put_large(&p, page << b->shift, buf, err);
+	place_huge_free(&p.huge);
+	return r;
+}
+
 static int fill_block(struct incoming *inc, unsigned int i, uint8_t *buf, struct error *err)
 {
 	const struct place_io io = {again, inc};
@@ -137,21 +204,38 @@ static int run_fill(struct worker_job *job, struct error *err)
 	uint64_t most = FILL_BYTES;
 	int r = 0;
 
-	for (unsigned int i = 0; i < inc->place.n; i++)
-		most = MAX(most, inc->place.blocks[i].page_size);
+	for (unsigned int i = 0; i < inc->place.n; i++) {
+		uint64_t whole = MIN(inc->place.blocks[i].page_size, (uint64_t)PLACE_PAGE_WHOLE);
+		most = MAX(most, whole);
+	}
 	buf = malloc(most);
 	if (!buf)
 		return error_set(err, -ENOMEM, NULL, "out of memory");
 	for (unsigned int i = 0; !r && i < inc->place.n; i++)
-		r = fill_block(inc, i, buf, err);
+		r = inc->place.blocks[i].page_size > PLACE_PAGE_WHOLE
+			    ? fill_large(inc, i, buf, err)
+			    : fill_block(inc, i, buf, err);
 	return r;
+}
+
+static void listen_to_nobody(struct incoming *inc);
+
+static void filled_before(struct incoming *inc, struct worker_job *job)
+{
+	if (job->ret)
+		incoming_event(inc, INC_EV_FAIL, &job->err);
+	else
+		listen_to_nobody(inc);
 }
 
 static void done_fill(struct worker_job *job)
 {
 	struct incoming *inc = ((struct filling *)job)->inc;
 
-	if (job->ret && job->ret != -ECANCELED && job->ret != -ESRCH && inc->state == INC_RUNNING)
+	if (inc->state == INC_ADVISE)
+		filled_before(inc, job);
+	else if (job->ret && job->ret != -ECANCELED && job->ret != -ESRCH &&
+		 inc->state == INC_RUNNING)
 		incoming_event(inc, INC_EV_FAIL, &job->err);
 	else if (!job->ret)
 		settle_look(inc);
@@ -211,6 +295,14 @@ void restore_feed(struct incoming *inc)
 
 void restore_prepared(struct incoming *inc)
 {
+	if (inc->restore->whole)
+		restore_fill(inc);
+	else
+		listen_to_nobody(inc);
+}
+
+static void listen_to_nobody(struct incoming *inc)
+{
 	struct error err = {0};
 	int r = history_note(inc->past, HISTORY_MAY_OWN, NULL, true, &err);
 
@@ -223,7 +315,7 @@ void restore_prepared(struct incoming *inc)
 	incoming_event(inc, INC_EV_SWITCH, NULL);
 	if (inc->state != INC_DISCARD)
 		return;
-	inc->listen_postcopy = true;
+	inc->listen_postcopy = !inc->restore->whole;
 	incoming_event(inc, INC_EV_LISTEN, NULL);
 	restore_feed(inc);
 }
@@ -248,15 +340,16 @@ static int describe(struct incoming *inc, const struct image_facts *f, struct er
 	if (!inc->setup || !inc->blocks)
 		return error_set(err, -ENOMEM, NULL, "out of memory");
 	*inc->setup = f->setup;
-	/* Its pages are provided when they are touched, whatever the snapshot's options were. */
-	inc->setup->may_postcopy = true;
 	inc->nblocks = f->setup.blocks;
 	inc->total = f->total;
 	for (unsigned int i = 0; i < inc->nblocks; i++) {
 		inc->blocks[i] = f->blocks[i];
 		page_max = MAX(page_max, (uint64_t)f->blocks[i].page_size);
 	}
-	inc->restore->page = malloc(page_max ? page_max : 1);
+	inc->restore->whole = page_max > PLACE_PAGE_WHOLE;
+	/* Its pages are provided when they are touched, whatever the snapshot's options were. */
+	inc->setup->may_postcopy = !inc->restore->whole;
+	inc->restore->page = malloc(inc->restore->whole || !page_max ? 1 : page_max);
 	if (!inc->restore->page)
 		return error_set(err, -ENOMEM, NULL, "out of memory");
 	inc->restore->length = f->state_bytes;

@@ -187,6 +187,21 @@ uint64_t engine_debt_us(struct engine *e)
 	return bucket_take(&e->bucket, 0, clock_us());
 }
 
+int engine_await_budget(struct engine *e)
+{
+	struct pollfd p = {.fd = e->stop_fd, .events = POLLIN};
+	uint64_t us;
+
+	while ((us = engine_debt_us(e))) {
+		struct timespec ts = {.tv_sec = (time_t)(us / 1000000),
+				      .tv_nsec = (long)(us % 1000000) * 1000};
+
+		if (ppoll(&p, 1, &ts, NULL) > 0)
+			return -ECANCELED;
+	}
+	return 0;
+}
+
 uint64_t engine_pending_bytes(const struct engine *e)
 {
 	uint64_t sum = 0;
@@ -199,14 +214,16 @@ uint64_t engine_pending_bytes(const struct engine *e)
 int engine_nack(struct engine *e, const struct msg_nack *n, struct error *err)
 {
 	struct engine_block *b;
-	uint64_t page;
+	uint64_t page, unit;
 
 	if (n->block >= e->nblocks)
 		return error_set(err, -EBADMSG, "bad-message", "NACK names block %u of %u",
 				 n->block, e->nblocks);
 	b = &e->blocks[n->block];
 	page = b->mem.block.page_size;
-	if (!n->length || n->offset % page || n->length % page || n->length > b->mem.block.length ||
+	/* That of a part asks for the whole page. */
+	unit = MIN(page, (uint64_t)ENGINE_RUN_MAX);
+	if (!n->length || n->offset % unit || n->length % unit || n->length > b->mem.block.length ||
 	    n->offset > b->mem.block.length - n->length)
 		return error_set(err, -EBADMSG, "bad-message", "NACK outside of block %s",
 				 b->mem.block.name);
@@ -216,7 +233,7 @@ int engine_nack(struct engine *e, const struct msg_nack *n, struct error *err)
 		return error_set(err, -EBADMSG, "digest-mismatch",
 				 "a page of block %s arrived damaged, and what it held is gone",
 				 b->mem.block.name);
-	bitmap_set_range(&b->pending, n->offset / page, n->length / page);
+	bitmap_set_range(&b->pending, n->offset / page, MAX(n->length / page, UINT64_C(1)));
 	scan_kick(e->scan);
 	return 0;
 }

@@ -28,6 +28,8 @@
 
 /** ENGINE_RUN_MAX - most bytes of one run of data on the wire */
 #define ENGINE_RUN_MAX MSG_PAGES_RAW_MAX
+/** ENGINE_PAGE_WHOLE - largest page that is accounted for, and saved, as a whole: larger ones go part by part */
+#define ENGINE_PAGE_WHOLE (2ull << 20)
 
 struct held;
 
@@ -56,7 +58,7 @@ struct engine_block {
 /**
  * struct engine_stats - read by anybody at any time
  * @sent_bytes:	guest memory sent as data, repeats included
- * @zero_pages:	pages sent as zero runs, repeats included
+ * @zero_pages:	pages sent as zero runs, repeats included; parts of a page count as small pages
  * @runs, @digest_sum: of all PAGES frames of the session, for COMPLETE
  * @requests:	pages that the destination asked for
  * @nacks:	runs it refused because of their digest
@@ -173,6 +175,8 @@ void engine_free(struct engine *e);
 void engine_set_bandwidth(struct engine *e, uint64_t rate);
 /** engine_account() - @bytes are about to be sent on bulk channels; any thread */
 void engine_account(struct engine *e, uint64_t bytes);
+/** engine_await_budget() - until more may be sent; any data thread. Return: 0 or -ECANCELED */
+int engine_await_budget(struct engine *e);
 /** engine_debt_us() - Return: microseconds until more may be sent, 0 for at once; any thread */
 uint64_t engine_debt_us(struct engine *e);
 

@@ -44,12 +44,13 @@ int engine_send_hole(struct engine *e, struct tls_chan *chan, uint32_t pass, uin
 			      .offset = offset,
 			      .length = length,
 			      .pass = pass};
+	uint64_t page = e->blocks[block].mem.block.page_size;
+	bool part = length < page; /* of a page that holds data elsewhere */
 	uint8_t frame[MSG_PAGES_FIXED];
 
-	atomic_fetch_add_explicit(&e->stats.zero_pages,
-				  length / e->blocks[block].mem.block.page_size,
+	atomic_fetch_add_explicit(&e->stats.zero_pages, length / (part ? 4096 : page),
 				  memory_order_relaxed);
-	note_sent(&e->blocks[block], offset, length, false);
+	note_sent(&e->blocks[block], offset, length, part);
 	return write_frame(e, chan, &p, frame, 0, err);
 }
 
@@ -92,6 +93,25 @@ static int read_guest(const struct gmem *mem, uint64_t offset, uint8_t *data, ui
 	return r;
 }
 
+/* Nobody can ask for a page so large that it is paced: no post-copy. */
+static int pace(struct engine *e, uint64_t length)
+{
+	int r = engine_await_budget(e);
+
+	engine_account(e, length);
+	return r;
+}
+
+/* Only pages that the destination does not put together have parts of zeros. */
+static int send_part(struct engine *e, struct tls_chan *chan, uint8_t *buf, uint32_t pass,
+		     uint32_t block, uint64_t offset, struct error *err)
+{
+	if (e->blocks[block].mem.block.page_size > ENGINE_PAGE_WHOLE &&
+	    zero_is(buf + MSG_PAGES_FIXED, ENGINE_RUN_MAX))
+		return engine_send_hole(e, chan, pass, block, offset, ENGINE_RUN_MAX, err);
+	return send_data(e, chan, buf, pass, block, offset, ENGINE_RUN_MAX, err);
+}
+
 /*
  * A page that is larger than a frame: all of its parts in order, or one zero run. Reading it twice
  * does no harm: what is written in between is dirty, and in post-copy nobody writes.
@@ -112,9 +132,12 @@ static int send_large(struct engine *e, struct tls_chan *chan, uint8_t *buf, uin
 	if (zero)
 		return engine_send_hole(e, chan, pass, block, offset, page, err);
 	for (uint64_t off = 0; off < page && !r; off += ENGINE_RUN_MAX) {
-		r = read_guest(mem, offset + off, data, ENGINE_RUN_MAX, err);
+		if (page > ENGINE_PAGE_WHOLE)
+			r = pace(e, ENGINE_RUN_MAX);
 		if (!r)
-			r = send_data(e, chan, buf, pass, block, offset + off, ENGINE_RUN_MAX, err);
+			r = read_guest(mem, offset + off, data, ENGINE_RUN_MAX, err);
+		if (!r)
+			r = send_part(e, chan, buf, pass, block, offset + off, err);
 	}
 	return r;
 }
@@ -162,7 +185,11 @@ static int send_saved_large(struct engine *e, struct tls_chan *chan, uint8_t *fr
 int engine_send_saved(struct engine *e, struct tls_chan *chan, uint8_t *frame, uint32_t pass,
 		      uint32_t block, uint64_t offset, uint64_t length, struct error *err)
 {
-	if (e->blocks[block].mem.block.page_size > ENGINE_RUN_MAX)
+	uint64_t page = e->blocks[block].mem.block.page_size;
+
+	if (page > ENGINE_PAGE_WHOLE) /* one of its parts */
+		return send_part(e, chan, frame, pass, block, offset, err);
+	if (page > ENGINE_RUN_MAX)
 		return send_saved_large(e, chan, frame, pass, block, offset, err);
 	return send_small(e, chan, frame, pass, block, offset, length, err);
 }

@@ -105,6 +105,21 @@ int feed_nap(struct scan *s, uint64_t us, struct error *err)
 	return service_faults(s, err);
 }
 
+int feed_idle(struct scan *s)
+{
+	struct pollfd p[] = {
+		{.fd = s->kick_fd, .events = POLLIN},
+		{.fd = s->e->stop_fd, .events = POLLIN},
+	};
+	eventfd_t dummy;
+
+	if (poll(p, ARRAY_SIZE(p), -1) < 0 && errno != EINTR)
+		return -errno;
+	if (p[0].revents)
+		eventfd_read(s->kick_fd, &dummy);
+	return p[1].revents ? -ECANCELED : 0;
+}
+
 int feed_wait(struct scan *s, struct error *err)
 {
 	return feed_nap(s, UINT64_MAX, err);
@@ -213,7 +228,8 @@ static int feed_one(struct scan *s, struct sender *to, uint32_t block, uint64_t 
 	if (r < 0)
 		return r;
 	bitmap_set_range(&b->sent, first, n);
-	engine_account(s->e, run.length);
+	if (page <= ENGINE_PAGE_WHOLE) /* larger ones: as their parts are sent */
+		engine_account(s->e, run.length);
 	runq_push(&to->queue,
 		  &run); /* room is certain: nobody else pushes behind the queue's end */
 	return 0;

@@ -160,6 +160,21 @@ static int split_to(struct migration *m, const char *to, struct error *err)
 	return 0;
 }
 
+/* Half a page cannot be placed, and whoever waits for a whole one of 1 GiB waits for a second and more. */
+static int check_pages(const struct guest *g, const struct mig_options *o, struct error *err)
+{
+	for (uint16_t i = 0; policy_may_postcopy(o) && i < g->nblocks; i++)
+		if (g->blocks[i].page_size > MSG_REQUEST_MAX)
+			return error_set(err, -EOPNOTSUPP, "page-size",
+					 "block %s has pages of %llu MiB, which cannot arrive by "
+					 "post-copy (at most %u MiB): use --mode precopy, with "
+					 "--no-convergence fail or stop",
+					 g->blocks[i].name,
+					 (unsigned long long)g->blocks[i].page_size >> 20,
+					 MSG_REQUEST_MAX >> 20);
+	return 0;
+}
+
 static int check(struct source *s, const struct source_guest *sg, const struct mig_options *o,
 		 struct error *err)
 {
@@ -230,13 +245,6 @@ static int check_snapshot(const struct guest *g, const struct migration_image *i
 	if (!g->nblocks)
 		return error_set(err, -EOPNOTSUPP, "not-supported",
 				 "guest %s has no memory: nothing to store", g->name);
-	for (uint16_t i = 0; i < g->nblocks; i++)
-		if (g->blocks[i].page_size > SNAP_PAGE_MAX)
-			return error_set(err, -EOPNOTSUPP, "not-supported",
-					 "block %s has pages of %llu bytes: snapshots of pages "
-					 "larger than 2 MiB are not supported",
-					 g->blocks[i].name,
-					 (unsigned long long)g->blocks[i].page_size);
 	return 0;
 }
 
@@ -276,6 +284,8 @@ int migration_new(struct source *s, struct source_guest *sg, const char *to, con
 	r = check(s, sg, &own, err);
 	if (!r)
 		r = image ? check_snapshot(sg->conn, image, err) : 0;
+	if (!r)
+		r = check_pages(sg->conn, &own, err);
 	if (r < 0)
 		return r;
 	m = calloc(1, sizeof(*m));

@@ -52,6 +52,8 @@ struct scan {
 int feed_wait(struct scan *s, struct error *err);
 /** feed_nap() - the same, at most @us microseconds */
 int feed_nap(struct scan *s, uint64_t us, struct error *err);
+/** feed_idle() - sleep until kicked, serving nothing. Return: 0, -ECANCELED, or -errno */
+int feed_idle(struct scan *s);
 /** feed_step() - serve requests and write faults without waiting. Return: as feed_wait() */
 int feed_step(struct scan *s, struct error *err);
 /** feed_roomiest() - Return: the sender whose queue has most room, NULL if none has */

@@ -30,25 +30,10 @@ static int send_barrier(struct sender *s, const struct run *run, struct error *e
 	return frame_send(&io, &m, err);
 }
 
-/* The bandwidth limit, where nobody can ask for what is claimed meanwhile. Return: 0 or -ECANCELED */
-static int await_budget(struct sender *s)
-{
-	struct pollfd p = {.fd = s->e->stop_fd, .events = POLLIN};
-	uint64_t us;
-
-	while ((us = engine_debt_us(s->e))) {
-		struct timespec ts = {.tv_sec = (time_t)(us / 1000000),
-				      .tv_nsec = (long)(us % 1000000) * 1000};
-
-		if (ppoll(&p, 1, &ts, NULL) > 0)
-			return -ECANCELED;
-	}
-	return 0;
-}
-
+/* The bandwidth limit is kept here: nobody can ask for what is claimed meanwhile. */
 static int send_saved(struct sender *s, const struct run *run, struct error *err)
 {
-	int r = await_budget(s);
+	int r = engine_await_budget(s->e);
 
 	engine_account(s->e, run->length);
 	if (!r)

@@ -123,21 +123,16 @@ static int clear_given_back(const struct engine_block *b, struct snap_piece *p)
 	return pagemap_unprotected(b->mem.pagemap, start, start + p->length, clear, &c);
 }
 
-/*
- * The pages are claimed. W7: the copy first, the protection after it. W8: if there is no copy, the
- * protection stays and the error is what is told; the end of the tracking lets the writers go.
- */
-int snap_save(struct scan *s, uint32_t block, uint64_t first, uint64_t n, struct error *err)
+static int copy(struct scan *s, uint32_t block, uint64_t offset, uint64_t length, struct error *err)
 {
 	struct engine_block *b = &s->e->blocks[block];
-	uint64_t page = b->mem.block.page_size, off = first * page;
-	struct snap_piece *p = malloc(sizeof(*p) + MSG_PAGES_FIXED + n * page);
+	struct snap_piece *p = malloc(sizeof(*p) + MSG_PAGES_FIXED + length);
 	int r = p ? 0 : -ENOMEM;
 
 	if (!r) {
 		p->block = block;
-		p->offset = off;
-		p->length = n * page;
+		p->offset = offset;
+		p->length = length;
 		r = gone_read(&b->mem, p->offset, p->frame + MSG_PAGES_FIXED, p->length);
 	}
 	if (!r)
@@ -145,10 +140,37 @@ int snap_save(struct scan *s, uint32_t block, uint64_t first, uint64_t n, struct
 	if (r < 0) {
 		free(p);
 		return error_set(err, r, "guest-memory", "cannot save block %s at %#llx: %s",
-				 b->mem.block.name, (unsigned long long)off, strerror(-r));
+				 b->mem.block.name, (unsigned long long)offset, strerror(-r));
 	}
-	bitmap_set_range(&b->sent, first, n);
 	keep(s, p);
+	return 0;
+}
+
+/*
+ * The pages are claimed. W7: the copy first, the protection after it. W8: if there is no copy, the
+ * protection stays and the error is what is told; the end of the tracking lets the writers go.
+ */
+int snap_save(struct scan *s, uint32_t block, uint64_t first, uint64_t n, struct error *err)
+{
+	struct engine_block *b = &s->e->blocks[block];
+	uint64_t page = b->mem.block.page_size;
+	int r = 0;
+
+	if (page <= ENGINE_PAGE_WHOLE)
+		r = copy(s, block, first * page, n * page, err);
+	/* Room for a part at a time; no fault is served meanwhile, which might want to save, too. */
+	for (uint64_t off = 0; page > ENGINE_PAGE_WHOLE && !r && off < n * page;
+	     off += ENGINE_RUN_MAX) {
+		while (!r && pool_full(s->e, SNAP_POOL)) {
+			r = feed_idle(s);
+			pump(s);
+		}
+		if (!r)
+			r = copy(s, block, first * page + off, ENGINE_RUN_MAX, err);
+	}
+	if (r < 0)
+		return r;
+	bitmap_set_range(&b->sent, first, n);
 	return unprotect(s, b, first, n, err);
 }
 

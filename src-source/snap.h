@@ -6,7 +6,8 @@
  * are sent are those of one instant (W12).
  *
  * Writers wait for a copy, not for the network: copies that are not sent yet lie in a pool of bounded
- * size. When that is full, writers wait until the network has made room.
+ * size. When that is full, writers wait until the network has made room. A page of 1 GiB is larger than
+ * the pool: its writer waits until most of it has been sent.
  *
  * What devices write through memory pinned before is not stopped by protection: the guest has no I/O
  * under way when it is put on, and buffers that stay pinned (pins.h) are saved in the same pause. Memory
@@ -23,8 +24,6 @@
 #define SNAP_POOL_SCAN (SNAP_POOL / 2)
 /** SNAP_PINNED_MAX - bytes of buffers registered for I/O: they are saved in the pause, into the pool */
 #define SNAP_PINNED_MAX SNAP_POOL_SCAN
-/** SNAP_PAGE_MAX - largest page that is copied at a time */
-#define SNAP_PAGE_MAX (2ull << 20)
 
 /**
  * struct snap_piece - a copy of guest memory on its way to a sender

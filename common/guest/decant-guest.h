@@ -138,6 +138,8 @@ DECANT_API struct decant_guest *decant_guest_new(const struct decant_guest_confi
 #define DECANT_BLOCK_MEMFD   (1u << 0) /* shared memory file: the fastest to move */
 #define DECANT_BLOCK_ANON    (1u << 1) /* private anonymous memory, as malloc(3) has it */
 #define DECANT_BLOCK_HUGE_2M (1u << 2) /* 2 MiB pages; they must have been reserved on the host */
+#define DECANT_BLOCK_HUGE_1G \
+	(1u << 3) /* 1 GiB pages, too: moved in mode precopy, never post-copy */
 /* ...and, where it holds: */
 /*
  * No device writes to it: no O_DIRECT read(2), no io_uring with O_DIRECT or registered buffers, no other

@@ -148,11 +148,14 @@ static unsigned int block_flags(const struct stamp *s, unsigned int i)
 		return flags | DECANT_BLOCK_ANON;
 	if (!strcmp(s->kind, "huge"))
 		return flags | DECANT_BLOCK_HUGE_2M;
+	if (!strcmp(s->kind, "gigantic"))
+		return flags | DECANT_BLOCK_HUGE_1G;
 	return flags | DECANT_BLOCK_MEMFD;
 }
 
 static int make_blocks(struct stamp *s)
 {
+	/* Of a page of 1 GiB it uses as much as it was told to. */
 	uint64_t unit = !strcmp(s->kind, "huge") ? 2u << 20 : STAMP_PAGE;
 	uint64_t length = s->bytes / s->nblocks / unit * unit;
 	char name[16];
@@ -193,8 +196,8 @@ static const char usage[] =
 	"  --attach PATH      the agent's socket (default: DECANT_ATTACH, "
 	"/run/decant/source.attach)\n"
 	"  --mb N, --bytes N  memory (default: 64 MiB)\n"
-	"  --kind KIND        memfd, anon, huge, or mixed: memfd and anon in turn (default: "
-	"memfd)\n"
+	"  --kind KIND        memfd, anon, huge, gigantic, or mixed: memfd and anon in turn "
+	"(default: memfd)\n"
 	"  --blocks N         split the memory (default: 1)\n"
 	"  --threads N        writing threads (default: 2; 0 writes nothing)\n"
 	"  --writes N         pages a second that each thread writes (default: 0, full speed)\n"
@@ -285,7 +288,7 @@ static void take_option(struct stamp *s, int c)
 static bool kind_ok(const char *kind)
 {
 	return !strcmp(kind, "memfd") || !strcmp(kind, "anon") || !strcmp(kind, "huge") ||
-	       !strcmp(kind, "mixed");
+	       !strcmp(kind, "gigantic") || !strcmp(kind, "mixed");
 }
 
 static void take_options(struct stamp *s, int argc, char **argv)

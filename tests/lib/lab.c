@@ -61,38 +61,71 @@ void lab_write_file(struct lab *lab, const char *path, const char *text)
 	lab_check(lab, fputs(text, f) >= 0 && fclose(f) == 0, "%s: %m", path);
 }
 
-static const char huge_path[] = "/proc/sys/vm/nr_hugepages";
+/* Of either size. */
+static const char *const huge_dirs[LAB_HUGE_SIZES] = {
+	"/sys/kernel/mm/hugepages/hugepages-2048kB",
+	"/sys/kernel/mm/hugepages/hugepages-1048576kB",
+};
 
-static unsigned int huge_pages_free(void)
+static char *huge_file(int size, const char *name)
 {
-	char *text = lab_read_file("/proc/meminfo");
-	char *at = text ? strstr(text, "HugePages_Free:") : NULL;
-	unsigned int n = at ? (unsigned int)atoi(at + strlen("HugePages_Free:")) : 0;
+	char path[128];
+
+	snprintf(path, sizeof(path), "%s/%s", huge_dirs[size], name);
+	return lab_read_file(path);
+}
+
+static unsigned int huge_pages_free(int size)
+{
+	char *text = huge_file(size, "free_hugepages");
+	unsigned int n = text ? (unsigned int)atoi(text) : 0;
 
 	free(text);
 	return n;
 }
 
-static void huge_pages_set(const char *text)
+static void huge_pages_set(int size, const char *text)
 {
-	FILE *f = fopen(huge_path, "we");
+	char path[128];
+	FILE *f;
 
+	snprintf(path, sizeof(path), "%s/nr_hugepages", huge_dirs[size]);
+	f = fopen(path, "we");
 	if (f) {
 		fputs(text, f);
 		fclose(f);
 	}
 }
 
-bool lab_huge_pages(struct lab *lab, unsigned int n)
+static bool huge_pages_reserve(struct lab *lab, int size, unsigned int n)
 {
 	char text[16];
 
-	if (huge_pages_free() >= n)
+	if (huge_pages_free(size) >= n)
 		return true;
-	lab->huge_before = lab_read_file(huge_path);
-	snprintf(text, sizeof(text), "%u", atoi(lab->huge_before) + n);
-	huge_pages_set(text);
-	return huge_pages_free() >= n;
+	lab->huge_before[size] = huge_file(size, "nr_hugepages");
+	if (!lab->huge_before[size])
+		return false;
+	snprintf(text, sizeof(text), "%u", atoi(lab->huge_before[size]) + n);
+	huge_pages_set(size, text);
+	return huge_pages_free(size) >= n;
+}
+
+bool lab_huge_pages(struct lab *lab, unsigned int n)
+{
+	return huge_pages_reserve(lab, 0, n);
+}
+
+bool lab_gigantic_pages(struct lab *lab, unsigned int n)
+{
+	return huge_pages_reserve(lab, 1, n);
+}
+
+static void huge_pages_restore(struct lab *lab)
+{
+	for (int size = 0; size < LAB_HUGE_SIZES; size++)
+		if (lab->huge_before[size])
+			huge_pages_set(size, lab->huge_before[size]);
 }
 
 static int remove_entry(const char *path, const struct stat *st, int type, struct FTW *ftw)
@@ -277,8 +310,7 @@ static void end_everything(struct lab *lab)
 	while (each_orphan(kill_orphan))
 		;
 	lab_vm_forget();
-	if (lab->huge_before)
-		huge_pages_set(lab->huge_before);
+	huge_pages_restore(lab);
 }
 
 void lab_fail(struct lab *lab, const char *file, int line, const char *cond, const char *fmt, ...)
@@ -317,7 +349,8 @@ static void free_lab(struct lab *lab)
 	for (size_t i = 0; i < lab->n_guests; i++)
 		free(lab->guests[i]);
 	free(lab->shm_before);
-	free(lab->huge_before);
+	for (int size = 0; size < LAB_HUGE_SIZES; size++)
+		free(lab->huge_before[size]);
 	free(lab);
 }
 
@@ -336,8 +369,7 @@ void lab_end(struct lab *lab)
 	lab_check(lab, each_orphan(show_orphan) == 0, "processes were left behind");
 	lab_check(lab, nftw(lab->root, find_report, 16, FTW_PHYS) == 0,
 		  "a sanitizer has complained");
-	if (lab->huge_before)
-		huge_pages_set(lab->huge_before);
+	huge_pages_restore(lab);
 	lab_check(lab, shm_is_as_before(lab->shm_before), "something is left in /dev/shm");
 	nftw(lab->root, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
 	free_lab(lab);

@@ -25,6 +25,7 @@
 #define LAB_GUESTS_MAX 16
 #define LAB_PATH_MAX   256
 #define LAB_NAME_MAX   64
+#define LAB_HUGE_SIZES 2
 
 struct lab;
 struct lab_host;
@@ -63,7 +64,7 @@ struct lab_ns {
  * @sanitized:	the agents are instrumented
  * @full:	`make test-full`
  * @failing:	lab_fail() is at work
- * @huge_before: what nr_hugepages was, if lab_huge_pages() has changed it
+ * @huge_before: what nr_hugepages was of either size, if it has been changed
  */
 struct lab {
 	char root[LAB_PATH_MAX];
@@ -82,7 +83,7 @@ struct lab {
 	struct lab_guest *guests[LAB_GUESTS_MAX];
 	size_t n_guests;
 	char *shm_before;
-	char *huge_before;
+	char *huge_before[LAB_HUGE_SIZES];
 };
 
 /* --- lab.c: the world --- */
@@ -105,6 +106,8 @@ char *lab_read_file(const char *path);
 /** lab_huge_pages() - see to it that @n pages of 2 MiB are free until the lab ends. Return: false if
  * the machine has not so many, or we are not root */
 bool lab_huge_pages(struct lab *lab, unsigned int n);
+/** lab_gigantic_pages() - the same of pages of 1 GiB */
+bool lab_gigantic_pages(struct lab *lab, unsigned int n);
 /** lab_check() - fail the test, with this explanation, unless @cond holds */
 #define lab_check(lab, cond, ...)                                              \
 	do {                                                                   \

@@ -15,7 +15,14 @@
 
 static const char *kind_name(enum lab_kind kind)
 {
-	return kind == LAB_ANON ? "anon" : kind == LAB_HUGE ? "huge" : "memfd";
+	static const char *const names[] = {
+		[LAB_ANON] = "anon",
+		[LAB_GIGANTIC] = "gigantic",
+		[LAB_HUGE] = "huge",
+		[LAB_MEMFD] = "memfd",
+	};
+
+	return names[kind];
 }
 
 static void report_path(struct lab_guest *g, struct lab_host *h, char *out, size_t n)

@@ -6,7 +6,7 @@
 #include "lib/lab.h"
 
 /** enum lab_kind - backing of the guest's memory */
-enum lab_kind { LAB_MEMFD, LAB_ANON, LAB_HUGE };
+enum lab_kind { LAB_MEMFD, LAB_ANON, LAB_HUGE, LAB_GIGANTIC };
 
 /**
  * struct lab_guest_opts - what a guest is and does; zero means the usual

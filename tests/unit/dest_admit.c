@@ -110,6 +110,7 @@ Test(dest_admit, a_host_without_userfaultfd)
 	refused(&b, "no-userfaultfd", "cannot receive by post-copy, use mode precopy");
 	cr_assert(strstr(b.err.msg, "no userfaultfd here"), "%s", b.err.msg);
 	b.setup.may_postcopy = false;
+	b.blocks[2].length = 1 << 30;
 	cr_assert_eq(admit(&b), 0, "%s", b.err.msg);
 	box_free(&b);
 }
@@ -147,7 +148,12 @@ Test(dest_admit, blocks_that_cannot_be)
 	refused(&b, "page-size", "block shared has pages of 8192 bytes and this host of 4096");
 	b.blocks[0].page_size = 4096;
 	b.blocks[2].page_size = 1 << 30;
-	refused(&b, "page-size", "block huge has pages of 1073741824 bytes");
+	refused(&b, "page-size", "block huge has pages of 1024 MiB, which cannot arrive");
+	b.setup.may_postcopy = false;
+	b.blocks[2].length = 1 << 30;
+	cr_assert_eq(admit(&b), 0, "%s", b.err.msg);
+	b.setup.may_postcopy = true;
+	b.blocks[2].length = 4 << 20;
 	b.blocks[2].page_size = 2 << 20;
 	b.blocks[1].length = 4097;
 	refused(&b, "bad-message", "block private: length 4097");
@@ -156,6 +162,7 @@ Test(dest_admit, blocks_that_cannot_be)
 	refused(&b, "host-postcopy", "block huge has huge pages");
 	cr_assert(strstr(b.err.msg, "MISSING_HUGETLBFS"), "%s", b.err.msg);
 	b.setup.may_postcopy = false;
+	b.blocks[2].length = 1 << 30;
 	cr_assert_eq(admit(&b), 0, "%s", b.err.msg);
 	box_free(&b);
 }

@@ -138,24 +138,29 @@ Test(dest_blocks, a_page_is_received_once_the_kernel_took_it)
 #define LARGE (2ul << 20)
 
 /* The block of a box as one large page; ordinary memory behind it is placed the same way. */
-static void box_large(struct box *b)
+static void box_sized(struct box *b, uint64_t size)
 {
 	struct place_block *pb;
-	struct pages_what what = {.npages = 1, .page_size = LARGE};
+	struct pages_what what = {.npages = 1, .page_size = (uint32_t)size};
 
 	box_init(b, MSG_BLOCK_ANON);
 	munmap(b->mem, PAGES * PAGE);
 	pb = &b->p.blocks[0];
-	b->mem = mmap(NULL, 2 * LARGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	b->mem = (uint8_t *)(((uintptr_t)b->mem + LARGE - 1) & ~(LARGE - 1));
-	madvise(b->mem, LARGE, MADV_NOHUGEPAGE);
+	b->mem = mmap(NULL, 2 * size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	b->mem = (uint8_t *)(((uintptr_t)b->mem + size - 1) & ~(size - 1));
+	madvise(b->mem, size, MADV_NOHUGEPAGE);
 	pages_close(pb->pages);
 	unlink(b->path);
 	cr_assert(zero(int, pages_create(&pb->pages, b->path, &what, &b->err)), "%s", b->err.msg);
-	pb->page_size = pb->length = pb->mem.block.length = pb->mem.block.page_size = LARGE;
-	pb->shift = 21;
+	pb->page_size = pb->length = pb->mem.block.length = pb->mem.block.page_size = size;
+	pb->shift = (unsigned int)__builtin_ctzl(size);
 	pb->npages = 1;
 	pb->mem.block.addr = (uint64_t)b->mem;
+}
+
+static void box_large(struct box *b)
+{
+	box_sized(b, LARGE);
 }
 
 /* Part @i of the large page, its bytes being @i + 1. Return: as place_huge_part() */
@@ -171,6 +176,18 @@ static int part(struct box *b, struct place_huge *h, uint64_t i, uint64_t spoil)
 		return -EBADMSG;
 	memset(room, (int)i + 1, m.length);
 	m.digest = XXH3_64bits(room, m.length) ^ spoil;
+	return place_huge_part(&b->p, &b->io, h, &m, &b->err);
+}
+
+static int zero_part(struct box *b, struct place_huge *h, uint64_t i)
+{
+	struct msg_pages m = {.kind = MSG_PAGES_ZERO,
+			      .offset = i * MSG_PAGES_RAW_MAX,
+			      .length = MSG_PAGES_RAW_MAX,
+			      .pass = 1};
+
+	cr_assert(place_is_part(&b->p, &m));
+	cr_assert(ne(ptr, place_huge_room(&b->p, h, &m, &b->err), NULL), "%s", b->err.msg);
 	return place_huge_part(&b->p, &b->io, h, &m, &b->err);
 }
 
@@ -218,6 +235,41 @@ Test(dest_blocks, a_large_page_with_a_damaged_part)
 	for (uint64_t i = 0; i < n; i++)
 		cr_assert(zero(int, part(&b, &h, i, 0)));
 	cr_assert(eq(u64, received(&b), 1));
+	place_huge_free(&h);
+	box_free(&b);
+}
+
+/* Too large to be put together: written where it belongs, but missing until all of it is there. */
+Test(dest_blocks, a_page_that_is_written_in_parts)
+{
+	const uint64_t n = 2 * LARGE / MSG_PAGES_RAW_MAX;
+	struct place_huge h = {0};
+	struct box b;
+
+	box_sized(&b, 2 * LARGE);
+	for (uint64_t pass = 0; pass < 2; pass++) {
+		for (uint64_t i = 0; i < n; i++) {
+			cr_assert(zero(int,
+				       i == 3 && pass ? zero_part(&b, &h, i) : part(&b, &h, i, 0)),
+				  "%s", b.err.msg);
+			cr_assert(eq(u64, received(&b), i == n - 1));
+		}
+		for (uint64_t i = 0; i < n; i++)
+			cr_assert(eq(u8, b.mem[(i + 1) * MSG_PAGES_RAW_MAX - 1],
+				     i == 3 && pass ? 0 : (uint8_t)(i + 1)));
+	}
+	cr_assert(le(u64, h.cap, MSG_PAGES_RAW_MAX), "no room for all of it");
+
+	/* Damaged, it is missing, and asked for again. */
+	for (uint64_t i = 0; i < n; i++)
+		cr_assert(eq(int, part(&b, &h, i, i == 2), i == n - 1));
+	cr_assert(zero(u64, received(&b)));
+	cr_assert(not(there(&b, 0)));
+
+	/* Half of it must not be seen by anybody. */
+	box_live(&b);
+	cr_assert(eq(int, part(&b, &h, 0, 0), -EBADMSG));
+	cr_assert(eq(str, b.err.code, "page-size"));
 	place_huge_free(&h);
 	box_free(&b);
 }

@@ -150,3 +150,21 @@ Test(source_feed, a_page_goes_once)
 	cr_assert(!runq_pop(&b.sender.queue, &run));
 	cr_assert_eq(engine_pending_bytes(&b.e), 0);
 }
+
+/* What is refused of a page that travels in parts is a part; what is sent again is the page. */
+Test(source_feed, a_part_that_is_refused_brings_its_page_back)
+{
+	struct msg_nack n = {
+		.pass = 1, .offset = (2u << 20) + 3 * ENGINE_RUN_MAX, .length = ENGINE_RUN_MAX};
+	struct box b;
+
+	box_init(&b);
+	b.block.mem.block.page_size = 2u << 20;
+	b.block.mem.block.length = 4u << 20;
+	b.e.scan = b.s;
+	cr_assert_eq(engine_nack(&b.e, &n, &b.err), 0, "%s", b.err.msg);
+	cr_assert(!bitmap_test(&b.block.pending, 0));
+	cr_assert(bitmap_test(&b.block.pending, 1));
+	n.offset = 4u << 20;
+	cr_assert_eq(engine_nack(&b.e, &n, &b.err), -EBADMSG);
+}

@@ -16,7 +16,8 @@
 #endif
 
 #define HUGE_2M (UINT64_C(2) << 20)
-#define KINDS   (DECANT_BLOCK_MEMFD | DECANT_BLOCK_ANON | DECANT_BLOCK_HUGE_2M)
+#define HUGE_1G (UINT64_C(1) << 30)
+#define KINDS   (DECANT_BLOCK_MEMFD | DECANT_BLOCK_ANON | DECANT_BLOCK_HUGE_2M | DECANT_BLOCK_HUGE_1G)
 
 /*
  * The open file that memfd_create(2) makes raises no inotify(7) events from kernel 6.14 on, by which an
@@ -54,6 +55,13 @@ static int fill_memfd(struct lib_block *b)
 	return b->addr == MAP_FAILED ? -errno : 0;
 }
 
+static unsigned int huge_flags(const struct lib_block *b)
+{
+	if (b->kind != 2)
+		return 0;
+	return MFD_HUGETLB | (b->page_size == HUGE_1G ? MFD_HUGE_1GB : MFD_HUGE_2MB);
+}
+
 static int map_block(struct lib_block *b)
 {
 	int ret = 0;
@@ -65,7 +73,7 @@ static int map_block(struct lib_block *b)
 			       -1, 0);
 		ret = b->addr == MAP_FAILED ? -errno : 0;
 	} else {
-		b->fd = make_memfd(b->name, b->kind == 2 ? MFD_HUGETLB | MFD_HUGE_2MB : 0);
+		b->fd = make_memfd(b->name, huge_flags(b));
 		ret = b->fd < 0 ? b->fd : fill_memfd(b);
 	}
 	if (ret) {
@@ -91,6 +99,10 @@ static int block_kind(unsigned int flags, struct lib_block *b)
 	case DECANT_BLOCK_HUGE_2M:
 		b->kind = 2;
 		b->page_size = HUGE_2M;
+		return 0;
+	case DECANT_BLOCK_HUGE_1G:
+		b->kind = 2;
+		b->page_size = HUGE_1G;
 		return 0;
 	}
 	return -EINVAL;

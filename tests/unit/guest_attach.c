@@ -469,6 +469,44 @@ Test(guest_attach, a_guest_that_misbehaves_is_cut_off)
 	expect_cut_off();
 }
 
+static void say_vcpu(uint32_t tid, bool on)
+{
+	struct gwire_msg m = {.type = GWIRE_VCPU, .u.vcpu = {.tid = tid, .on = on}};
+
+	cr_assert_eq(put(&m, -1), 0);
+}
+
+static void attach_with_vcpus(void)
+{
+	struct gwire_msg m = hello(0);
+
+	m.u.hello.flags = GWIRE_HELLO_VCPUS;
+	put(&m, -1);
+	say_end();
+	cr_assert_eq(take().type, GWIRE_WELCOME);
+	cr_assert(p.g && p.g->names_vcpus);
+}
+
+Test(guest_attach, vcpu_threads_are_named_and_bounded)
+{
+	attach_with_vcpus();
+	for (uint32_t tid = 1; tid <= GUEST_VCPUS_MAX; tid++)
+		say_vcpu(tid, true);
+	say_vcpu(7, true); /* again */
+	pair_until(&p, p.g->nvcpus == GUEST_VCPUS_MAX);
+	say_vcpu(7, false);
+	say_vcpu(4711, false); /* never was one */
+	pair_until(&p, p.g->nvcpus == GUEST_VCPUS_MAX - 1);
+	for (unsigned int i = 0; i < p.g->nvcpus; i++)
+		cr_assert_neq(p.g->vcpus[i], 7);
+	say_vcpu(1000, true);
+	say_vcpu(1001, true);
+	expect_cut_off();
+	/* One that has not said that it names them. */
+	say_vcpu(1, true);
+	expect_cut_off();
+}
+
 /* The agent has asked for something with @id; the guest answers with nonsense. */
 static void answer(uint32_t id, int fd)
 {

@@ -3,7 +3,7 @@
  * paint: a guest whose memory is shared with further processes (tests/guests/sharer), and whose threads
  * measure themselves how long they waited for pages.
  *
- *	paint NAME ATTACH REPORT MB THREADS SLEEP_US
+ *	paint NAME ATTACH REPORT MB[h] THREADS SLEEP_US		h: of huge pages
  *
  * A fresh one paints its block "ram" over and over, each page always alike (guests/still_page.h), so that
  * all of it is dirty and none of it changes. One that has arrived starts THREADS threads, named as vCPU
@@ -201,6 +201,7 @@ int main(int argc, char **argv)
 			      .quit = on_quit},
 		.opaque = &p,
 	};
+	unsigned int kind;
 	void *addr;
 	int r;
 
@@ -209,6 +210,7 @@ int main(int argc, char **argv)
 	config.name = argv[1];
 	config.attach = argv[2];
 	p.report = argv[3];
+	kind = strchr(argv[4], 'h') ? DECANT_BLOCK_HUGE_2M : DECANT_BLOCK_MEMFD;
 	p.pages = strtoul(argv[4], NULL, 10) << 8;
 	p.threads = (unsigned int)strtoul(argv[5], NULL, 10);
 	p.sleep_us = (unsigned int)strtoul(argv[6], NULL, 10);
@@ -216,7 +218,7 @@ int main(int argc, char **argv)
 		return 2;
 	p.guest = decant_guest_new(&config);
 	r = p.guest ? decant_block_create(p.guest, "ram", p.pages * STILL_PAGE,
-					  DECANT_BLOCK_MEMFD | DECANT_BLOCK_NO_DMA, &addr)
+					  kind | DECANT_BLOCK_NO_DMA, &addr)
 		    : -errno;
 	if (r) {
 		fprintf(stderr, "paint: %s\n", strerror(-r));

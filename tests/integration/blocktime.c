@@ -88,7 +88,7 @@ static double measured(json_t *report, size_t i)
 
 Test(blocktime, agrees_with_what_the_threads_measured)
 {
-	struct paint_world w = paint_world(lab_test_failed, "1", "10000");
+	struct paint_world w = paint_world(lab_new(lab_test_failed), "1", "10000");
 	struct lab_proc *command = paint_migrate(&w, "postcopy", "2Mbit");
 	double stood, all, said[PAINT_THREADS], own[PAINT_THREADS], sum = 0, least = 1e18;
 	json_t *job, *report;

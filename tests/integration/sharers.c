@@ -147,7 +147,7 @@ static void talk_rubbish(struct paint_world *w)
  */
 Test(sharers, at_every_moment)
 {
-	struct paint_world w = paint_world(lab_test_failed, "16", "0");
+	struct paint_world w = paint_world(lab_new(lab_test_failed), "16", "0");
 	struct lab_proc *job = paint_migrate(&w, "hybrid", "64Mbit"), *early, *mid, *leaves,
 			*killed, *late;
 	long looks;
@@ -193,7 +193,7 @@ Test(sharers, at_every_moment)
 /* The agent's end hands zeros to no sharer: each keeps its descriptor, and looks for a successor. */
 Test(sharers, the_agent_is_killed)
 {
-	struct paint_world w = paint_world(lab_test_failed, "16", "0");
+	struct paint_world w = paint_world(lab_new(lab_test_failed), "16", "0");
 	struct lab_proc *job = paint_migrate(&w, "postcopy", "32Mbit"), *s;
 	uint64_t end;
 
@@ -214,4 +214,39 @@ Test(sharers, the_agent_is_killed)
 		  "its death is not noticed");
 	lab_proc_kill(w.lab, w.guest);
 	lab_end(w.lab);
+}
+
+/* Each page of 2 MiB comes once, whoever of them waits for which part of it. */
+Test(sharers, huge_pages)
+{
+	struct lab *lab = lab_new(lab_test_failed);
+	struct lab_proc *job, *one, *two;
+	struct paint_world w;
+
+	if (!lab_huge_pages(lab, 16)) {
+		lab_end(lab);
+		cr_skip_test("16 huge pages cannot be reserved");
+	}
+	w = paint_world(lab, "16h", "0");
+	job = paint_migrate(&w, "hybrid", "64Mbit");
+	lab_until(lab, 10000, paint_said(&w, "pid"), "the guest is not launched");
+	one = share(&w, "one", "stay");
+	two = share(&w, "two", "stay");
+	lab_until(lab, 5000,
+		  lab_proc_said(lab, w.b->dest, "sharer one of guest paint") &&
+			  lab_proc_said(lab, w.b->dest, "sharer two of guest paint"),
+		  "they do not attach themselves");
+	lab_check(lab, paint_phase_is(&w, "advise"), "too late to wait for a page");
+	ends(&w, job, 0);
+	lab_until(lab, 10000, paint_said(&w, "done"), "the guest does not come to an end");
+	lab_until(lab, 10000, reports(&w, "one", "good") && reports(&w, "two", "good"),
+		  "not all pages were seen");
+	lab_check(lab, paint_said(&w, "bad") == 0, "the guest has found bad pages");
+	kill(one->pid, SIGTERM);
+	ends(&w, one, 0);
+	kill(two->pid, SIGTERM);
+	ends(&w, two, 0);
+	kill((pid_t)paint_said(&w, "pid"), SIGKILL);
+	lab_until(lab, 5000, !lab_host_guests(w.b), "the guest stays");
+	lab_end(lab);
 }

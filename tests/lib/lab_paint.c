@@ -33,9 +33,9 @@ static void describe(struct paint_world *w)
 		  "decant add");
 }
 
-struct paint_world paint_world(lab_failed_fn *failed, const char *mb, const char *sleep_us)
+struct paint_world paint_world(struct lab *lab, const char *mb, const char *sleep_us)
 {
-	struct paint_world w = {.lab = lab_new(failed)};
+	struct paint_world w = {.lab = lab};
 	char program[LAB_PATH_MAX + 32], report[LAB_PATH_MAX + 32];
 	char *text = conf(w.lab, mb, sleep_us);
 

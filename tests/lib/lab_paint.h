@@ -16,8 +16,9 @@ struct paint_world {
 	struct lab_proc *guest;
 };
 
-/** paint_world() - the guest has @mb MiB; its threads look at a page each @sleep_us */
-struct paint_world paint_world(lab_failed_fn *failed, const char *mb, const char *sleep_us);
+/** paint_world() - the guest has @mb MiB ("16", or "16h" for huge pages); its threads look at a page
+ * each @sleep_us */
+struct paint_world paint_world(struct lab *lab, const char *mb, const char *sleep_us);
 /** paint_migrate() - Return: the command, which waits for the end */
 struct lab_proc *paint_migrate(struct paint_world *w, const char *mode, const char *rate);
 /** paint_report() - Return: what it says at the destination, new reference; NULL for nothing yet */

@@ -82,18 +82,24 @@ static const struct kind kinds[] = {
 	KIND(ABORT, 4, ERROR_MAX, C, S_TO_D, error, error),
 	KIND(ABORTED, 0, 0, C, D_TO_S, empty, none),
 	KIND(STORE, STR(1) + 4, STR(MSG_NAME_MAX) + 4, C, S_TO_D, store, store),
+	KIND(RESUME, 16, 16, C, S_TO_D, resume, resume),
+	KIND(RECEIVED, 16 + 8, 16 + 8 * MSG_RECEIVED_MAX, C, D_TO_S, received, received),
+	KIND(RESUMED, 8, 8, C, D_TO_S, resumed, resumed),
+	KIND(CONTINUE, 0, 0, C, S_TO_D, empty, none),
 	KIND(REQUEST, 24, 24, C | U, D_TO_S, request, request),
 	KIND(PAGES, PAGES_FIXED_BODY, PAGES_FIXED_BODY + MSG_PAGES_RAW_MAX, U | B, S_TO_D, pages,
 	     pages),
 	KIND(NACK, 24, 24, U | B, D_TO_S, nack, nack),
 	KIND(BARRIER, 8, 8, B, S_TO_D, barrier, barrier),
 	KIND(BARRIER_ACK, 8, 8, B, D_TO_S, barrier, barrier),
+	KIND(END, 0, 0, U, S_TO_D, empty, none),
 	KIND(QUERY, 8, 8, Q, S_TO_D, number, generation),
 	KIND(ANSWER, 8, 8, Q, D_TO_S, answer, answer),
 };
 
 _Static_assert(SETUP_MAX <= MSG_BODY_MAX, "a full SETUP fits a frame");
 _Static_assert(8 + 16 * MSG_DISCARD_MAX <= MSG_BODY_MAX, "a full DISCARD fits a frame");
+_Static_assert(16 + 8 * MSG_RECEIVED_MAX <= MSG_BODY_MAX, "a full RECEIVED fits a frame");
 
 static const struct kind *kind_of(unsigned int type)
 {

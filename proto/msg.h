@@ -27,6 +27,7 @@
 #define MSG_CHANNELS_MAX     16
 #define MSG_DISCARD_MAX      4000
 #define MSG_OCTAVES          24
+#define MSG_RECEIVED_MAX     8000
 #define MSG_MEMORY_MAX       (1ull << 46)
 #define MSG_NAME_MAX         64 /* with the NUL, as all sizes of char arrays here */
 #define MSG_VALUE_MAX        256
@@ -65,11 +66,16 @@ enum msg_type {
 	MSG_ABORT = 31,
 	MSG_ABORTED = 32,
 	MSG_STORE = 33,
+	MSG_RESUME = 34,
+	MSG_RECEIVED = 35,
+	MSG_RESUMED = 36,
+	MSG_CONTINUE = 37,
 	MSG_REQUEST = 40,
 	MSG_PAGES = 48,
 	MSG_NACK = 49,
 	MSG_BARRIER = 50,
 	MSG_BARRIER_ACK = 51,
+	MSG_END = 52,
 	MSG_QUERY = 64,
 	MSG_ANSWER = 65,
 };
@@ -228,6 +234,25 @@ struct msg_receipt {
 	uint64_t pages[MSG_BLOCKS_MAX];
 };
 
+/** struct msg_resume - @generation: of the guest at the destination */
+struct msg_resume {
+	uint64_t generation;
+	uint8_t bulk_channels;
+};
+
+/** struct msg_received - a piece of the received bitmap: bit i of @words[w] is page @first + 64 w + i */
+struct msg_received {
+	uint32_t block;
+	uint32_t n;
+	uint64_t first;
+	uint64_t words[MSG_RECEIVED_MAX];
+};
+
+/** struct msg_resumed - @pass: to which all pages belong that are still to come */
+struct msg_resumed {
+	uint32_t pass;
+};
+
 struct msg_request {
 	uint32_t block;
 	uint64_t offset;
@@ -263,7 +288,7 @@ struct msg_answer_body {
 
 /**
  * struct msg - any message
- * @type:	selects the member; PREPARED, INTENT_ACK, READY and ABORTED have none
+ * @type:	selects the member; PREPARED, INTENT_ACK, READY, ABORTED, CONTINUE and END have none
  *
  * Large (several 10 KiB): allocate it, or keep one for each connection; not for small stacks.
  */
@@ -284,6 +309,9 @@ struct msg {
 		struct msg_state_end state_end;
 		struct msg_complete complete;
 		struct msg_receipt receipt;
+		struct msg_resume resume;
+		struct msg_received received;
+		struct msg_resumed resumed;
 		struct msg_request request;
 		struct msg_pages pages;
 		struct msg_nack nack;

@@ -170,6 +170,32 @@ const char *msg_check_receipt(const struct msg *m)
 	return r->has_block_time || (!r->nthreads && !r->all_blocked_us) ? NULL : "block_time";
 }
 
+const char *msg_check_resume(const struct msg *m)
+{
+	if (!m->resume.generation)
+		return "generation";
+	return m->resume.bulk_channels && m->resume.bulk_channels <= MSG_CHANNELS_MAX
+		       ? NULL
+		       : "bulk_channels";
+}
+
+/* No block has more pages than its length allows, whatever their size. */
+const char *msg_check_received(const struct msg *m)
+{
+	const struct msg_received *v = &m->received;
+
+	if (v->block >= MSG_BLOCKS_MAX)
+		return "block";
+	if (!v->n || v->n > MSG_RECEIVED_MAX)
+		return "words";
+	return v->first % 64 || v->first >= MSG_MEMORY_MAX / MSG_PAGE_MIN ? "first" : NULL;
+}
+
+const char *msg_check_resumed(const struct msg *m)
+{
+	return m->resumed.pass ? NULL : "pass";
+}
+
 const char *msg_check_request(const struct msg *m)
 {
 	const struct msg_request *q = &m->request;

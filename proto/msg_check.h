@@ -38,6 +38,9 @@ msg_check_fn msg_check_nack;
 msg_check_fn msg_check_barrier;
 msg_check_fn msg_check_answer;
 msg_check_fn msg_check_store;
+msg_check_fn msg_check_resume;
+msg_check_fn msg_check_received;
+msg_check_fn msg_check_resumed;
 /** msg_check_one_block() - as msg_check_block(), without the union around it, which is large */
 const char *msg_check_one_block(const struct msg_block *b);
 /** msg_check_one_pages() - the same for PAGES */

@@ -334,6 +334,48 @@ void msg_decode_receipt(struct bytes_reader *r, struct msg *m)
 	get_counts(r, m->receipt.blocked_us, m->receipt.nthreads, "block time of a thread");
 }
 
+void msg_encode_resume(struct bytes_writer *w, const struct msg *m)
+{
+	bytes_put_u64(w, m->resume.generation);
+	bytes_put_u8(w, m->resume.bulk_channels);
+	put_reserved(w, 7);
+}
+
+void msg_decode_resume(struct bytes_reader *r, struct msg *m)
+{
+	m->resume.generation = bytes_get_u64(r, "generation");
+	m->resume.bulk_channels = bytes_get_u8(r, "bulk_channels");
+	get_reserved(r, 7);
+}
+
+void msg_encode_received(struct bytes_writer *w, const struct msg *m)
+{
+	bytes_put_u32(w, m->received.block);
+	bytes_put_u32(w, m->received.n);
+	bytes_put_u64(w, m->received.first);
+	put_counts(w, m->received.words, m->received.n);
+}
+
+void msg_decode_received(struct bytes_reader *r, struct msg *m)
+{
+	m->received.block = bytes_get_u32(r, "block");
+	m->received.n = bounded(r, bytes_get_u32(r, "words"), MSG_RECEIVED_MAX, "words");
+	m->received.first = bytes_get_u64(r, "first");
+	get_counts(r, m->received.words, m->received.n, "words");
+}
+
+void msg_encode_resumed(struct bytes_writer *w, const struct msg *m)
+{
+	bytes_put_u32(w, m->resumed.pass);
+	put_reserved(w, 4);
+}
+
+void msg_decode_resumed(struct bytes_reader *r, struct msg *m)
+{
+	m->resumed.pass = bytes_get_u32(r, "pass");
+	get_reserved(r, 4);
+}
+
 void msg_encode_request(struct bytes_writer *w, const struct msg *m)
 {
 	bytes_put_u32(w, m->request.block);

@@ -24,7 +24,8 @@ enum mig_state {
 	MIG_FAILED,
 	MIG_IN_DOUBT,
 	MIG_PAUSED,
-	MIG_SAVING, /* a snapshot: the guest runs on here */
+	MIG_SAVING,     /* a snapshot: the guest runs on here */
+	MIG_RECOVERING, /* a session for a guest that runs at the destination is made again */
 	MIG_STATE_COUNT_
 };
 
@@ -42,6 +43,7 @@ enum mig_event {
 	MIG_EV_ROLLED_BACK,
 	MIG_EV_NOT_STARTED,
 	MIG_EV_SNAPSHOT,
+	MIG_EV_RESUMED,
 	MIG_EV_COUNT_
 };
 
@@ -59,6 +61,8 @@ enum mig_action {
 	MIG_ACT_NOTE,
 	MIG_ACT_FINISH,
 	MIG_ACT_SAVE,
+	MIG_ACT_RECOVER,
+	MIG_ACT_RESUME,
 	MIG_ACT_COUNT_
 };
 
@@ -88,6 +92,7 @@ enum inc_event {
 	INC_EV_GONE,
 	INC_EV_STORE,
 	INC_EV_STORED,
+	INC_EV_RESUME,
 	INC_EV_COUNT_
 };
 
@@ -103,6 +108,7 @@ enum inc_action {
 	INC_ACT_DISCARD_GUEST,
 	INC_ACT_STORE,
 	INC_ACT_STORED,
+	INC_ACT_RESUME,
 	INC_ACT_COUNT_
 };
 

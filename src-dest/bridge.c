@@ -12,11 +12,13 @@
 /**
  * struct news - something happened on a data thread
  * @inc:	referenced
+ * @session:	which of its sessions it is about
  * @ev:		event that it is
  * @err:	why
  */
 struct news {
 	struct incoming *inc;
+	unsigned int session;
 	enum inc_event ev;
 	struct error err;
 };
@@ -25,7 +27,10 @@ static void tell(void *arg)
 {
 	struct news *n = arg;
 
-	incoming_event(n->inc, n->ev, &n->err);
+	if (n->session == atomic_load(&n->inc->session))
+		incoming_event(n->inc, n->ev, &n->err);
+	else
+		log_debug("incoming %s: of an earlier session: %s", n->inc->id_text, n->err.msg);
 	incoming_unref(n->inc);
 	free(n);
 }
@@ -38,7 +43,7 @@ static void post(struct incoming *inc, enum inc_event ev, const struct error *er
 		log_error("incoming %s: out of memory: %s", inc->id_text, err->msg);
 		return;
 	}
-	*n = (struct news){incoming_ref(inc), ev, *err};
+	*n = (struct news){incoming_ref(inc), atomic_load(&inc->session), ev, *err};
 	if (loop_post(inc->d->loop, tell, n))
 		log_error("incoming %s: out of memory: %s", inc->id_text, err->msg);
 }
@@ -76,7 +81,11 @@ static void send_wish(void *arg)
 	struct error err = {0};
 	int r = -ENOMEM;
 
-	if (m) {
+	if (w->inc->resuming != RESUMING_NOT) {
+		/* The source is not there yet; with CONTINUE all that is noted is asked for again. */
+		r = 0;
+		free(m);
+	} else if (m) {
 		m->type = MSG_REQUEST;
 		m->request = w->m;
 		r = incoming_send(w->inc, m);

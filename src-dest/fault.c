@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "fault.h"
+#include "fault_priv.h"
 #include <errno.h>
 #include <inttypes.h>
 #include <poll.h>
@@ -21,48 +21,6 @@
 
 /* Frames of the urgent channel before the userfaultfd is looked at again. */
 #define FRAMES_AT_ONCE 8
-/* Requests that can wait to be written: one for each of 25,000 threads of the guest. */
-#define REQUESTS_MAX (1u << 20)
-
-/**
- * struct fault - the thread; the rest belongs to it, but for the atomics
- * @place, @ops, @arg: see fault_start()
- * @urgent:	owned; NULL without one, or when it is lost
- * @in, @out:	of @urgent
- * @tally:	of @urgent
- * @huge:	a page of @urgent that is larger than a frame
- * @io:		how placing waits in this thread
- * @thread:	joined by fault_stop()
- * @started:	posted by the thread
- * @wake_fd:	eventfd: @quit or @hold have changed
- * @quit, @hold: see fault_stop(), fault_hold()
- * @told:	bit for each enum fault_trouble
- * @later, @nlater, @later_cap: events that were read while a page was being placed
- * @children:	what the guest has forked
- * @m:		a message to send
- */
-struct fault {
-	struct place *place;
-	const struct fault_ops *ops;
-	void *arg;
-	struct tls_chan *urgent;
-	struct frame_reader in;
-	struct frame_writer out;
-	struct tally *tally;
-	struct place_huge huge;
-	struct place_io io;
-	pthread_t thread;
-	sem_t started;
-	int wake_fd;
-	_Atomic bool quit;
-	_Atomic bool hold;
-	unsigned int told;
-	struct uffd_event *later;
-	size_t nlater;
-	size_t later_cap;
-	struct children children;
-	struct msg m;
-};
 
 static void trouble(struct fault *f, enum fault_trouble what, const struct error *err)
 {
@@ -72,7 +30,7 @@ static void trouble(struct fault *f, enum fault_trouble what, const struct error
 	f->ops->trouble(f->arg, what, err);
 }
 
-static void drop_urgent(struct fault *f)
+void fault_drop_urgent(struct fault *f)
 {
 	tls_chan_free(f->urgent);
 	f->urgent = NULL;
@@ -80,19 +38,30 @@ static void drop_urgent(struct fault *f)
 }
 
 /* P19: what was asked for stays noted in place.h; it is asked for again when there is a way. */
-static void lose_urgent(struct fault *f, const struct error *err)
+void fault_lose_urgent(struct fault *f, const struct error *err)
 {
-	drop_urgent(f);
-	trouble(f, FAULT_LOST, err);
+	bool held = atomic_load(&f->hold);
+
+	fault_drop_urgent(f);
+	/* Of a session that is over nothing is news, and it must not end the one behind it. */
+	if (!held)
+		trouble(f, FAULT_LOST, err);
 }
 
-static void flush(struct fault *f)
+/* P21: the source has closed it on purpose. What is still asked for has another way, or is there. */
+static void end_urgent(struct fault *f)
+{
+	log_debug("fault: the urgent channel has ended");
+	fault_drop_urgent(f);
+}
+
+void fault_flush(struct fault *f)
 {
 	struct error err = {0};
 	int r = f->urgent ? frame_writer_flush(&f->out, f->urgent, &err) : 0;
 
 	if (r && r != -EAGAIN)
-		lose_urgent(f, &err);
+		fault_lose_urgent(f, &err);
 }
 
 /* --- faults --- */
@@ -106,7 +75,7 @@ static void provide(struct fault *f)
 		trouble(f, FAULT_BROKEN, &err);
 }
 
-static void ask(struct fault *f, unsigned int block, uint64_t page)
+void fault_ask(struct fault *f, unsigned int block, uint64_t page)
 {
 	const struct place_block *b = &f->place->blocks[block];
 
@@ -127,7 +96,7 @@ static void ask(struct fault *f, unsigned int block, uint64_t page)
 
 		error_set(&err, -ENOBUFS, "lost",
 			  "urgent channel: the source does not read its requests");
-		lose_urgent(f, &err);
+		fault_lose_urgent(f, &err);
 	}
 }
 
@@ -163,7 +132,7 @@ static void on_fault(struct fault *f, const struct uffd_event *ev, uint64_t now_
 	begin_wait(f->place, block, page, ev->tid, now_us);
 	r = place_fault(f->place, &f->io, block, page, now_us, &err);
 	if (r == PLACE_ASK)
-		ask(f, block, page);
+		fault_ask(f, block, page);
 	else if (r < 0 && r != -ESRCH && r != -ECANCELED)
 		trouble(f, FAULT_BROKEN, &err);
 }
@@ -297,7 +266,7 @@ static int read_faults(struct fault *f)
 			on_event(f, &later, now_us);
 		}
 		f->nlater = 0;
-		flush(f);
+		fault_flush(f);
 	} while (n == UFFD_READ_MAX);
 	return 0;
 }
@@ -311,7 +280,7 @@ static int on_shared(void *arg, unsigned int block, uint64_t offset, struct erro
 	int r = place_fault_shared(f->place, &f->io, block, page, clock_us(), err);
 
 	if (r == PLACE_ASK)
-		ask(f, block, page);
+		fault_ask(f, block, page);
 	/* The guest's own end, or that of placing, is no fault of the sharer. */
 	return r == PLACE_ANSWERED ? 1 : 0;
 }
@@ -357,6 +326,10 @@ static int on_frame(struct fault *f, const struct msg *m, const void *data, stru
 {
 	int r;
 
+	if (m->type == MSG_END) {
+		end_urgent(f);
+		return 0;
+	}
 	if (m->type == MSG_ERROR)
 		return error_set(err, -EPROTO, "peer-error",
 				 "the source says on the urgent channel: %s (%s)", m->error.message,
@@ -384,7 +357,7 @@ static bool read_urgent(struct fault *f)
 		if (r == -EAGAIN)
 			return false;
 		if (r && r != -EBADMSG) {
-			lose_urgent(f, &err);
+			fault_lose_urgent(f, &err);
 			return false;
 		}
 		if (!r)
@@ -393,12 +366,12 @@ static bool read_urgent(struct fault *f)
 			return false;
 		if (r < 0) {
 			error_set(&err, r, NULL, "urgent channel: %s", strerror(-r));
-			drop_urgent(f);
+			fault_drop_urgent(f);
 			trouble(f, FAULT_BROKEN, &err);
 			return false;
 		}
 		/* poll(2) tells at the next step; asking the socket in vain costs each page a call. */
-		if (!tls_pending(f->urgent))
+		if (!f->urgent || !tls_pending(f->urgent))
 			return false;
 	}
 	return true;
@@ -434,10 +407,15 @@ static int step(struct fault *f, bool *more)
 	if (r)
 		return r;
 	if (f->urgent && atomic_load(&f->hold))
-		drop_urgent(f);
+		fault_drop_urgent(f);
+	if (atomic_load(&f->resume)) {
+		fault_take_next(f);
+		*more = true; /* a frame may have been read with HELLO_ACK */
+		return 0;
+	}
 	*more = f->urgent && (pending || fds[2].revents) && read_urgent(f);
 	if (f->urgent)
-		flush(f);
+		fault_flush(f);
 	return 0;
 }
 
@@ -459,13 +437,16 @@ static void *fault_main(void *arg)
 		error_set(&err, r, "userfaultfd", "userfaultfd of the guest: %s", strerror(-r));
 		trouble(f, FAULT_ENDED, &err);
 	}
+	atomic_store(&f->ended, true);
 	trace_thread_exit("fault", r);
 	return NULL;
 }
 
 static void fault_free(struct fault *f)
 {
-	drop_urgent(f);
+	fault_drop_urgent(f);
+	tls_chan_free(f->next);
+	pthread_mutex_destroy(&f->next_lock);
 	place_huge_free(&f->huge);
 	frame_reader_free(&f->in);
 	frame_writer_free(&f->out);
@@ -493,6 +474,7 @@ int fault_start(struct place *place, struct tls_chan *urgent, struct tally *tall
 	f->arg = arg;
 	f->io = (struct place_io){again, f};
 	sem_init(&f->started, 0, 0);
+	pthread_mutex_init(&f->next_lock, NULL);
 	f->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (f->wake_fd < 0)
 		r = -errno;
@@ -500,7 +482,7 @@ int fault_start(struct place *place, struct tls_chan *urgent, struct tally *tall
 	if (!r && urgent)
 		r = frame_reader_init(&f->in, MSG_CHANNEL_URGENT, true);
 	if (!r && urgent)
-		r = frame_writer_init(&f->out, REQUESTS_MAX);
+		r = frame_writer_init(&f->out, FAULT_REQUESTS_MAX);
 	if (!r)
 		r = -pthread_create(&f->thread, NULL, fault_main, f);
 	if (r) {
@@ -513,7 +495,7 @@ int fault_start(struct place *place, struct tls_chan *urgent, struct tally *tall
 	return 0;
 }
 
-static void wake(struct fault *f)
+void fault_wake(struct fault *f)
 {
 	uint64_t one = 1;
 
@@ -521,15 +503,9 @@ static void wake(struct fault *f)
 		log_debug("fault: cannot wake: %s", strerror(errno));
 }
 
-void fault_hold(struct fault *f)
-{
-	atomic_store(&f->hold, true);
-	wake(f);
-}
-
 void fault_look(struct fault *f)
 {
-	wake(f);
+	fault_wake(f);
 }
 
 void fault_stop(struct fault *f)
@@ -537,7 +513,7 @@ void fault_stop(struct fault *f)
 	if (!f)
 		return;
 	atomic_store(&f->quit, true);
-	wake(f);
+	fault_wake(f);
 	nudge_join(f->thread);
 	fault_free(f);
 }

@@ -55,6 +55,15 @@ void fault_hold(struct fault *f);
 /** fault_look() - there are new sharers in place.sharers; any thread */
 void fault_look(struct fault *f);
 /**
+ * fault_resume() - there is a session again: ask for what is asked for and still missing, and go on
+ * @urgent:	taken over; NULL: requests go through @ops->request
+ *
+ * The counts of the tally begin at 0 again once the thread has taken the channel. Loop thread.
+ */
+void fault_resume(struct fault *f, struct tls_chan *urgent);
+/** fault_lives() - Return: whether the thread answers faults; any thread */
+bool fault_lives(const struct fault *f);
+/**
  * fault_stop() - end and join the thread; NULL is fine. Not from its callbacks.
  *
  * Rule 5: only when every page is received, or the guest is ended; faults that nobody reads wait.

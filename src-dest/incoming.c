@@ -151,6 +151,7 @@ static action_fn *const actions[] = {
 	[INC_ACT_DISCARD_GUEST] = settle_do_discard_guest,
 	[INC_ACT_STORE] = store_begin,
 	[INC_ACT_STORED] = store_do_stored,
+	[INC_ACT_RESUME] = resume_begin,
 };
 static_assert(ARRAY_SIZE(actions) == INC_ACT_COUNT_, "an action for each");
 
@@ -273,6 +274,7 @@ static const struct handler handlers[] = {
 	{MSG_STATE, load_state},         {MSG_STATE_END, load_state_end},
 	{MSG_COMMIT, handover_commit},   {MSG_COMPLETE, settle_complete},
 	{MSG_ABORT, on_abort},           {MSG_STORE, store_wanted},
+	{MSG_CONTINUE, resume_continue},
 };
 
 /* What means something else while an image is stored. */
@@ -333,10 +335,19 @@ static void on_drained(struct conn *c, void *arg)
 {
 	(void)c;
 	handover_drained(arg);
+	resume_drained(arg);
 }
 
 static const struct conn_ops control_ops = {
 	.message = on_message, .closed = on_closed, .drained = on_drained};
+
+void incoming_take_control(struct incoming *inc, struct conn *conn)
+{
+	inc->control = conn;
+	conn_set_ops(conn, &control_ops, inc);
+	conn_set_channel(conn, MSG_CHANNEL_CONTROL);
+	conn_keepalive(conn);
+}
 
 /* --- opening and joining --- */
 
@@ -426,11 +437,8 @@ int incoming_open(struct dest *d, struct conn *conn, const struct msg_hello *h,
 		return error_set(err, -ENOMEM, NULL, "out of memory");
 	}
 	inc->capabilities = capabilities;
-	inc->control = conn;
 	add(inc);
-	conn_set_ops(conn, &control_ops, inc);
-	conn_set_channel(conn, MSG_CHANNEL_CONTROL);
-	conn_keepalive(conn);
+	incoming_take_control(inc, conn);
 	conn_set_timeout(conn, INCOMING_SETUP_US);
 	ack->type = MSG_HELLO_ACK;
 	ack->hello_ack =
@@ -443,6 +451,14 @@ int incoming_open(struct dest *d, struct conn *conn, const struct msg_hello *h,
 	return 0;
 }
 
+static bool takes_channels(const struct incoming *inc)
+{
+	if (inc->state == INC_RUNNING)
+		return inc->resuming == RESUMING_CHANNELS;
+	return (inc->state == INC_ADVISE || inc->state == INC_STORING) &&
+	       inc->stage >= STAGE_PREPARED && !inc->complete;
+}
+
 int incoming_may_join(const struct incoming *inc, const struct msg_hello *h, const char *identity,
 		      struct error *err)
 {
@@ -451,12 +467,11 @@ int incoming_may_join(const struct incoming *inc, const struct msg_hello *h, con
 	    strcmp(inc->identity, identity) != 0)
 		return error_set(err, -EACCES, "bad-token",
 				 "the token is not that of this migration");
-	if ((inc->state != INC_ADVISE && inc->state != INC_STORING) ||
-	    inc->stage < STAGE_PREPARED || inc->complete)
+	if (!takes_channels(inc))
 		return error_set(
 			err, -EBADMSG, "unexpected-message",
 			"a further channel in state %s: it may come behind PREPARED and before "
-			"SWITCH",
+			"SWITCH, or between RESUMED and CONTINUE",
 			inc_state_name(inc->state));
 	if (h->kind == MSG_CHANNEL_URGENT && (!(inc->capabilities & MSG_CAP_URGENT) || inc->store))
 		return error_set(err, -EBADMSG, "unexpected-message",

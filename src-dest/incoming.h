@@ -56,6 +56,24 @@ int incoming_may_join(const struct incoming *inc, const struct msg_hello *h, con
  * 0 or -errno with @err filled */
 int incoming_join(struct incoming *inc, enum msg_channel kind, unsigned int index,
 		  struct tls_chan *chan, struct error *err);
+/**
+ * incoming_may_resume() - a control channel has said HELLO for a migration that is here already
+ * @ret_token:	for HELLO_ACK, and for incoming_resume()
+ *
+ * Changes nothing but which channel may RESUME: the one that said HELLO last. Return: 0, or -errno with
+ * @err filled
+ */
+int incoming_may_resume(struct incoming *inc, const char *identity,
+			uint8_t ret_token[static MSG_TOKEN_LEN], struct error *err);
+/**
+ * incoming_resume() - RESUME came on such a channel: it is the session's from now on
+ * @conn:	taken over on success
+ *
+ * Return: 0, or -errno with @err filled: what stood before stands
+ */
+int incoming_resume(struct incoming *inc, struct conn *conn,
+		    const uint8_t token[static MSG_TOKEN_LEN], const struct msg_resume *m,
+		    uint64_t capabilities, struct error *err);
 /** incoming_capabilities() - Return: those agreed on */
 uint64_t incoming_capabilities(const struct incoming *inc);
 /**

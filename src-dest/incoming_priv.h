@@ -39,6 +39,18 @@ enum inc_stage {
 };
 
 /**
+ * enum inc_resuming - how far a session is that is made again, inside state running
+ * @RESUMING_NOT:	it stands
+ * @RESUMING_BITMAP:	RECEIVEDs are on their way out
+ * @RESUMING_CHANNELS: RESUMED was sent: channels may come, then CONTINUE
+ */
+enum inc_resuming {
+	RESUMING_NOT,
+	RESUMING_BITMAP,
+	RESUMING_CHANNELS,
+};
+
+/**
  * struct inc_load - the guest's state on its way into it
  * @hash:	XXH3-64 of what came
  * @bytes:	what came
@@ -64,6 +76,10 @@ struct inc_load {
  * @identity:	of the source: its subject alternative names
  * @from:	its address
  * @token:	that further channels present
+ * @next_token:	of the session that may come after this one: the HELLO that came last has it
+ * @session:	number of the session: what data threads of an earlier one say is passed over
+ * @resuming:	see enum inc_resuming
+ * @bitmap_block, @bitmap_page: where the bitmap goes on, in RESUMING_BITMAP
  * @capabilities: agreed on
  * @state:	only incoming_event() changes it
  * @stage:	inside advise
@@ -118,6 +134,11 @@ struct incoming {
 	char *identity;
 	char *from;
 	uint8_t token[MSG_TOKEN_LEN];
+	uint8_t next_token[MSG_TOKEN_LEN];
+	_Atomic unsigned int session;
+	enum inc_resuming resuming;
+	unsigned int bitmap_block;
+	uint64_t bitmap_page;
 	uint64_t capabilities;
 	enum inc_state state;
 	enum inc_stage stage;
@@ -187,6 +208,8 @@ void incoming_unref(struct incoming *inc);
 /** incoming_send() - queue a message on control if there is one. Return: as conn_send() */
 int incoming_send(struct incoming *inc, const struct msg *m);
 void incoming_send_simple(struct incoming *inc, enum msg_type type);
+/** incoming_take_control() - this is the session's control channel from now on */
+void incoming_take_control(struct incoming *inc, struct conn *conn);
 /** incoming_close_control() - end the session, after what is queued */
 void incoming_close_control(struct incoming *inc);
 /** incoming_timer() - replace the timer; @us 0 only cancels */
@@ -315,6 +338,14 @@ void settle_stop_threads(struct incoming *inc);
 json_t *incoming_view_memory(const struct place *p, uint64_t total, uint64_t came);
 /** incoming_view_postcopy() - Return: new reference */
 json_t *incoming_view_postcopy(const struct place *p);
+
+/* resume.c: a session after the one that was lost */
+
+/** resume_begin() - the action: send the received bitmap */
+void resume_begin(struct incoming *inc);
+/** resume_drained() - everything queued on control is out */
+void resume_drained(struct incoming *inc);
+int resume_continue(struct incoming *inc, const struct msg *m, struct error *err);
 
 /* bridge.c: from data threads to the loop */
 

@@ -30,6 +30,7 @@
  * @answered:	HELLO_ACK was sent: it joins its session when that is out
  * @hello:	what it said
  * @query:	it may ask
+ * @again:	it may RESUME its migration, by @token
  * @next:	younger
  */
 struct peer {
@@ -40,6 +41,8 @@ struct peer {
 	struct msg_hello hello;
 	bool answered;
 	bool query;
+	bool again;
+	uint8_t token[MSG_TOKEN_LEN];
 	struct peer *next;
 };
 
@@ -113,7 +116,10 @@ static int answer_hello(struct peer *p, uint64_t caps, struct error *err)
 		return error_set(err, -ENOMEM, NULL, "out of memory");
 	m->type = MSG_HELLO_ACK;
 	m->hello_ack = (struct msg_hello_ack){.version = MSG_VERSION, .capabilities = caps};
+	if (p->again)
+		memcpy(m->hello_ack.token, p->token, MSG_TOKEN_LEN);
 	r = conn_send(p->conn, m);
+	explicit_bzero(m, sizeof(*m));
 	free(m);
 	return r ? error_set(err, r, NULL, "HELLO_ACK: %s", strerror(-r)) : 0;
 }
@@ -134,6 +140,67 @@ static int hello_data(struct peer *p, struct error *err)
 	return answer_hello(p, incoming_capabilities(inc), err);
 }
 
+/* No incoming is behind it: what does its record say? Return: 0 if there is none, or it is not theirs */
+static int check_past(const struct peer *p, struct error *err)
+{
+	char id[UUID_TEXT_MAX];
+	const struct past *past = history_find(p->l->d->history, uuid_text(p->hello.migration, id));
+
+	if (!past || strcmp(past->identity, tls_chan_identity(conn_chan(p->conn))) != 0)
+		return 0;
+	switch (past->fate) {
+	case HISTORY_GONE:
+		return error_set(err, -ESRCH, "guest-gone", "guest %s has died here", past->name);
+	case HISTORY_OWNER:
+		return error_set(err, -EBUSY, "guest-held",
+				 "guest %s is held since this agent was started again: its session "
+				 "cannot be recovered",
+				 past->name);
+	default:
+		return error_set(err, -EEXIST, "migration-ended",
+				 "this migration of guest %s has ended here", past->name);
+	}
+}
+
+static int hello_control(struct peer *p, struct error *err)
+{
+	struct dest *d = p->l->d;
+	struct incoming *inc = incoming_find(d, p->hello.migration);
+	uint64_t caps = capabilities(d, p->hello.capabilities);
+	int r;
+
+	if (!inc) {
+		r = check_past(p, err);
+		if (!r)
+			r = incoming_open(d, p->conn, &p->hello, caps, err);
+		if (!r)
+			peer_gone(p);
+		return r;
+	}
+	r = incoming_may_resume(inc, tls_chan_identity(conn_chan(p->conn)), p->token, err);
+	if (r)
+		return r;
+	p->again = true;
+	conn_set_timeout(p->conn, MSG_HELLO_TIMEOUT_US);
+	return answer_hello(p, caps, err);
+}
+
+static int on_resume(struct peer *p, const struct msg_resume *m, struct error *err)
+{
+	struct dest *d = p->l->d;
+	struct incoming *inc = incoming_find(d, p->hello.migration);
+	int r = -ENOENT;
+
+	if (inc)
+		r = incoming_resume(inc, p->conn, p->token, m,
+				    capabilities(d, p->hello.capabilities), err);
+	else
+		error_set(err, r, "migration-ended", "the migration has ended here");
+	if (!r)
+		peer_gone(p);
+	return r;
+}
+
 static int hello_query(struct peer *p, struct error *err)
 {
 	p->query = true;
@@ -144,9 +211,6 @@ static int hello_query(struct peer *p, struct error *err)
 
 static int on_hello(struct peer *p, const struct msg_hello *h, struct error *err)
 {
-	struct dest *d = p->l->d;
-	int r;
-
 	if (h->version_min > MSG_VERSION || h->version_max < MSG_VERSION)
 		return error_set(
 			err, -EPROTO, "version",
@@ -155,10 +219,7 @@ static int on_hello(struct peer *p, const struct msg_hello *h, struct error *err
 	p->hello = *h;
 	switch (h->kind) {
 	case MSG_CHANNEL_CONTROL:
-		r = incoming_open(d, p->conn, h, capabilities(d, h->capabilities), err);
-		if (!r)
-			peer_gone(p);
-		return r;
+		return hello_control(p, err);
 	case MSG_CHANNEL_QUERY:
 		return hello_query(p, err);
 	default:
@@ -223,9 +284,15 @@ static void on_message(struct conn *c, const struct msg *m, void *arg)
 		on_query(p, m->number.value);
 		return;
 	}
-	if (p->query || p->answered || m->type != MSG_HELLO)
+	if (p->again && m->type == MSG_RESUME) {
+		if (!on_resume(p, &m->resume, &err))
+			return;
+	} else if (p->query || p->again || p->answered || m->type != MSG_HELLO)
 		error_set(&err, -EBADMSG, "unexpected-message", "%s where %s was due",
-			  msg_type_name(m->type), p->query ? "QUERY" : "HELLO");
+			  msg_type_name(m->type),
+			  p->query   ? "QUERY"
+			  : p->again ? "RESUME"
+				     : "HELLO");
 	else if (!on_hello(p, &m->hello, &err))
 		return;
 	peer_refuse(p, &err);

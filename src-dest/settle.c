@@ -179,6 +179,7 @@ void settle_do_hold(struct incoming *inc)
 		conn_send_error(inc->control, MSG_ERROR, &inc->err);
 	incoming_close_control(inc);
 	stop_receivers(inc);
+	inc->resuming = RESUMING_NOT;
 	trace_pause("session", inc->setup->name);
 	if (inc->fault)
 		fault_hold(inc->fault);
@@ -269,6 +270,8 @@ void settle_look(struct incoming *inc)
 
 int settle_complete(struct incoming *inc, const struct msg *m, struct error *err)
 {
+	if (inc->resuming != RESUMING_NOT)
+		return error_set(err, -EBADMSG, "unexpected-message", "COMPLETE before CONTINUE");
 	if (!inc->complete)
 		inc->complete = malloc(sizeof(*inc->complete));
 	if (!inc->complete)

@@ -40,4 +40,11 @@ static inline void tally_frame(struct tally *t, const struct msg_pages *m, bool 
 	tally_add_(&t->runs, 1);
 }
 
+/** tally_restart() - a new session counts its frames from 0; bytes go on. The channel's own thread only */
+static inline void tally_restart(struct tally *t)
+{
+	atomic_store(&t->runs, 0);
+	atomic_store(&t->digest_sum, 0);
+}
+
 #endif

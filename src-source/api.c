@@ -356,6 +356,32 @@ static void post_switchover(struct rest_req *req, void *ctx)
 	order(req, migration_of(req, ctx), migration_switchover);
 }
 
+static void post_recover(struct rest_req *req, void *ctx)
+{
+	struct migration *m = migration_of(req, ctx);
+	const char *key, *to = NULL;
+	struct error err = {0};
+	json_t *value;
+	int r = 0;
+
+	if (!m)
+		return;
+	json_object_foreach((json_t *)rest_body(req), key, value) {
+		if (strcmp(key, "to") != 0)
+			r = error_set(&err, -EINVAL, "unknown-key", "body: unknown key %s", key);
+		else if (!json_is_string(value))
+			r = error_set(&err, -EINVAL, "bad-value", "body.to: a string is needed");
+		else
+			to = json_string_value(value);
+	}
+	if (!r)
+		r = migration_recover(m, to, &err);
+	if (r < 0)
+		rest_problem(req, status_of(r), &err);
+	else
+		rest_reply(req, 202, migration_json(m));
+}
+
 static void not_supported(struct rest_req *req, void *ctx)
 {
 	(void)ctx;
@@ -375,7 +401,7 @@ static const struct rest_route routes[] = {
 	{"GET", "/v1/migrations/{id}", REST_BODY_NONE, get_migration},
 	{"POST", "/v1/migrations/{id}/cancel", REST_BODY_NONE, post_cancel},
 	{"POST", "/v1/migrations/{id}/switchover", REST_BODY_NONE, post_switchover},
-	{"POST", "/v1/migrations/{id}/recover", REST_BODY_OBJECT, not_supported},
+	{"POST", "/v1/migrations/{id}/recover", REST_BODY_OBJECT, post_recover},
 	{"POST", "/v1/migrations/{id}/resolve", REST_BODY_OBJECT, not_supported},
 	{"GET", "/v1/evacuations", REST_BODY_NONE, not_supported},
 	{"POST", "/v1/evacuations", REST_BODY_OBJECT, not_supported},

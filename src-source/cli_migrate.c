@@ -270,8 +270,8 @@ int cli_wait(struct cli *c, const char *jobs, const char *what, json_t **m)
 	return r ? r : outcome(what, *m);
 }
 
-/* POST …/{id}/@verb, of a job in the list @jobs. */
-static int order(struct cli *c, const char *verb, const char *jobs, const json_t *m)
+/* POST …/{id}/@verb with @body, which may be NULL, of a job in the list @jobs. */
+static int order(struct cli *c, const char *verb, const char *jobs, const json_t *m, json_t *body)
 {
 	char suffix[40], what[100];
 	json_t *after = NULL;
@@ -281,7 +281,7 @@ static int order(struct cli *c, const char *verb, const char *jobs, const json_t
 	snprintf(suffix, sizeof(suffix), "/%s", verb);
 	snprintf(what, sizeof(what), "%s %s", verb, c->args[0]);
 	path = cli_path(jobs, cli_str(m, "id") ?: "", suffix);
-	r = path ? cli_call(c, "POST", path, NULL, what, &after)
+	r = path ? cli_call(c, "POST", path, body, what, &after)
 		 : cli_error(CLI_FAILED, what, "out of memory");
 	free(path);
 	if (!r && c->json)
@@ -302,19 +302,40 @@ int cli_cancel(struct cli *c)
 
 	if (r)
 		return r;
-	r = order(c, "cancel", jobs, m);
+	r = order(c, "cancel", jobs, m, NULL);
 	json_decref(m);
 	return r;
 }
 
-int cli_switchover(struct cli *c)
+static int order_migration(struct cli *c, const char *verb, json_t *body)
 {
 	json_t *m;
 	int r = cli_find(c, "/v1/migrations", "migration", c->args[0], &m);
 
 	if (r)
 		return r;
-	r = order(c, "switchover", "/v1/migrations", m);
+	r = order(c, verb, "/v1/migrations", m, body);
 	json_decref(m);
+	return r;
+}
+
+int cli_switchover(struct cli *c)
+{
+	return order_migration(c, "switchover", NULL);
+}
+
+int cli_recover(struct cli *c)
+{
+	const char *to = json_string_value(json_object_get(c->opts, "--to"));
+	char addr[300];
+	json_t *body;
+	int r = to ? cli_address(to, "recover", addr, sizeof(addr)) : CLI_OK;
+
+	if (r)
+		return r;
+	body = json_pack("{s:s*}", "to", to ? addr : NULL);
+	r = body ? order_migration(c, "recover", body)
+		 : cli_error(CLI_FAILED, "recover", "out of memory");
+	json_decref(body);
 	return r;
 }

@@ -14,6 +14,7 @@ int cli_status(struct cli *c);
 int cli_watch(struct cli *c);
 int cli_cancel(struct cli *c);
 int cli_switchover(struct cli *c);
+int cli_recover(struct cli *c);
 int cli_snapshot(struct cli *c);
 
 /**

@@ -16,6 +16,11 @@ static const struct cli_option migrate_options[] = {
 	{NULL},
 };
 
+static const struct cli_option recover_options[] = {
+	{"--to", "HOST[:PORT]", "another address of its destination"},
+	{NULL},
+};
+
 static const struct cli_option snapshot_options[] = {
 	{"--to", "HOST[:PORT]", "the agent that stores it (port 7400)"},
 	{"--name", "NAME", "of the image; default: the guest's name and the time"},
@@ -42,7 +47,8 @@ static const struct cli_command commands[] = {
 	{"evacuate", "--to HOST[:PORT]", "move all guests away", .run = NULL},
 	{"snapshot", "GUEST --to HOST[:PORT] [--wait]", "store an image while the guest runs on", 1,
 	 1, .options = snapshot_options, .tuning = true, .wait = true, .run = cli_snapshot},
-	{"recover", "ID", "go on with a paused migration", .run = NULL},
+	{"recover", "ID [--to HOST[:PORT]]", "go on with a paused migration now", 1, 1,
+	 .options = recover_options, .run = cli_recover},
 	{"resolve", "ID --keep source|destination", "decide where a guest in doubt runs",
 	 .run = NULL},
 	{"cordon", "", "accept no guests on this host", .run = NULL},

@@ -120,12 +120,14 @@ struct engine_post;
  * @postcopy:	the destination listens: pages that it asks for are served
  * @urgent_busy: a request is being served: what it claimed may not be counted in @stats yet
  * @dma:	how memory that devices may write to is moved; set before the threads start
+ * @recovered:	a session behind COMMIT that was made again: @pending is what the destination has not received
  * @snapshot:	pages are those of one instant: none can be read again
  * @saved_bytes: snapshots: copies that are not sent yet, see snap.h
  * @waiting_urgent: the snapshot thread wants to know when it is not
  * @hint:	(block << 48 | page) + 1 of the last page asked for, 0 if none; the scan goes on there
  * @bucket_lock, @bucket: bandwidth limit of the bulk channels together
  * @scan, @senders, @nsenders, @urgent: the threads
+ * @done:	the receipt has come: what ends now is not lost
  * @failed:	the first failure was posted; later ones are its echoes
  * @post_lock, @posts: events under way to the loop
  */
@@ -144,6 +146,7 @@ struct engine {
 	_Atomic bool urgent_busy;
 	_Atomic bool waiting_urgent;
 	enum dma_way dma;
+	bool recovered;
 	bool snapshot;
 	_Atomic uint64_t saved_bytes;
 	_Atomic uint64_t hint;
@@ -153,6 +156,7 @@ struct engine {
 	struct sender *senders[MSG_CHANNELS_MAX];
 	uint32_t nsenders;
 	struct urgent *urgent;
+	_Atomic bool done;
 	_Atomic bool failed;
 	pthread_mutex_t post_lock;
 	struct engine_post *posts;

@@ -117,20 +117,29 @@ void mig_act_rollback(struct migration *m)
 
 /* --- behind the point of no return --- */
 
-/* The guest lives at the destination; its missing pages stay here, in the paused process. */
+/*
+ * The guest lives at the destination; its missing pages stay here, in the paused process. A session
+ * that stood is made again at once; one that did not is left to the back-off.
+ */
 void mig_act_hold(struct migration *m)
 {
+	bool stood = m->again.since_us && clock_us() - m->again.since_us >= MIG_STEADY_US;
 	struct error err = {0};
 
 	trace_pause("session", m->guest_name);
 	m->stage = MIG_STAGE_NONE;
+	m->again.since_us = 0;
 	mig_close(m);
-	if (mig_journal_note(m, "held", &err) < 0)
+	if (!m->again.noted && mig_journal_note(m, "held", &err) < 0)
 		log_error("migration %s: %s", m->id, err.msg);
+	m->again.noted = true;
 	log_warn("migration %s of %s: the session is lost; the guest waits at %s for pages that "
-		 "only this process has. Recovery is not supported yet.",
+		 "only this process has",
 		 m->id, m->guest_name, m->to);
-	mig_act_ask(m);
+	if (stood)
+		mig_act_ask(m);
+	else
+		mig_ask_later(m, &m->err);
 }
 
 void mig_act_abandon(struct migration *m)
@@ -162,6 +171,8 @@ void mig_act_release(struct migration *m)
 		log_error("migration %s: %s", m->id, err.msg);
 	if (m->guest)
 		m->guest->handed_over = true;
+	if (m->engine)
+		atomic_store(&m->engine->done, true);
 	mig_act_finish(m);
 	if (!g)
 		return;

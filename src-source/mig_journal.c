@@ -7,6 +7,7 @@
  *   may-hand-over	from here on a restarted agent does not know whether COMMIT was sent
  *   rolled-back	the guest belongs to this host again
  *   held		the destination runs it, the session is lost
+ *   moved		the destination is to be reached under another address
  *   completed		the receipt came
  *   ended		nothing more will happen; state and error for those who ask later
  */
@@ -52,6 +53,14 @@ int mig_journal_note(struct migration *m, const char *type, struct error *err)
 		      err);
 }
 
+int mig_journal_moved(struct migration *m, const char *host, const char *port, struct error *err)
+{
+	return append(m,
+		      json_pack("{s:s, s:s, s:s, s:I}", "type", "moved", "host", host, "port", port,
+				"at", (json_int_t)clock_wall_us()),
+		      err);
+}
+
 int mig_journal_open(struct migration *m, struct error *err)
 {
 	char path[4096], uuid[UUID_TEXT_MAX];
@@ -92,6 +101,24 @@ void mig_journal_end(struct migration *m)
 
 /* --- after a restart --- */
 
+static void take_address(struct migration *m, const char *host, const char *port)
+{
+	strcpy(m->host, host);
+	strcpy(m->port, port);
+	snprintf(m->to, sizeof(m->to), strchr(host, ':') ? "[%s]:%s" : "%s:%s", host, port);
+}
+
+static int take_moved(struct migration *m, json_t *rec)
+{
+	const char *host, *port;
+
+	if (json_unpack(rec, "{s:s, s:s}", "host", &host, "port", &port) ||
+	    strlen(host) >= sizeof(m->host) || strlen(port) >= sizeof(m->port))
+		return -EBADMSG;
+	take_address(m, host, port);
+	return 0;
+}
+
 static int take_created(struct migration *m, json_t *rec)
 {
 	const char *id, *key, *guest, *uuid, *host, *port, *image = NULL;
@@ -114,9 +141,7 @@ static int take_created(struct migration *m, json_t *rec)
 	strcpy(m->snap.name, image ? image : "");
 	strcpy(m->key, key);
 	strcpy(m->guest_name, guest);
-	strcpy(m->host, host);
-	strcpy(m->port, port);
-	snprintf(m->to, sizeof(m->to), strchr(host, ':') ? "[%s]:%s" : "%s:%s", host, port);
+	take_address(m, host, port);
 	m->generation = (uint64_t)generation;
 	m->created_us = (uint64_t)created;
 	m->arrives_paused = paused;
@@ -160,6 +185,8 @@ static int replay(struct migration *m, json_t *records)
 			m->state = MIG_IN_DOUBT;
 		else if (!strcmp(type, "held"))
 			m->state = MIG_PAUSED;
+		else if (!strcmp(type, "moved") && take_moved(m, rec) < 0)
+			return -EBADMSG;
 		else if (!strcmp(type, "rolled-back"))
 			m->state = MIG_QUEUED;
 		else if (!strcmp(type, "completed"))

@@ -218,7 +218,7 @@ static void on_tracking(struct migration *m)
 			 strerror(-r));
 }
 
-static void on_engine(void *arg, enum engine_event ev, const struct error *err)
+void mig_on_engine(void *arg, enum engine_event ev, const struct error *err)
 {
 	struct migration *m = arg;
 
@@ -416,7 +416,7 @@ static void on_urgent(void *arg, struct tls_chan *chan, const struct msg_hello_a
 	dial_bulk(m);
 }
 
-static void dial_urgent(struct migration *m)
+void mig_dial_further(struct migration *m)
 {
 	struct msg_hello hello;
 
@@ -454,6 +454,8 @@ static void on_bulk(void *arg, struct tls_chan *chan, const struct msg_hello_ack
 	}
 	if (m->engine->nsenders < m->options.channels)
 		dial_bulk(m);
+	else if (m->state == MIG_RECOVERING)
+		mig_on_channels(m);
 	else
 		start_tracking(m);
 }
@@ -471,14 +473,14 @@ static void dial_bulk(struct migration *m)
 
 void mig_on_prepared(struct migration *m)
 {
-	dial_urgent(m);
+	mig_dial_further(m);
 }
 
 void mig_act_setup(struct migration *m)
 {
 	struct error err = {0};
 
-	if (engine_new(m->src->loop, mig_conn(m), &m->options, on_engine, m, &m->engine, &err) <
+	if (engine_new(m->src->loop, mig_conn(m), &m->options, mig_on_engine, m, &m->engine, &err) <
 	    0) {
 		mig_event(m, MIG_EV_ERROR, &err);
 		return;

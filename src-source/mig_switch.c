@@ -287,6 +287,7 @@ void mig_act_commit(struct migration *m)
 void mig_act_postcopy(struct migration *m)
 {
 	m->downtime_us = clock_us() - m->pause_us;
+	m->again.since_us = clock_us();
 	mig_timer(m, 0);
 	log_info("migration %s of %s: runs at %s after %llu us", m->id, m->guest_name, m->to,
 		 (unsigned long long)m->downtime_us);

@@ -20,7 +20,7 @@ static void channel_totals(const struct migration *m, struct migration_totals *t
 	const struct engine *e = m->engine;
 
 	t->nchannels = 0;
-	t->wire_bytes = 0;
+	t->wire_bytes = t->wire_before;
 	if (m->control)
 		add_channel(t, "control", tls_chan_sent_bytes(conn_chan(m->control)));
 	if (e->urgent)
@@ -43,10 +43,12 @@ void mig_totals(const struct migration *m, struct migration_totals *t)
 	t->rate = atomic_load(&e->stats.rate);
 	t->requests = atomic_load(&e->stats.requests);
 	t->passes = atomic_load(&e->stats.passes);
+	channel_totals(m, t);
+	if (e->recovered)
+		return; /* nobody was tracked */
 	t->stall_p50_us = hist_quantile(&e->stats.stall, 0.5);
 	t->stall_p99_us = hist_quantile(&e->stats.stall, 0.99);
 	t->stall_max_us = hist_quantile(&e->stats.stall, 1);
-	channel_totals(m, t);
 }
 
 static json_t *time_json(uint64_t wall_us)
@@ -124,6 +126,17 @@ static json_t *dma_json(const struct migration *m, const struct migration_totals
 		"held_bytes", (json_int_t)t->held_bytes);
 }
 
+/* Since the session was lost: how often the destination was asked, and when it is asked again. */
+static json_t *recovery_json(const struct migration *m)
+{
+	const struct mig_recover *a = &m->again;
+
+	if (m->state != MIG_PAUSED && m->state != MIG_IN_DOUBT && m->state != MIG_RECOVERING)
+		return json_null();
+	return json_pack("{s:I, s:o, s:o}", "attempts", (json_int_t)a->attempts, "next_attempt_at",
+			 time_json(a->next_us), "last_error", error_json(&a->err));
+}
+
 static json_t *channel_json(const struct mig_channel *c, uint64_t elapsed_us, const char *state)
 {
 	uint64_t rate = elapsed_us ? (uint64_t)((double)c->bytes * 1e6 / (double)elapsed_us) : 0;
@@ -185,6 +198,7 @@ json_t *migration_json(const struct migration *m)
 		      "created_at", time_json(m->created_us), "ended_at", time_json(m->ended_us));
 	if (!o)
 		return NULL;
+	json_object_set_new(o, "recovery", recovery_json(m));
 	json_object_set_new(o, "memory", memory_json(&t));
 	json_object_set_new(o, "rate_bytes_per_s", json_integer((json_int_t)t.rate));
 	json_object_set_new(o, "eta_s", eta_json(m, &t));

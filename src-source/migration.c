@@ -47,7 +47,32 @@ static action_fn *const actions[MIG_ACT_COUNT_] = {
 	[MIG_ACT_NOTE] = act_note,
 	[MIG_ACT_FINISH] = mig_act_finish,
 	[MIG_ACT_SAVE] = mig_act_save,
+	[MIG_ACT_RECOVER] = mig_act_recover,
+	[MIG_ACT_RESUME] = mig_act_resume,
 };
+
+/*
+ * Behind COMMIT only this process has the pages that are missing: an error that another session may
+ * be spared is no reason to give them up.
+ */
+static bool is_loss(const struct migration *m, const struct error *err)
+{
+	static const char *const final[] = {"guest-gone", "guest-memory", "receipt-mismatch"};
+
+	if (m->state != MIG_POSTCOPY && m->state != MIG_RECOVERING)
+		return false;
+	for (size_t i = 0; err && i < ARRAY_SIZE(final); i++)
+		if (!strcmp(err->code, final[i]))
+			return false;
+	return true;
+}
+
+/* The first error counts, but of sessions that were lost the last one. */
+static void note_error(struct migration *m, const struct error *err)
+{
+	if (err && error_is_set(err) && (!error_is_set(&m->err) || m->state == MIG_PAUSED))
+		m->err = *err;
+}
 
 void mig_event(struct migration *m, enum mig_event ev, const struct error *err)
 {
@@ -55,13 +80,14 @@ void mig_event(struct migration *m, enum mig_event ev, const struct error *err)
 
 	if (mig_state_ended(m->state))
 		return; /* late echoes of what ended it */
+	if (ev == MIG_EV_ERROR && is_loss(m, err))
+		ev = MIG_EV_LOST;
 	if (mig_state_apply(&m->state, ev, &step) < 0) {
 		log_warn("migration %s: %s in state %s: %s", m->id, mig_event_name(ev),
 			 mig_state_name(m->state), err ? err->msg : "ignored");
 		return;
 	}
-	if (err && error_is_set(err) && !error_is_set(&m->err))
-		m->err = *err;
+	note_error(m, err);
 	if (step->state != step->next) {
 		m->phase_us = clock_us();
 		log_info("migration %s of %s: %s (%s)%s%s", m->id, m->guest_name,
@@ -127,7 +153,7 @@ void mig_close(struct migration *m)
 /* --- making and finding --- */
 
 /* "HOST", "HOST:PORT", "[V6]:PORT", "V6". */
-static int split_to(struct migration *m, const char *to, struct error *err)
+int mig_to(struct migration *m, const char *to, struct error *err)
 {
 	const char *colon = strrchr(to, ':'), *end = to + strlen(to), *start = to;
 	const char *port = "7400";
@@ -291,7 +317,7 @@ int migration_new(struct source *s, struct source_guest *sg, const char *to, con
 	m = calloc(1, sizeof(*m));
 	if (!m)
 		return error_set(err, -ENOMEM, NULL, "out of memory");
-	r = split_to(m, to, err);
+	r = mig_to(m, to, err);
 	if (r < 0) {
 		free(m);
 		return r;
@@ -350,7 +376,7 @@ bool migration_is_for(const struct migration *m, const char *guest, const char *
 {
 	struct migration other = {0};
 
-	return !strcmp(m->guest_name, guest) && !split_to(&other, to, NULL) &&
+	return !strcmp(m->guest_name, guest) && !mig_to(&other, to, NULL) &&
 	       !strcmp(m->to, other.to);
 }
 
@@ -408,6 +434,34 @@ int migration_switchover(struct migration *m, struct error *err)
 				 "migration %s is in %s, not in precopy", m->id,
 				 migration_phase(m));
 	scan_switch_now(m->engine->scan);
+	return 0;
+}
+
+int migration_recover(struct migration *m, const char *to, struct error *err)
+{
+	struct migration at = {0};
+	struct error why = {0};
+	int r;
+
+	if (m->state != MIG_PAUSED && m->state != MIG_IN_DOUBT && m->state != MIG_RECOVERING)
+		return error_set(err, mig_state_ended(m->state) ? -EALREADY : -EBUSY, "not-paused",
+				 "migration %s is in %s: there is nothing to recover", m->id,
+				 migration_phase(m));
+	r = to ? mig_to(&at, to, err) : 0;
+	if (!r && to)
+		r = mig_journal_moved(m, at.host, at.port, err);
+	if (r < 0)
+		return r;
+	if (to) {
+		memcpy(m->host, at.host, sizeof(m->host));
+		memcpy(m->port, at.port, sizeof(m->port));
+		memcpy(m->to, at.to, sizeof(m->to));
+	}
+	error_set(&why, -ECANCELED, "recover", "another attempt was ordered");
+	if (m->state == MIG_RECOVERING)
+		mig_event(m, MIG_EV_LOST, &why);
+	if (m->state == MIG_PAUSED || m->state == MIG_IN_DOUBT)
+		mig_act_ask(m);
 	return 0;
 }
 

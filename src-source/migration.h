@@ -50,6 +50,13 @@ int migration_cancel(struct migration *m, struct error *err);
 /** migration_switchover() - end precopy now. Return: 0, or -EBUSY with @err filled if it is not in precopy */
 int migration_switchover(struct migration *m, struct error *err);
 
+/**
+ * migration_recover() - a paused migration, or one in doubt: ask the destination now
+ * @to:		another address of it, NULL for the one that is known
+ *
+ * Return: 0; -EINVAL for @to, -EBUSY or -EALREADY in any other state, with @err filled
+ */
+int migration_recover(struct migration *m, const char *to, struct error *err);
 /** migration_busy() - Return: whether the job has not ended */
 bool migration_busy(const struct migration *m);
 /** migration_holds_guest() - Return: whether the guest must not run here, because it runs, or may run, elsewhere */

@@ -29,9 +29,13 @@
 /** MIG_PAUSE_SLACK_US - so that a guest that does not pause in time is told from one that says nothing */
 #define MIG_PAUSE_SLACK_US 1000000ull
 
+/** MIG_STEADY_US - a session that stood for so long is made again at once when it is lost */
+#define MIG_STEADY_US 1000000ull
+
 /**
  * enum mig_stage - where inside of the states setup and switchover the job is; stages follow each
- * other in this order (mig_setup.c, mig_switch.c)
+ * other in this order (mig_setup.c, mig_switch.c); and in state recovering: connect, bitmap, urgent,
+ * bulk (mig_recover.c)
  */
 enum mig_stage {
 	MIG_STAGE_NONE,
@@ -51,6 +55,7 @@ enum mig_stage {
 	MIG_STAGE_RESUME,
 	MIG_STAGE_UNTRACK,
 	MIG_STAGE_ABORT,
+	MIG_STAGE_BITMAP,
 };
 
 /** MIG_KEY_MAX - of an Idempotency-Key, with the NUL */
@@ -62,11 +67,16 @@ struct mig_channel {
 	uint64_t bytes;
 };
 
-/** struct migration_totals - what remains to be shown when the engine is gone; names as in engine_stats */
+/**
+ * struct migration_totals - what remains to be shown when the engine is gone; names as in engine_stats
+ *
+ * @wire_before: part of @wire_bytes that earlier sessions have sent
+ */
 struct migration_totals {
 	uint64_t total_bytes;
 	uint64_t sent_bytes;
 	uint64_t wire_bytes;
+	uint64_t wire_before;
 	uint64_t zero_pages;
 	uint64_t remaining_bytes;
 	uint64_t held_bytes;
@@ -117,6 +127,27 @@ struct mig_snap {
 };
 
 /**
+ * struct mig_recover - what a session behind COMMIT is asked for, and made again
+ * @attempts:	questions and sessions since it was lost
+ * @next_us:	clock_wall_us() of the next one; 0 while one is under way
+ * @delay_us:	pause before the one behind that
+ * @since_us:	clock_us() when the session began to stand; 0 while there is none
+ * @noted:	the journal says that the session was lost
+ * @err:	what became of the last attempt
+ * @block, @page: where the received bitmap goes on
+ */
+struct mig_recover {
+	unsigned int attempts;
+	uint64_t next_us;
+	uint64_t delay_us;
+	uint64_t since_us;
+	bool noted;
+	struct error err;
+	uint32_t block;
+	uint64_t page;
+};
+
+/**
  * struct migration - the job
  * @guest:	its entry, NULL once that stands for another guest or is gone
  * @guest_name, @uuid: of the guest, also when @guest is NULL
@@ -135,7 +166,7 @@ struct mig_snap {
  * @engine:	data threads, from setup to the end
  * @journal:	see mig_journal.c
  * @timer:	bound of the present step
- * @ask_delay_us: next pause between two questions in doubt
+ * @again:	of the recovery, and of the questions in doubt
  * @sw:		of the switchover
  * @snapshot:	the job stores an image and moves nothing; then @snap
  * @pause_us:	clock_us() when the pause was asked for; 0 when none is
@@ -176,7 +207,7 @@ struct migration {
 	struct engine *engine;
 	struct journal *journal;
 	struct event *timer;
-	uint64_t ask_delay_us;
+	struct mig_recover again;
 	struct mig_switch sw;
 	bool snapshot;
 	struct mig_snap snap;
@@ -205,6 +236,8 @@ void mig_fail(struct migration *m, const char *code, const char *fmt, ...)
 struct guest *mig_conn(const struct migration *m);
 /** mig_totals() - take the counters over from the engine */
 void mig_totals(const struct migration *m, struct migration_totals *t);
+/** mig_to() - take "HOST[:PORT]" apart into host, port and to. Return: 0 or -EINVAL with @err filled */
+int mig_to(struct migration *m, const char *to, struct error *err);
 /** mig_close() - end the session: channels, dials, data threads; the counters stay */
 void mig_close(struct migration *m);
 
@@ -215,6 +248,9 @@ void mig_hello(const struct migration *m, enum msg_channel kind, uint8_t index,
 /** mig_dial() - begin to open a channel; Return: NULL when out of memory or threads */
 struct dial *mig_dial(struct migration *m, const struct msg_hello *hello, dial_fn *fn);
 void mig_on_prepared(struct migration *m);
+engine_event_fn mig_on_engine;
+/** mig_dial_further() - open the urgent and the bulk channels */
+void mig_dial_further(struct migration *m);
 
 /* --- mig_control.c --- */
 extern const struct conn_ops mig_control_ops;
@@ -254,6 +290,16 @@ void mig_act_finish(struct migration *m);
 
 /* --- mig_doubt.c --- */
 void mig_act_ask(struct migration *m);
+/** mig_ask_later() - the same behind the pause that is due now */
+void mig_ask_later(struct migration *m, const struct error *why);
+
+/* --- mig_recover.c --- */
+void mig_act_recover(struct migration *m);
+void mig_act_resume(struct migration *m);
+void mig_on_received(struct migration *m, const struct msg *msg);
+void mig_on_resumed(struct migration *m, const struct msg *msg);
+/** mig_on_channels() - the further channels stand, in state recovering */
+void mig_on_channels(struct migration *m);
 
 /* --- mig_journal.c --- */
 /** mig_journal_open() - begin the job's journal with all that a restarted agent must know */
@@ -262,5 +308,7 @@ int mig_journal_open(struct migration *m, struct error *err);
 int mig_journal_note(struct migration *m, const char *type, struct error *err);
 /** mig_journal_end() - the last record: state, owner, error; a failure is only logged */
 void mig_journal_end(struct migration *m);
+/** mig_journal_moved() - the destination has another address. Return: 0 or -errno with @err filled */
+int mig_journal_moved(struct migration *m, const char *host, const char *port, struct error *err);
 
 #endif

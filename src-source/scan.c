@@ -438,6 +438,30 @@ static int await(struct scan *s, enum scan_phase phase, struct error *err)
 	return r;
 }
 
+/* The guest is at the destination, or about to go there. */
+static int run_postcopy(struct scan *s, struct error *err)
+{
+	int r = await(s, SCAN_POSTCOPY, err);
+
+	if (!r && atomic_load(&s->postcopy))
+		r = postcopy(s, err);
+	if (r < 0)
+		return r;
+	engine_post(s->e, ENGINE_SENT, NULL);
+	while (!r) {
+		r = feed_wait(s, err);
+		if (r || !engine_pending_bytes(s->e))
+			continue;
+		/* A run on the urgent channel was refused after all: the totals change once more. */
+		r = settle(s, false, err);
+		if (!r)
+			r = await_urgent(s, err);
+		if (!r)
+			engine_post(s->e, ENGINE_SENT, NULL);
+	}
+	return r;
+}
+
 static int run(struct scan *s, struct error *err)
 {
 	int r = s->ops ? start_tracking(s, err) : 0;
@@ -460,24 +484,7 @@ static int run(struct scan *s, struct error *err)
 	if (r < 0)
 		return r;
 	engine_post(s->e, ENGINE_FINAL, NULL);
-	r = await(s, SCAN_POSTCOPY, err);
-	if (!r && atomic_load(&s->postcopy))
-		r = postcopy(s, err);
-	if (r < 0)
-		return r;
-	engine_post(s->e, ENGINE_SENT, NULL);
-	while (!r) {
-		r = feed_wait(s, err);
-		if (r || !engine_pending_bytes(s->e))
-			continue;
-		/* A run on the urgent channel was refused after all: the totals change once more. */
-		r = settle(s, false, err);
-		if (!r)
-			r = await_urgent(s, err);
-		if (!r)
-			engine_post(s->e, ENGINE_SENT, NULL);
-	}
-	return r;
+	return run_postcopy(s, err);
 }
 
 static void *thread_main(void *arg)
@@ -488,7 +495,9 @@ static void *thread_main(void *arg)
 
 	nudge_ready();
 	trace_thread_enter("snapshot");
-	r = s->ops == &track_snapshot ? snap_run(s, &err) : run(s, &err);
+	r = s->ops == &track_snapshot ? snap_run(s, &err)
+	    : s->e->recovered         ? run_postcopy(s, &err)
+				      : run(s, &err);
 	if (r < 0 && r != -ECANCELED) {
 		error_set(&err, r, NULL, "snapshot thread: %s", strerror(-r));
 		engine_fail(s->e, ENGINE_FAILED, &err);
@@ -508,7 +517,7 @@ int scan_start(struct engine *e, const struct track_ops *ops, int uffd, struct e
 		s->ops = ops;
 		s->uffd = uffd;
 		s->track = (struct track){.ops = ops, .e = e, .uffd = -1, .pagemap = -1};
-		s->postcopy = e->options.mode != MIG_MODE_PRECOPY;
+		s->postcopy = e->options.mode != MIG_MODE_PRECOPY || e->recovered;
 		pthread_mutex_init(&s->lock, NULL);
 		s->kick_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 		r = s->kick_fd < 0 ? errno : 0;

@@ -11,10 +11,13 @@
 #include "scan.h"
 #include "sender.h"
 #include "util/cleanup.h"
+#include "util/log.h"
 #include "util/trace.h"
 
 /** URGENT_NICE - the guest at the other end waits for this thread; bulk data can give way to it */
 #define URGENT_NICE (-5)
+/** URGENT_END_US - longest time for END, which nobody needs */
+#define URGENT_END_US 100000ull
 
 struct urgent {
 	struct engine *e;
@@ -129,6 +132,20 @@ static int serve(struct urgent *u, struct frame_reader *in, struct error *err)
 	return r;
 }
 
+/* P21: so that the destination can tell this end from a loss. It may have closed first. */
+static void send_end(struct urgent *u)
+{
+	struct frame_io io = {.chan = u->chan,
+			      .channel = MSG_CHANNEL_URGENT,
+			      .stop_fd = -1,
+			      .timeout_us = URGENT_END_US};
+	struct msg m = {.type = MSG_END};
+	struct error err = {0};
+
+	if (frame_send(&io, &m, &err) < 0)
+		log_debug("urgent channel: END was not sent: %s", err.msg);
+}
+
 static void *thread_main(void *arg)
 {
 	struct urgent *u = arg;
@@ -142,6 +159,8 @@ static void *thread_main(void *arg)
 	r = frame_reader_init(&in, MSG_CHANNEL_URGENT, false);
 	if (!r)
 		r = serve(u, &in, &err);
+	if (r == -ECANCELED && atomic_load(&u->e->done))
+		send_end(u);
 	atomic_store(&u->wire_bytes, tls_chan_sent_bytes(u->chan));
 	if (r < 0 && r != -ECANCELED) {
 		error_set(&err, r, "channel-lost", "urgent channel: %s", strerror(-r));

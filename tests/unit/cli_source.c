@@ -78,7 +78,6 @@ Test(cli_source, what_is_not_there_is_3)
 {
 	static const struct expected rows[] = {
 		{"evacuate --to a --dry-run", 3, NULL, "evacuate: not supported yet"},
-		{"recover x", 3, NULL, "recover: not supported yet"},
 		{"resolve x --keep source", 3, NULL, "resolve: not supported yet"},
 		{"cordon", 3, NULL, "cordon: not supported yet"},
 		{"uncordon", 3, NULL, "uncordon: not supported yet"},

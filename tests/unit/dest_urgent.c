@@ -419,3 +419,96 @@ Test(dest_urgent, nonsense_on_the_urgent_channel)
 	box_free(&b);
 	wire_free(&w);
 }
+
+/*
+ * P19, P21: the next session's channel takes over. What was asked for when the first one broke, and what
+ * was touched while there was none, is asked for there, once each; what has come meanwhile is not.
+ */
+Test(dest_urgent, goes_on_over_the_next_channel)
+{
+	struct toucher t[3];
+	struct wire first, next;
+	struct box b;
+
+	box_init(&b);
+	wire_init(&first);
+	wire_init(&next);
+	box_start(&b, first.pair.server);
+	touch(&t[0], b.mem);
+	wire_expect(&first, MSG_REQUEST);
+	wire_page(&first, 9 * PAGE, 9, 0);
+	cr_assert(counts(&b.tally.runs, 1));
+	tls_chan_free(first.pair.client);
+	first.pair.client = NULL;
+	cr_assert(reaches(&b, &b.trouble[FAULT_LOST], 1));
+	fault_hold(b.f);
+	touch(&t[1], b.mem + PAGE);
+	touch(&t[2], b.mem + 2 * PAGE);
+	cr_assert(counts(&b.p.faults, 3));
+	cr_assert(zero(int, put(&b, 1, 2)));
+	cr_assert(eq(u8, touched(&t[1]), 2));
+
+	fault_resume(b.f, next.pair.server);
+	wire_expect(&next, MSG_REQUEST);
+	cr_assert(zero(u64, next.m->request.offset));
+	wire_expect(&next, MSG_REQUEST);
+	cr_assert(eq(u64, next.m->request.offset, 2 * PAGE));
+	wire_page(&next, 0, 7, 0);
+	wire_page(&next, 2 * PAGE, 8, 0);
+	cr_assert(eq(u8, touched(&t[0]), 7));
+	cr_assert(eq(u8, touched(&t[2]), 8));
+	cr_assert(counts(&b.tally.runs, 2), "counts begin again");
+	/* And it can be lost like the first. */
+	tls_chan_free(next.pair.client);
+	next.pair.client = NULL;
+	cr_assert(reaches(&b, &b.trouble[FAULT_LOST], 2));
+	box_free(&b);
+	wire_free(&first);
+	wire_free(&next);
+}
+
+/* Without an urgent channel in the next session the requests go their other way. */
+Test(dest_urgent, goes_on_without_a_channel)
+{
+	struct toucher t;
+	struct wire w;
+	struct box b;
+
+	box_init(&b);
+	wire_init(&w);
+	box_start(&b, w.pair.server);
+	touch(&t, b.mem + 3 * PAGE);
+	wire_expect(&w, MSG_REQUEST);
+	fault_hold(b.f);
+	fault_resume(b.f, NULL);
+	cr_assert(reaches(&b, &b.nasked, 1));
+	cr_assert(eq(u64, b.asked[0].offset, 3 * PAGE));
+	cr_assert(zero(int, put(&b, 3, 4)));
+	cr_assert(eq(u8, touched(&t), 4));
+	cr_assert(zero(uint, b.trouble[FAULT_LOST]), "ended by us, not lost");
+	box_free(&b);
+	wire_free(&w);
+}
+
+/* P21: END and then the end of the channel is no loss. */
+Test(dest_urgent, an_end_marker_ends_it)
+{
+	struct error err = {0};
+	struct wire w;
+	struct box b;
+
+	box_init(&b);
+	wire_init(&w);
+	box_start(&b, w.pair.server);
+	wire_page(&w, 0, 5, 0);
+	w.m->type = MSG_END;
+	cr_assert(zero(int, frame_send(&w.io, w.m, &err)), "%s", err.msg);
+	tls_chan_free(w.pair.client);
+	w.pair.client = NULL;
+	cr_assert(counts(&b.tally.runs, 1));
+	usleep(30000);
+	for (unsigned int i = 0; i < 3; i++)
+		cr_assert(zero(uint, b.trouble[i]), "%s", b.err.msg);
+	box_free(&b);
+	wire_free(&w);
+}

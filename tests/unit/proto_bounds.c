@@ -44,6 +44,17 @@ static const struct bend {
 	{MSG_ERROR, 19, 1, 0, "message"},
 	{MSG_ERROR, 20, 1, 0x80, "message"},
 	{MSG_ERROR, 21, 1, ' ', "message"},
+	{MSG_RESUME, 8, 8, 0, "generation"},
+	{MSG_RESUME, 16, 1, 0, "bulk_channels"},
+	{MSG_RESUME, 16, 1, 17, "bulk_channels"},
+	{MSG_RESUME, 17, 1, 1, "reserved"},
+	{MSG_RECEIVED, 8, 4, 256, "block"},
+	{MSG_RECEIVED, 12, 4, 0, "RECEIVED"}, /* its words are too many then */
+	{MSG_RECEIVED, 12, 4, 8001, "words"},
+	{MSG_RECEIVED, 16, 8, 0x3f, "first"},
+	{MSG_RECEIVED, 16, 8, 1ull << 34, "first"},
+	{MSG_RESUMED, 8, 4, 0, "pass"},
+	{MSG_RESUMED, 12, 1, 1, "reserved"},
 	{MSG_SETUP, 8, 2, 0, "SETUP"}, /* all behind it moves */
 	{MSG_SETUP, 8, 2, 64, "name"},
 	{MSG_SETUP, 8, 2, 0xffff, "name"},

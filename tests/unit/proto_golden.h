@@ -151,6 +151,25 @@ static inline void fill_receipt(struct msg *m)
 	m->receipt.blocked_us[1] = 0x0102030405060708;
 }
 
+static inline void fill_resume(struct msg *m)
+{
+	m->resume = (struct msg_resume){5, 16};
+}
+
+static inline void fill_received(struct msg *m)
+{
+	m->received.block = 3;
+	m->received.n = 2;
+	m->received.first = 0x01000040;
+	m->received.words[0] = 0x8000000000000001;
+	m->received.words[1] = 0x0807060504030201;
+}
+
+static inline void fill_resumed(struct msg *m)
+{
+	m->resumed.pass = 0x04030201;
+}
+
 static inline void fill_request(struct msg *m)
 {
 	m->request = (struct msg_request){255, 0x1234000, 0x200000};
@@ -265,6 +284,14 @@ static const struct golden golden[] = {
 	 "0c00 66c3bc6e66 20 47c3a4737465"},
 	{MSG_ABORTED, C, false, true, fill_none, "00000000 2000 0000"},
 	{MSG_STORE, C, true, false, fill_store, "0c000000 2100 0000 0600 6d6f6e646179 01 000000"},
+	{MSG_RESUME, C, true, false, fill_resume,
+	 "10000000 2200 0000 0500000000000000 10 00000000000000"},
+	{MSG_RECEIVED, C, false, true, fill_received,
+	 "20000000 2300 0000"
+	 "03000000 02000000 4000000100000000"
+	 "0100000000000080 0102030405060708"},
+	{MSG_RESUMED, C, false, true, fill_resumed, "08000000 2400 0000 01020304 00000000"},
+	{MSG_CONTINUE, C, true, false, fill_none, "00000000 2500 0000"},
 	{MSG_REQUEST, C | U, false, true, fill_request,
 	 "18000000 2800 0000 ff000000 00000000 0040230100000000 0000200000000000"},
 	{MSG_PAGES, U | B, true, false, fill_pages,
@@ -279,6 +306,7 @@ static const struct golden golden[] = {
 	 "18000000 3100 0000 02000000 03000000 0050000000000000 0000040000000000"},
 	{MSG_BARRIER, B, true, false, fill_barrier, "08000000 3200 0000 11000000 78563412"},
 	{MSG_BARRIER_ACK, B, false, true, fill_barrier, "08000000 3300 0000 11000000 78563412"},
+	{MSG_END, U, true, false, fill_none, "00000000 3400 0000"},
 	{MSG_QUERY, Q, true, false, fill_number, "08000000 4000 0000 0102030405060708"},
 	{MSG_ANSWER, Q, false, true, fill_answer, "08000000 4100 0000 03 00000000000000"},
 };

@@ -295,6 +295,9 @@ static void fill_largest(struct msg *m, enum msg_type type)
 	} else if (type == MSG_RECEIPT) {
 		m->receipt.n = MSG_BLOCKS_MAX;
 		memset(m->receipt.pages, 0xab, sizeof(m->receipt.pages));
+	} else if (type == MSG_RECEIVED) {
+		m->received.n = MSG_RECEIVED_MAX;
+		memset(m->received.words, 0xab, sizeof(m->received.words));
 	} else {
 		memset(s->name, 'n', MSG_NAME_MAX - 1);
 		memset(s->driver, 'd', MSG_DRIVER_MAX - 1);
@@ -312,7 +315,8 @@ static void fill_largest(struct msg *m, enum msg_type type)
 
 Test(proto_msg, largest)
 {
-	static const enum msg_type types[] = {MSG_SETUP, MSG_DISCARD, MSG_COMPLETE, MSG_RECEIPT};
+	static const enum msg_type types[] = {MSG_SETUP, MSG_DISCARD, MSG_COMPLETE, MSG_RECEIPT,
+					      MSG_RECEIVED};
 	CLEANUP_FREE struct msg *m = calloc(1, sizeof(*m)), *back = calloc(1, sizeof(*m));
 	CLEANUP_FREE uint8_t *out = malloc(FRAME_MAX), *again = malloc(FRAME_MAX);
 

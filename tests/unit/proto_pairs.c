@@ -18,7 +18,7 @@
 
 #define ABSENT    INC_STATE_COUNT_
 #define QUEUE_MAX 16
-#define SYS_MAX   16384
+#define SYS_MAX   65536
 
 /* How the destination came to its end: it decides what an ANSWER says. */
 enum ended { NOT_ENDED, ABORTED, ACCOUNTED, BURIED, STORED };
@@ -32,10 +32,12 @@ enum ended { NOT_ENDED, ABORTED, ACCOUNTED, BURIED, STORED };
  * @complete:	COMPLETE has arrived
  * @snapshot:	the job stores an image; STORE stands for all of STORE, SETUP and BLOCK
  * @committed:	COMMIT may have been sent and was not answered by not-started
+ * @again:	a session was made again of which the destination has not heard: what it says goes nowhere
  * @to, @from:	messages under way to and from the destination
  */
 struct sys {
-	uint8_t src, dst, ended, up, src_closed, dst_closed, sent, complete, committed, snapshot;
+	uint8_t src, dst, ended, up, src_closed, dst_closed, sent, complete, committed, snapshot,
+		again;
 	uint8_t nto, nfrom;
 	uint8_t to[QUEUE_MAX], from[QUEUE_MAX];
 };
@@ -78,7 +80,7 @@ static void src_send(struct sys *s, uint8_t type)
 
 static void dst_send(struct sys *s, uint8_t type)
 {
-	if (!s->dst_closed)
+	if (!s->dst_closed && !s->again)
 		push(s->from, &s->nfrom, type);
 }
 
@@ -87,12 +89,20 @@ static void src_close(struct sys *s)
 {
 	s->src_closed = 1;
 	s->up = 0;
+	if (s->again) {
+		/* It may never hear of it. */
+		s->again = 0;
+		s->nto = 0;
+		memset(s->to, 0, sizeof(s->to));
+	}
 	s->nfrom = 0;
 	memset(s->from, 0, sizeof(s->from));
 }
 
 static void dst_close(struct sys *s)
 {
+	if (s->again)
+		return; /* that was the old one */
 	s->dst_closed = 1;
 	s->up = 0;
 	s->nto = 0;
@@ -155,6 +165,20 @@ static bool src_event(struct walk *w, struct sys s, enum mig_event ev)
 		s.committed = 1;
 		src_send(&s, MSG_COMMIT);
 		break;
+	case MIG_ACT_RECOVER:
+		s.up = 1;
+		s.again = 1;
+		s.src_closed = 0;
+		s.dst_closed = 0;
+		s.nto = s.nfrom = 0;
+		memset(s.to, 0, sizeof(s.to));
+		memset(s.from, 0, sizeof(s.from));
+		src_send(&s, MSG_RESUME);
+		break;
+	case MIG_ACT_RESUME:
+		src_send(&s, MSG_CONTINUE);
+		src_send(&s, MSG_COMPLETE);
+		break;
 	case MIG_ACT_SAVE:
 	case MIG_ACT_POSTCOPY:
 		src_send(&s, MSG_COMPLETE);
@@ -201,6 +225,11 @@ static bool dst_event(struct walk *w, struct sys s, enum inc_event ev)
 	case INC_ACT_RUN:
 		dst_send(&s, MSG_RUNNING);
 		break;
+	case INC_ACT_RESUME:
+		s.complete = 0;
+		dst_send(&s, MSG_RECEIVED);
+		dst_send(&s, MSG_RESUMED);
+		break;
 	case INC_ACT_SETTLE:
 		s.ended = ACCOUNTED;
 		dst_send(&s, MSG_RECEIPT);
@@ -230,8 +259,11 @@ static void deliver_to_source(struct walk *w, struct sys s)
 	int r;
 
 	if (type == MSG_ERROR) {
+		bool another =
+			(s.src == MIG_POSTCOPY || s.src == MIG_RECOVERING) && s.ended != BURIED;
+
 		src_close(&s);
-		if (!src_event(w, s, MIG_EV_ERROR))
+		if (!src_event(w, s, another ? MIG_EV_LOST : MIG_EV_ERROR))
 			found(w, &s);
 		return;
 	}
@@ -242,7 +274,11 @@ static void deliver_to_source(struct walk *w, struct sys s)
 	else if (type == MSG_INTENT_ACK) {
 		s.sent++;
 		found(w, &s);
-	} else if (type == MSG_PREPARED)
+	} else if (type == MSG_RECEIVED)
+		found(w, &s);
+	else if (type == MSG_RESUMED)
+		cr_assert(src_event(w, s, MIG_EV_RESUMED));
+	else if (type == MSG_PREPARED)
 		cr_assert(src_event(w, s, s.snapshot ? MIG_EV_SNAPSHOT : MIG_EV_PREPARED));
 	else if (type == MSG_READY)
 		cr_assert(src_event(w, s, MIG_EV_READY));
@@ -254,6 +290,28 @@ static void deliver_to_source(struct walk *w, struct sys s)
 		cr_assert(src_event(w, s, MIG_EV_ROLLED_BACK));
 	else
 		cr_assert_fail("%s", msg_type_name(type));
+}
+
+/* On a channel of its own. What is left of the old session goes before it. */
+static void deliver_resume(struct walk *w, struct sys s)
+{
+	enum inc_state state = s.dst;
+	const struct inc_step *step;
+
+	if (s.dst == INC_RUNNING && s.again) {
+		cr_assert_eq(inc_state_apply(&state, INC_EV_LOST, &step), 0);
+		s.dst = state;
+	}
+	s.again = 0;
+	if (s.dst == INC_HELD) {
+		cr_assert_eq(inc_state_check_msg(s.dst, MSG_RESUME, NULL), 0);
+		cr_assert(dst_event(w, s, INC_EV_RESUME));
+		return;
+	}
+	cr_assert_eq(s.dst, INC_END, "%s", inc_state_name(s.dst));
+	dst_send(&s, MSG_ERROR);
+	dst_close(&s);
+	found(w, &s);
 }
 
 static void deliver_to_destination(struct walk *w, struct sys s)
@@ -269,6 +327,10 @@ static void deliver_to_destination(struct walk *w, struct sys s)
 	};
 	uint8_t type = pop(s.to, &s.nto);
 
+	if (type == MSG_RESUME) {
+		deliver_resume(w, s);
+		return;
+	}
 	if (s.dst == INC_END) { /* nobody is listening any more */
 		found(w, &s);
 		return;
@@ -439,8 +501,7 @@ static bool leads_on(const struct walk *w, const bool *can_end, const struct sys
 }
 
 /*
- * From every situation the source comes to an end (or to paused, which only the next version
- * leaves) by messages, the loss of the channel, asking and not waiting for ever: nobody has to
+ * From every situation the source comes to an end by messages, the loss of the channel, asking and not waiting for ever: nobody has to
  * cancel, and nothing has to go wrong besides.
  */
 Test(proto_pairs, nothing_gets_stuck)
@@ -452,7 +513,7 @@ Test(proto_pairs, nothing_gets_stuck)
 	walk(&w);
 	can_end = calloc(w.n, sizeof(*can_end));
 	for (size_t i = 0; i < w.n; i++)
-		can_end[i] = mig_state_ended(w.seen[i].src) || w.seen[i].src == MIG_PAUSED;
+		can_end[i] = mig_state_ended(w.seen[i].src);
 	while (more) {
 		more = false;
 		for (size_t i = 0; i < w.n; i++)

@@ -155,8 +155,9 @@ Test(proto_state, ends)
 /* After the hand-over nobody can cancel any more. */
 Test(proto_state, no_cancel_after_the_hand_over)
 {
-	static const enum mig_state late[] = {MIG_HANDOVER, MIG_POSTCOPY,  MIG_IN_DOUBT,
-					      MIG_PAUSED,   MIG_COMPLETED, MIG_FAILED};
+	static const enum mig_state late[] = {MIG_HANDOVER,  MIG_POSTCOPY,  MIG_IN_DOUBT,
+					      MIG_PAUSED,    MIG_COMPLETED, MIG_FAILED,
+					      MIG_RECOVERING};
 
 	for (size_t i = 0; i < ARRAY_SIZE(late); i++)
 		cr_assert_null(mig_step_find(late[i], MIG_EV_CANCEL));
@@ -183,6 +184,7 @@ Test(proto_state, phases_and_owners)
 		{MIG_IN_DOUBT, "in-doubt", "in-doubt", "in-doubt"},
 		{MIG_PAUSED, "paused", "destination", "destination"},
 		{MIG_SAVING, "saving", "source", NULL},
+		{MIG_RECOVERING, "recovering", "destination", "destination"},
 	};
 
 	cr_assert_eq(ARRAY_SIZE(all), MIG_STATE_COUNT_);

@@ -1,0 +1,202 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Sessions that are lost behind COMMIT, with both agents alive: whatever becomes of the connections,
+ * the guest waits for its pages, gets every one of them, and the migration completes.
+ */
+#include <string.h>
+#include "lib/lab_relay.h"
+#include "lib/lab_test.h"
+
+TestSuite(recover, .timeout = 240);
+
+/** struct scene - a guest that is in post-copy through a relay, and faults all the time */
+struct scene {
+	struct lab *lab;
+	struct lab_host *a, *b;
+	struct lab_relay *relay;
+	struct lab_guest *g;
+	struct lab_move move;
+	struct lab_proc *p;
+};
+
+#define MB 48
+
+/* 48 MiB at 80 Mbit/s take five seconds, less what is asked for. */
+static struct scene begin(const struct lab_guest_opts *guest, const char *channels)
+{
+	struct scene s = {.move = {.mode = "postcopy",
+				   .args = {"--bandwidth", "80Mbit", "--channels", channels}}};
+
+	s.lab = lab_test_pair(&s.a, &s.b);
+	s.relay = lab_relay_new(s.b);
+	s.g = lab_guest_start(s.a, guest);
+	s.p = lab_migrate_begin(s.a, s.b, s.g, &s.move);
+	lab_until(s.lab, 10000, lab_job_phase_is(s.a, "postcopy"), "post-copy was not reached");
+	return s;
+}
+
+#define BUSY                                          \
+	&(struct lab_guest_opts)                      \
+	{                                             \
+		.mb = MB, .threads = 2, .writes = 400 \
+	}
+
+/* Return: a number of the newest job */
+static double job_num(struct scene *s, const char *path)
+{
+	json_t *job = lab_job_newest(s->a);
+	double n = lab_num(s->lab, job, path);
+
+	json_decref(job);
+	return n;
+}
+
+/*
+ * It completes, every page is verified where the guest is now, and what was sent twice is what had been
+ * under way at a cut: buffers of the kernels and of the relay, not the memory.
+ */
+static void ends(struct scene *s, unsigned int cuts)
+{
+	json_t *job = lab_migrate_end(s->a, s->p, &s->move);
+	double sent = lab_num(s->lab, job, "memory.sent_bytes");
+	double zero = lab_num(s->lab, job, "memory.zero_pages") * 4096;
+	double total = lab_num(s->lab, job, "memory.total_bytes");
+
+	lab_check(s->lab, sent + zero <= total + cuts * 8.0 * (1 << 20),
+		  "%.0f bytes sent and %.0f of zeros for %.0f, with %u cuts", sent, zero, total,
+		  cuts);
+	lab_check(s->lab, json_is_null(lab_at(job, "recovery")), "it still recovers");
+	json_decref(job);
+	lab_guest_arrived(s->g, s->b);
+	lab_relay_free(s->relay);
+	lab_end(s->lab);
+}
+
+/* Until a part of the memory is there: what is sent again then shows. */
+static void some_is_sent(struct scene *s)
+{
+	lab_until(s->lab, 10000, job_num(s, "memory.remaining_bytes") < MB * 0.6 * (1 << 20),
+		  "nothing is sent");
+	lab_check(s->lab, lab_job_phase_is(s->a, "postcopy"), "post-copy was over too soon");
+}
+
+static void cut_when_sent(const char *channels)
+{
+	struct scene s = begin(BUSY, channels);
+
+	some_is_sent(&s);
+	lab_relay_cut(s.relay);
+	lab_until(s.lab, 10000, lab_proc_said(s.lab, s.b->dest, "there is a session again"),
+		  "it was not recovered");
+	ends(&s, 1);
+}
+
+Test(recover, reset)
+{
+	cut_when_sent("1");
+}
+
+Test(recover, reset_of_many_channels)
+{
+	cut_when_sent("4");
+}
+
+/* Control is the first that was dialled, then urgent, then bulk. */
+static void cut_one(unsigned int which)
+{
+	struct scene s = begin(BUSY, "2");
+
+	some_is_sent(&s);
+	lab_check(s.lab, lab_relay_open(s.relay) == 4, "%u channels", lab_relay_open(s.relay));
+	lab_relay_cut_one(s.relay, which);
+	lab_until(s.lab, 10000, lab_proc_said(s.lab, s.b->dest, "there is a session again"),
+		  "it was not recovered");
+	ends(&s, 1);
+}
+
+Test(recover, reset_of_control)
+{
+	cut_one(0);
+}
+
+Test(recover, reset_of_urgent)
+{
+	cut_one(1);
+}
+
+Test(recover, reset_of_a_bulk_channel)
+{
+	cut_one(3);
+}
+
+/* Neither side hears anything any more; both find out by themselves. */
+Test(recover, black_hole)
+{
+	struct scene s = begin(BUSY, "1");
+	uint64_t since;
+
+	some_is_sent(&s);
+	since = lab_now_ms();
+	lab_relay_swallow(s.relay);
+	lab_until(s.lab, 10000, lab_proc_said(s.lab, s.b->dest, "there is a session again"),
+		  "it was not recovered");
+	lab_check(s.lab, lab_now_ms() - since < 9000 * s.lab->slow, "found late");
+	ends(&s, 1);
+}
+
+Test(recover, flapping)
+{
+	struct scene s = begin(BUSY, "2");
+
+	some_is_sent(&s);
+	lab_relay_flap(s.relay, 300);
+	lab_until(s.lab, 30000, lab_relay_accepted(s.relay) > 16, "nobody dials any more");
+	lab_relay_flap(s.relay, 0);
+	ends(&s, 10);
+}
+
+/* While nobody gets through it is said why, and when it is tried again; and nothing can be undone. */
+Test(recover, paused_until_there_is_a_way)
+{
+	struct scene s = begin(BUSY, "1");
+	json_t *job;
+
+	some_is_sent(&s);
+	lab_relay_refuse(s.relay, true);
+	lab_relay_cut(s.relay);
+	lab_until(s.lab, 10000, lab_job_phase_is(s.a, "paused"), "it is not paused");
+	lab_until(s.lab, 10000, job_num(&s, "recovery.attempts") > 3, "nobody tries");
+	job = lab_job_newest(s.a);
+	lab_str(s.lab, job, "error.code");
+	lab_str(s.lab, job, "recovery.last_error.code");
+	lab_check(s.lab, lab_at(job, "recovery.next_attempt_at"), "next attempt");
+	lab_check(s.lab, !strcmp(lab_str(s.lab, job, "owner"), "destination"), "owner");
+	lab_check(s.lab,
+		  lab_decant(s.a, 10000, NULL, NULL,
+			     (const char *[]){"cancel", lab_str(s.lab, job, "id"), NULL}) == 3,
+		  "cancelled after the hand-over");
+	lab_relay_refuse(s.relay, false);
+	/* Not to wait for the next attempt. */
+	lab_check(s.lab,
+		  lab_decant(s.a, 10000, NULL, NULL,
+			     (const char *[]){"recover", lab_str(s.lab, job, "id"), NULL}) == 0,
+		  "recover was refused");
+	json_decref(job);
+	ends(&s, 1);
+}
+
+/* A session is lost again while it is being made, after more and more bytes. */
+Test(recover, cut_while_recovering)
+{
+	struct scene s = begin(BUSY, "2");
+
+	some_is_sent(&s);
+	for (unsigned int bytes = 1500; bytes < 17000; bytes += 5000) {
+		unsigned int before = lab_relay_accepted(s.relay);
+
+		lab_relay_cut(s.relay);
+		lab_relay_cut_after(s.relay, bytes);
+		lab_until(s.lab, 10000, lab_relay_accepted(s.relay) > before + 1, "nobody dials");
+	}
+	ends(&s, 10);
+}

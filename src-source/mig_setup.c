@@ -301,8 +301,8 @@ static void on_first_paused(void *arg, int ret, const struct error *err, int fd)
 	if (ret < 0) {
 		why = *err;
 		error_prefix(&why,
-			     "block %s is not declared free of DMA, so the guest has to be "
-			     "paused before its writes are tracked",
+			     "block %s is not declared free of DMA, so the guest is paused "
+			     "before its writes are tracked (--mode postcopy does without)",
 			     m->dma_block);
 		mig_event(m, MIG_EV_ERROR, &why);
 		return;

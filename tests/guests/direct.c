@@ -7,7 +7,8 @@
  *	direct NAME ATTACH REPORT FILE KIND MB IO DMA
  *
  * KIND memfd or anon; IO pread (threads), uring, or fixed (the same, and a quarter of it is registered); DMA yes, or no for a guest
- * that declares its block free of DMA although it is not. FILE is made where it does not exist.
+ * that declares its block free of DMA although it is not. FILE is made where it does not exist. After SIGUSR1
+ * every pause takes seconds, as if a read did not end.
  */
 #include <fcntl.h>
 #include <linux/io_uring.h>
@@ -30,6 +31,7 @@
 #define DEPTH          64u   /* reads under way */
 #define FIXED          8u    /* registered buffers */
 #define REST_US        20000 /* between two volleys: pages must have time to be sent */
+#define SLOW_S         2     /* of a pause after SIGUSR1 */
 #define FIXED_SPANS(d) ((d)->spans / 4)
 #define PARKED(d)      ((d)->parked == (d)->workers)
 
@@ -52,6 +54,15 @@ struct direct {
 	pthread_cond_t changed;
 	volatile sig_atomic_t quit;
 };
+
+/* Set by SIGUSR1: there always is a read that takes long. */
+static volatile sig_atomic_t slow;
+
+static void on_signal(int sig)
+{
+	(void)sig;
+	slow = 1;
+}
 
 static void die(const char *what)
 {
@@ -153,6 +164,8 @@ static int on_pause(void *opaque, int deadline_ms)
 	struct direct *d = opaque;
 
 	(void)deadline_ms;
+	if (slow)
+		sleep(SLOW_S);
 	pthread_mutex_lock(&d->lock);
 	d->paused = true;
 	while (!PARKED(d))
@@ -392,6 +405,7 @@ int main(int argc, char **argv)
 
 	if (argc != 9)
 		return 2;
+	signal(SIGUSR1, on_signal);
 	config.name = argv[1];
 	config.attach = argv[2];
 	d.report = argv[3];

@@ -14,6 +14,7 @@
 TestSuite(direct, .timeout = 300);
 
 #define DIRECT_MB "64"
+#define SLOW_US   2000000 /* of a pause after SIGUSR1: guests/direct.c */
 
 /**
  * struct direct - the guest, on its way between two hosts
@@ -191,13 +192,17 @@ static const struct way {
 	{{.mode = "postcopy"}, "postcopy"},
 };
 
+/* A hybrid one takes little time, and so few chances. */
+static const unsigned int journeys[] = {0, 0, 0, 1, 1, 1, 2, 3, 4};
+
 static void nothing_lost(const char *io, const char *kind)
 {
 	struct direct *d = direct_new(io, kind, "yes");
 	unsigned int rounds = d->lab->full ? 40 : 1;
 
 	for (unsigned int i = 0; i < rounds; i++) {
-		for (size_t j = 0; j < LAB_COUNT(ways); j++) {
+		for (size_t k = 0; k < LAB_COUNT(journeys); k++) {
+			unsigned int j = journeys[k];
 			json_t *job = go(d, &ways[j].move);
 
 			lab_check(d->lab, number(d, "bad") == 0, "%lu pages lost: %s, %s, %s",
@@ -231,6 +236,53 @@ Test(direct, io_uring)
 Test(direct, io_uring_fixed)
 {
 	nothing_lost("fixed", "memfd");
+}
+
+/* --- I/O that does not end --- */
+
+/* It fails with the guest running, whichever pause it is, and so does one that is cancelled in between. */
+Test(direct, reads_that_take_too_long)
+{
+	static const struct lab_move first = {.mode = "hybrid",
+					      .args = {"--switchover-timeout-ms", "500"},
+					      .exit = 1,
+					      .phase = "failed",
+					      .code = "etimedout"},
+				     last = {.mode = "precopy",
+					     .args = {QUARANTINE, STUBBORN},
+					     .exit = 1,
+					     .phase = "failed",
+					     .code = "dma-quarantine"},
+				     cancelled = {
+					     .mode = "hybrid", .exit = 1, .phase = "cancelled"};
+	struct direct *d = direct_new("pread", "memfd", "yes");
+	struct lab_host *a = d->hosts[0], *b = d->hosts[1];
+	struct lab_proc *p;
+	json_t *job;
+
+	lab_check(d->lab, !kill((pid_t)number(d, "pid"), SIGUSR1), "the guest is gone");
+	d->g.at = a;
+	job = lab_migrate(a, b, &d->g, &first);
+	lab_check(d->lab, strstr(lab_str(d->lab, job, "error.message"), "block data"), "%s",
+		  lab_str(d->lab, job, "error.message"));
+	json_decref(job);
+	reads_on(d);
+	json_decref(lab_migrate(a, b, &d->g, &last));
+	reads_on(d);
+	p = lab_migrate_begin(a, b, &d->g, &cancelled);
+	lab_until(d->lab, 10000, lab_job_phase_is(a, "setup"), "no setup");
+	usleep(SLOW_US /
+	       2); /* its connections are there by now, and the pause takes all the rest */
+	lab_check(d->lab, lab_job_phase_is(a, "setup"), "the pause is over");
+	job = lab_job_newest(a);
+	lab_check(d->lab,
+		  !lab_decant(a, 10000, NULL, NULL,
+			      (const char *[]){"cancel", lab_str(d->lab, job, "id"), NULL}),
+		  "cancel");
+	json_decref(job);
+	json_decref(lab_migrate_end(a, p, &cancelled));
+	reads_on(d);
+	direct_end(d);
 }
 
 /* --- snapshots --- */

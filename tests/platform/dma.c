@@ -7,6 +7,7 @@
 #include "platform.h"
 
 #include <linux/io_uring.h>
+#include <pthread.h>
 
 #define LEN (16 * PAGE)
 
@@ -109,6 +110,88 @@ static void proof(struct ring *r, int file)
 	munmap(mem, LEN);
 }
 
+/* What is registered is listed, line by line; and registering is a write, which tracking sees. */
+static void listed(struct ring *r)
+{
+	uint8_t *mem = map_anon(LEN);
+	struct iovec iov[2] = {{mem + PAGE, 2 * PAGE}, {mem + 8 * PAGE + 1, 5}};
+	int fd = uffd_new(UFFD_FEATURE_PAGEFAULT_FLAG_WP | WP_UNPOP | WP_ASYNC);
+	int map = map_of(getpid()), n;
+	char path[64], text[4096], want[256];
+	struct scan_run runs[16];
+	FILE *f;
+
+	memset(mem, 1, LEN);
+	must(uffd_reg(fd, mem, LEN, UFFDIO_REGISTER_MODE_WP) == 0);
+	must(uffd_wp(fd, mem, LEN, true) == 0);
+	syscall(SYS_io_uring_register, r->fd, IORING_UNREGISTER_BUFFERS, NULL, 0);
+	if (syscall(SYS_io_uring_register, r->fd, IORING_REGISTER_BUFFERS, iov, 2) < 0) {
+		untried("registered buffers: %s", strerror(errno));
+		return;
+	}
+	n = scan(map, mem, LEN, true, SCAN_WRITTEN, 0, runs, 16);
+	fact(n == 2 && scan_pages(runs, n) == 3,
+	     "registering a buffer is seen as a write to its pages");
+	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", r->fd);
+	f = fopen(path, "re");
+	must(f);
+	text[fread(text, 1, sizeof(text) - 1, f)] = 0;
+	fclose(f);
+	snprintf(want, sizeof(want), "\nUserBufs:\t2\n    0: 0x%lx/%lu\n    1: 0x%lx/5\n",
+		 addr_of(mem + PAGE), 2 * PAGE, addr_of(mem + 8 * PAGE + 1));
+	fact(strstr(text, want), "fdinfo of an io_uring lists address and length of each buffer");
+	close(map);
+	close(fd);
+	munmap(mem, LEN);
+}
+
+/** struct late - a thread that reads a page of a file straight into memory */
+struct late {
+	int file;
+	uint8_t *dst;
+	_Atomic int got;
+};
+
+static void *late_main(void *arg)
+{
+	struct late *l = arg;
+
+	atomic_store(&l->got, pread(l->file, l->dst, PAGE, 0) == (ssize_t)PAGE ? 1 : -1);
+	return NULL;
+}
+
+/* Tracking by faults: an O_DIRECT read stops before its page is pinned. */
+static void waits(int file)
+{
+	int can = (int)syscall(SYS_userfaultfd, O_CLOEXEC);
+	uint8_t *mem = map_anon(LEN);
+	int fd = uffd_new(UFFD_FEATURE_PAGEFAULT_FLAG_WP);
+	struct late l = {.file = file, .dst = mem + PAGE};
+	struct uffd_msg m;
+	pthread_t t;
+
+	if (can < 0) {
+		untried("faults of system calls: %s", strerror(errno));
+		return;
+	}
+	close(can);
+	memset(mem, 1, LEN);
+	must(uffd_reg(fd, mem, LEN, UFFDIO_REGISTER_MODE_WP) == 0);
+	must(uffd_wp(fd, mem, LEN, true) == 0);
+	must(pthread_create(&t, NULL, late_main, &l) == 0);
+	fact(uffd_next(fd, &m, 2000) == UFFD_EVENT_PAGEFAULT &&
+		     (m.arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WP) &&
+		     (m.arg.pagefault.address & ~(PAGE - 1)) == addr_of(mem + PAGE),
+	     "an O_DIRECT read into a protected page is a write fault");
+	sleep_us(50000);
+	fact(mem[PAGE] == 1 && atomic_load(&l.got) == 0, "and waits: nothing was read yet");
+	must(uffd_wp(fd, mem + PAGE, PAGE, false) == 0);
+	pthread_join(t, NULL);
+	fact(l.got == 1 && mem[PAGE] == 0x77, "until the protection is gone");
+	close(fd);
+	munmap(mem, LEN);
+}
+
 int main(void)
 {
 	struct ring r;
@@ -120,7 +203,10 @@ int main(void)
 		untried("O_DIRECT in /var/tmp: %s", strerror(errno));
 	else if (!ring_open(&r))
 		untried("io_uring: %s", strerror(errno));
-	else
+	else {
 		proof(&r, file);
+		listed(&r);
+		waits(file);
+	}
 	return facts_end();
 }

@@ -178,8 +178,8 @@ static json_t *go(struct direct *d, const struct lab_move *move)
 }
 
 /* Many passes, so that many scans fall among reads. */
-#define QUARANTINE "--dma-quarantine-ms", "1200"
-#define STUBBORN   "--downtime-limit-ms", "1", "--max-passes", "4", "--no-convergence", "stop"
+#define QUARANTINE "--dma-quarantine-ms", "900"
+#define STUBBORN   "--downtime-limit-ms", "1", "--max-passes", "10", "--no-convergence", "stop"
 
 static const struct way {
 	struct lab_move move;

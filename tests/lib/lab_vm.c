@@ -315,6 +315,14 @@ bool lab_vm_alive(struct lab_vm *vm)
 	return vm->pidfd >= 0 && poll(&pfd, 1, 0) == 0;
 }
 
+void lab_vm_quit(struct lab_vm *vm)
+{
+	if (lab_vm_alive(vm))
+		json_decref(lab_vm_qmp_try(vm, "quit", NULL));
+	lab_until(vm->lab, END_MS, !lab_vm_alive(vm), "%s: QEMU does not quit", vm->dir);
+	lab_vm_end(vm);
+}
+
 void lab_vm_end(struct lab_vm *vm)
 {
 	if (vm->proc)

@@ -10,10 +10,10 @@
  *	a = lab_vm_start(lab, &(struct lab_vm_opts){.name = "vm", .rate = 1000});
  *	before = lab_vm_check(a);				// verifies every page
  *	b = lab_vm_twin(a, "b");				// same options, other sockets and memory file
- *	argv = lab_vm_argv(b, "{qmp}");				// JSON array for a launcher of decant-dest,
- *								// with "-incoming defer"; or lab_vm_launch(b)
+ *	conf = lab_vm_launcher(b);				// a decant-dest's dest_conf with the launcher
+ *								// "vm" that starts it; or lab_vm_launch(b)
  *	… a->qmp is decant's monitor of the source; migrate …
- *	lab_vm_attach(b, pid);					// the process that was launched
+ *	lab_vm_attach(b, 0);				// to what was launched
  *	after = lab_vm_goes_on(b, &before);			// checks: all verified, nothing lost, clock
  *								// and counter go on, kernel is content
  *	lab_vm_end(a); lab_vm_end(b);
@@ -146,12 +146,22 @@ struct lab_vm *lab_vm_twin(struct lab_vm *vm, const char *side);
 json_t *lab_vm_argv(struct lab_vm *vm, const char *qmp);
 /** lab_vm_launch() - start it by its command line and attach, wait for nothing */
 void lab_vm_launch(struct lab_vm *vm);
-/** lab_vm_attach() - connect to console and monitor of a VM that @pid (of somebody's launcher) runs */
+/** lab_vm_attach() - connect to console and monitor of a QEMU that somebody's launcher has started; unless
+ * @pid is 0 it must be this process (in our numbers: of those in a PID namespace one knows none) */
 void lab_vm_attach(struct lab_vm *vm, pid_t pid);
 /** lab_vm_alive() - Return: whether its QEMU runs */
 bool lab_vm_alive(struct lab_vm *vm);
+/** lab_vm_quit() - lab_vm_end(), but QEMU ends itself and removes its sockets, if it runs */
+void lab_vm_quit(struct lab_vm *vm);
 /** lab_vm_end() - kill its QEMU if it runs, remove its memory file; frees it */
 void lab_vm_end(struct lab_vm *vm);
+
+/* --- lab_vm_host.c: decant's agents --- */
+
+/** lab_vm_launcher() - Return: configuration of a decant-dest whose launcher "vm" starts it, for free(3) */
+char *lab_vm_launcher(struct lab_vm *vm);
+/** lab_vm_add() - `decant add` on a host: it is a guest of the name and launcher "vm" from now on */
+void lab_vm_add(struct lab_host *h, struct lab_vm *vm);
 
 /* --- the guest, on its console --- */
 

@@ -37,13 +37,18 @@ static int try_connect(const char *path)
 	return -1;
 }
 
+static bool ended(struct lab_vm *vm)
+{
+	return vm->proc && !lab_proc_alive(vm->proc);
+}
+
 static int connect_to(struct lab_vm *vm, const char *path)
 {
 	int fd = -1;
 
-	lab_until(vm->lab, SOCKET_MS, (fd = try_connect(path)) >= 0 || !lab_vm_alive(vm),
+	lab_until(vm->lab, SOCKET_MS, (fd = try_connect(path)) >= 0 || ended(vm),
 		  "connect to %s: %m", path);
-	lab_check(vm->lab, fd >= 0, "QEMU ended at once: %s", path);
+	lab_check(vm->lab, fd >= 0, "QEMU has ended: %s", path);
 	return fd;
 }
 
@@ -80,11 +85,26 @@ static bool next_line(struct lab_vm *vm, uint64_t end, char *ret_line)
 	return false;
 }
 
+/* Whoever called listen(2): QEMU itself. In our own numbers, wherever it runs. */
+static pid_t listener_of(struct lab_vm *vm, int fd)
+{
+	struct ucred peer = {0};
+	socklen_t len = sizeof(peer);
+
+	lab_check(vm->lab,
+		  getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) == 0 && peer.pid > 0,
+		  "%s: nobody to be seen listens there: %m", vm->console);
+	return peer.pid;
+}
+
 void lab_vm_attach(struct lab_vm *vm, pid_t pid)
 {
-	vm->pid = pid;
-	vm->pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
 	vm->tty = connect_to(vm, vm->console);
+	vm->pid = listener_of(vm, vm->tty);
+	lab_check(vm->lab, !pid || pid == vm->pid, "%s is of process %d, not %d", vm->console,
+		  vm->pid, pid);
+	vm->pidfd = (int)syscall(SYS_pidfd_open, vm->pid, 0);
+	lab_check(vm->lab, vm->pidfd >= 0, "pidfd of %d: %m", vm->pid);
 	vm->mon = connect_to(vm, vm->test_qmp);
 	json_decref(lab_vm_qmp(vm, "qmp_capabilities", NULL));
 }

@@ -123,6 +123,12 @@ void vm_sys_settled(struct vm *vm)
 	vm_ticker_start(vm);
 }
 
+/* What any emulated processor says whose thread had to wait for one of the host's. */
+static bool is_of_the_host(const char *text)
+{
+	return strstr(text, "hrtimer: interrupt took ");
+}
+
 /* /dev/kmsg hands out one message with each read: "PRIORITY,SEQUENCE,TIME,FLAGS;TEXT". */
 void vm_dmesg(struct vm *vm, const char *tag)
 {
@@ -135,7 +141,7 @@ void vm_dmesg(struct vm *vm, const char *tag)
 
 		text[got > 0 ? got : 0] = 0;
 		body = strchr(text, ';');
-		if (!body || (atoi(text) & 7) > LEVEL_WARNING)
+		if (!body || (atoi(text) & 7) > LEVEL_WARNING || is_of_the_host(body))
 			continue;
 		n++;
 		body[strcspn(body, "\n")] = 0;

@@ -5,9 +5,11 @@
  * arrays that cannot be, images that are still being stored or damaged.
  */
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -632,8 +634,8 @@ Test(micro, out_of_an_image_that_fails)
 
 /* --- the agent's end --- */
 
-/* Killed in the middle, it finds its micro-VMs again. */
-Test(micro, agent_killed)
+/* In the middle: its next life finds the micro-VM again. */
+static void agent_ends(int sig)
 {
 	struct lab *lab = lab_new(lab_test_failed);
 	struct lab_host *b = dest_only(lab);
@@ -645,13 +647,164 @@ Test(micro, agent_killed)
 	id = uffd(b, "vm", "vm.sock");
 	p = vm_start(b, "vm", "vm.sock", "memory", (const char *const[]){"after=50", NULL});
 	lab_until(lab, 5000, lab_proc_said(lab, b->dest, "serving (greeted)"), "it is not served");
-	lab_proc_kill(lab, b->dest);
+	kill(b->dest->pid, sig);
+	lab_proc_wait(lab, b->dest, 10000);
 	lab_check(lab, !lab_proc_said(lab, b->dest, "serving -> completed"),
 		  "it had all pages already: that proves nothing");
 	lab_host_dest_start(b);
 	vm_ok(b, p);
 	lab_until(lab, 10000, phase_is(b, id, "completed"), "it has not all pages");
-	lab_proc_kill(lab, p);
+	vm_end(b, p, id, "completed");
 	free(id);
+	lab_end(lab);
+}
+
+Test(micro, agent_killed)
+{
+	agent_ends(SIGKILL);
+}
+
+Test(micro, agent_stopped)
+{
+	agent_ends(SIGTERM);
+}
+
+/* With every page there nobody is needed: a balloon finds zeros although nobody listens. */
+Test(micro, needs_nobody_in_the_end)
+{
+	struct lab *lab = lab_new(lab_test_failed);
+	struct lab_host *b = dest_only(lab);
+	char go[LAB_PATH_MAX + 64];
+	struct lab_proc *p;
+	char *id;
+	FILE *f;
+
+	make_memory(b, "memory", 8 * MB);
+	import(b, "memory", "vm");
+	snprintf(go, sizeof(go), "%s", lab_host_path(b, "vm.sock.go"));
+	lab_check(lab, !mkfifo(go, 0600), "%s: %m", go);
+	id = uffd(b, "vm", "vm.sock");
+	p = vm_start(b, "vm", "vm.sock", "memory",
+		     (const char *const[]){"again=1", "after=3", NULL});
+	lab_until(lab, 10000, phase_is(b, id, "completed") && vm_said(b, p, "touched"),
+		  "its pages are not all there");
+	lab_proc_kill(lab, b->dest);
+	f = fopen(go, "w");
+	lab_check(lab, f && fputs("go\n", f) >= 0 && !fclose(f), "%s: %m", go);
+	vm_ok(b, p);
+	lab_proc_kill(lab, p);
+	lab_host_dest_start(b);
+	lab_check(lab, phase_is(b, id, "completed"), "its record says something else");
+	free(id);
+	lab_end(lab);
+}
+
+/* --- imports that end before their time --- */
+
+static void make_solid(struct lab_host *b, const char *file, size_t size)
+{
+	int fd = open(lab_host_path(b, file), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	uint8_t *chunk = malloc(MB);
+
+	memset(chunk, 0x5a, MB);
+	for (size_t at = 0; at < size; at += MB)
+		lab_check(b->lab, pwrite(fd, chunk, MB, (off_t)at) == (ssize_t)MB, "%m");
+	free(chunk);
+	close(fd);
+}
+
+static void nothing_stored(struct lab_host *b)
+{
+	char path[LAB_PATH_MAX + 64], *out = NULL;
+
+	snprintf(path, sizeof(path), "%s/state/images", b->dir);
+	lab_run(b->lab, NULL, 5000, &out, NULL, (const char *const[]){"/bin/ls", "-A", path, NULL});
+	lab_check(b->lab, out && !*out, "half an image stays: %s", out);
+	free(out);
+}
+
+static void import_begin(struct lab_host *b)
+{
+	char body[LAB_PATH_MAX + 64];
+
+	snprintf(body, sizeof(body), "{\"memory\": \"%s\", \"name\": \"vm\"}",
+		 lab_host_path(b, "memory"));
+	lab_check(b->lab, lab_http(b->dest_sock, "POST", "/v1/snapshots", body, NULL) == 202,
+		  "it is not begun");
+}
+
+static const char *import_phase(struct lab_host *b, char out[32])
+{
+	json_t *o = lab_get(b->lab, b->dest_sock, "/v1/snapshots/vm");
+
+	snprintf(out, 32, "%s", lab_str(b->lab, o, "phase"));
+	json_decref(o);
+	return out;
+}
+
+Test(micro, import_and_the_end_of_the_agent)
+{
+	struct lab *lab = lab_new(lab_test_failed);
+	struct lab_host *b = dest_only(lab);
+	char phase[32];
+
+	make_solid(b, "memory", 256 * MB);
+	import_begin(b);
+	lab_check(lab, !strcmp(import_phase(b, phase), "importing"), "%s", phase);
+	/* A name is taken from the beginning on. */
+	refused(b, 3, "an image named vm is being written",
+		(const char *const[]){"import", "--memory", lab_host_path(b, "memory"), "--name",
+				      "vm", NULL});
+	lab_host_stop(b);
+	nothing_stored(b);
+	lab_end(lab);
+}
+
+/* A file that is written to meanwhile is not one instant of anything. */
+Test(micro, import_of_a_file_that_changes)
+{
+	struct lab *lab = lab_new(lab_test_failed);
+	struct lab_host *b = dest_only(lab);
+	char phase[32];
+	json_t *o;
+	int fd;
+
+	make_solid(b, "memory", 64 * MB);
+	fd = open(lab_host_path(b, "memory"), O_WRONLY | O_CLOEXEC);
+	import_begin(b);
+	lab_check(lab, pwrite(fd, "x", 1, 0) == 1 && !ftruncate(fd, 32 * MB), "%m");
+	lab_until(lab, 10000, !strcmp(import_phase(b, phase), "failed"), "%s", phase);
+	o = lab_get(lab, b->dest_sock, "/v1/snapshots/vm");
+	lab_check(lab, !strcmp(lab_str(lab, o, "error.code"), "memory-changed"), "%s",
+		  lab_str(lab, o, "error.message"));
+	json_decref(o);
+	close(fd);
+	nothing_stored(b);
+	lab_end(lab);
+}
+
+Test(micro, import_onto_a_full_disk)
+{
+	struct lab *lab = lab_new(lab_test_failed);
+	struct lab_host *b =
+		lab_host_new(lab, &(struct lab_host_opts){.name = "b", .no_source = true});
+	char state[LAB_PATH_MAX + 64], path[LAB_PATH_MAX + 64];
+
+	snprintf(state, sizeof(state), "%s", lab_host_path(b, "state"));
+	snprintf(path, sizeof(path), "%s", lab_host_path(b, "memory"));
+	mkdir(state, 0700);
+	/* A mount of this process and its children only, whatever becomes of the test. */
+	if (unshare(CLONE_NEWNS) || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) ||
+	    mount("small", state, "tmpfs", 0, "size=4m")) {
+		lab_end(lab);
+		cr_skip_test("no small file system can be mounted");
+	}
+	lab_host_dest_start(b);
+	make_solid(b, "memory", 16 * MB);
+	refused(b, 1, "No space left on device",
+		(const char *const[]){"import", "--memory", path, "--name", "vm", NULL});
+	nothing_stored(b);
+	lab_host_stop(b);
+	lab_check(lab, !umount2(state, MNT_DETACH), "%m");
 	lab_end(lab);
 }

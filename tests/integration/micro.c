@@ -284,7 +284,7 @@ Test(micro, killed_in_the_middle)
 	struct lab_proc *p;
 	char *id;
 
-	make_memory(b, "memory", 64 * MB);
+	make_memory(b, "memory", 24 * MB);
 	import(b, "memory", "vm");
 	id = uffd(b, "vm", "vm.sock");
 	p = vm_start(b, "vm", "vm.sock", "memory", NULL);
@@ -642,7 +642,7 @@ static void agent_ends(int sig)
 	struct lab_proc *p;
 	char *id;
 
-	make_memory(b, "memory", 96 * MB);
+	make_memory(b, "memory", 48 * MB);
 	import(b, "memory", "vm");
 	id = uffd(b, "vm", "vm.sock");
 	p = vm_start(b, "vm", "vm.sock", "memory", (const char *const[]){"after=50", NULL});

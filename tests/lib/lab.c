@@ -154,6 +154,15 @@ static char *shm_list(void)
 	return text;
 }
 
+/* Criterion's runner, a benchmark and the VMs of other tests come and go with files of their own. */
+static bool is_of_others(const char *name)
+{
+	int pid = 0;
+
+	return strstr(name, "bxf") || !strncmp(name, "decant-bench.", 13) ||
+	       (sscanf(name, "decant-vm.%d.", &pid) == 1 && pid != getpid());
+}
+
 /* Whether each name that is there now was there before. */
 static bool shm_is_as_before(const char *before)
 {
@@ -162,9 +171,7 @@ static bool shm_is_as_before(const char *before)
 
 	for (char *name = strtok_r(now, "\n", &save); name; name = strtok_r(NULL, "\n", &save)) {
 		snprintf(want, sizeof(want), "\n%s\n", name);
-		/* Criterion's runner and a benchmark come and go with files of their own. */
-		if (!strstr(name, "bxf") && strncmp(name, "decant-bench.", 13) != 0 &&
-		    !strstr(before, want)) {
+		if (!is_of_others(name) && !strstr(before, want)) {
 			fprintf(stderr, "new in /dev/shm: %s\n", name);
 			same = false;
 		}

@@ -76,7 +76,7 @@ static int faults_fd(const struct scan *s)
 {
 	if (s->ops == &track_snapshot)
 		return snap_poll_fd(s);
-	return s->ops == &track_faults ? s->track.uffd : -1;
+	return s->ops ? s->track.uffd : -1;
 }
 
 /* @us: UINT64_MAX for no limit */

@@ -7,25 +7,24 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/inotify.h>
-#include <sys/stat.h>
-#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "held.h"
 #include "uffd/pagemap.h"
 #include "util/cleanup.h"
+#include "util/clock.h"
 #include "util/log.h"
 
 /* A guest that unmaps while it is read is read again so often. */
 #define READ_TRIES 8
+/* Between reading an event and the change that it announces there is a wake-up of the guest's thread. */
+#define TOLD_US 2000000
 
 /* --- what is mapped --- */
 
 /** struct mapping - a line of /proc/PID/maps */
 struct mapping {
 	uint64_t start, end;
-	unsigned int major, minor;
-	uint64_t inode;
 };
 
 /** struct maps - an open /proc/PID/maps */
@@ -55,8 +54,7 @@ static void maps_close(struct maps *m)
 static bool maps_next(struct maps *m, struct mapping *ret)
 {
 	while (getline(&m->line, &m->cap, m->f) > 0)
-		if (sscanf(m->line, "%" SCNx64 "-%" SCNx64 " %*s %*x %x:%x %" SCNu64, &ret->start,
-			   &ret->end, &ret->major, &ret->minor, &ret->inode) == 5)
+		if (sscanf(m->line, "%" SCNx64 "-%" SCNx64 " ", &ret->start, &ret->end) == 2)
 			return true;
 	return false;
 }
@@ -208,39 +206,86 @@ static void forget_gap(void *arg, uint64_t off, uint64_t len)
 	forget(b, off / page, (off + len) / page);
 }
 
-/* Is a part of the block's file mapped outside of the block? */
-static bool mapped_elsewhere(const struct gmem *g)
+static void look_at_gaps(struct engine_block *b)
 {
-	struct mapping m;
-	struct maps maps;
-	struct stat st;
-	bool found = false;
-
-	if (fstat(g->block.fd, &st) || maps_open(&maps, g->pid))
-		return false;
-	while (!found && maps_next(&maps, &m))
-		found = m.inode == st.st_ino && m.major == major(st.st_dev) &&
-			m.minor == minor(st.st_dev) &&
-			(m.end <= g->block.addr || m.start >= g->block.addr + g->block.length);
-	maps_close(&maps);
-	return found;
+	if (b->mem.block.kind == GUEST_BLOCK_ANON)
+		for_gaps(&b->mem, 0, b->mem.block.length, forget_gap, b);
 }
 
-static int look_at_gaps(struct engine_block *b, struct error *err)
-{
-	uint64_t unmapped = 0;
+/* --- what the kernel tells --- */
 
-	if (b->mem.block.kind == GUEST_BLOCK_ANON) {
-		for_gaps(&b->mem, 0, b->mem.block.length, forget_gap, b);
+/* The part of [addr, addr + len) that is in @b, in pages. Return: whether there is one */
+static bool overlap(const struct engine_block *b, uint64_t addr, uint64_t len, uint64_t *ret_first,
+		    uint64_t *ret_end)
+{
+	const struct guest_block *g = &b->mem.block;
+	uint64_t lo = MAX(addr, g->addr), hi = MIN(addr + len, g->addr + g->length);
+
+	if (lo >= hi)
+		return false;
+	*ret_first = (lo - g->addr) / g->page_size;
+	*ret_end = (hi - g->addr + g->page_size - 1) / g->page_size;
+	return true;
+}
+
+int gone_event(struct gone *g, struct engine *e, const struct uffd_event *ev, struct error *err)
+{
+	uint64_t first, end;
+
+	if (ev->kind != UFFD_EV_REMOVE && ev->kind != UFFD_EV_REMAP)
 		return 0;
+	for (uint32_t i = 0; i < e->nblocks; i++) {
+		struct engine_block *b = &e->blocks[i];
+
+		if (!overlap(b, ev->addr, ev->len, &first, &end))
+			continue;
+		if (ev->kind == UFFD_EV_REMAP)
+			return error_set(
+				err, -EFAULT, "guest-remapped",
+				"block %s: the guest has moved a part of it (mremap) to where "
+				"writes to it cannot be seen; it runs on here: it can be "
+				"moved when the block is whole again",
+				b->mem.block.name);
+		bitmap_set_range(&g->told[i], first, end - first);
 	}
-	for_gaps(&b->mem, 0, b->mem.block.length, add_length, &unmapped);
-	if (!unmapped || !mapped_elsewhere(&b->mem))
-		return 0;
-	return error_set(err, -EFAULT, "guest-remapped",
-			 "block %s: the guest has moved a part of it (mremap), where writes to it "
-			 "cannot be seen; it runs on here: move it when the block is whole again",
-			 b->mem.block.name);
+	return 0;
+}
+
+static void add_all(struct bitmap *to, const struct bitmap *from)
+{
+	for (uint64_t p = 0; (p = bitmap_next_set(from, p)) < from->nbits;) {
+		uint64_t end = bitmap_next_clear(from, p);
+
+		bitmap_set_range(to, p, end - p);
+		p = end;
+	}
+}
+
+/*
+ * The pages are taken away a moment after the event was read: what is read before that is dead. So they
+ * are sent in each pass until it was long ago, and in the last one, when no call is under way any more.
+ */
+static void look_at_told(struct gone *g, struct engine *e, bool last)
+{
+	uint64_t now = clock_us();
+	bool turn = !last && now - g->since_us >= TOLD_US;
+
+	for (uint32_t i = 0; i < e->nblocks; i++) {
+		struct bitmap fresh = g->told[i];
+
+		/* Private memory is known by its protection, to the page. */
+		if (e->blocks[i].mem.block.kind == GUEST_BLOCK_ANON)
+			continue;
+		add_all(held_written(&e->blocks[i]), &g->told[i]);
+		add_all(held_written(&e->blocks[i]), &g->told_before[i]);
+		if (!turn)
+			continue;
+		g->told[i] = g->told_before[i];
+		g->told_before[i] = fresh;
+		bitmap_clear_range(&g->told[i], 0, g->told[i].nbits);
+	}
+	if (turn)
+		g->since_us = now;
 }
 
 /* Which files were changed since the last look; all of them if that cannot be told. */
@@ -262,7 +307,7 @@ static void read_inotify(struct gone *g, uint32_t nblocks, bool *changed)
 	}
 }
 
-int gone_look(struct gone *g, struct engine *e, struct error *err)
+int gone_look(struct gone *g, struct engine *e, bool last, struct error *err)
 {
 	CLEANUP_FREE bool *changed = calloc(e->nblocks + 1, sizeof(*changed));
 	int r = changed ? 0 : error_set(err, -ENOMEM, NULL, "out of memory");
@@ -277,9 +322,10 @@ int gone_look(struct gone *g, struct engine *e, struct error *err)
 		if (r < 0)
 			error_set(err, r, "guest-memory", "cannot tell where block %s is empty: %s",
 				  b->mem.block.name, strerror(-r));
-		else
-			r = look_at_gaps(b, err);
+		look_at_gaps(b);
 	}
+	if (!r)
+		look_at_told(g, e, last);
 	return r;
 }
 
@@ -298,14 +344,20 @@ static int watch(struct gone *g, const struct gmem *m)
 
 int gone_start(struct gone *g, struct engine *e, struct error *err)
 {
+	g->n = e->nblocks;
+	g->since_us = clock_us();
 	g->wd = calloc(e->nblocks + 1, sizeof(*g->wd));
-	if (!g->wd)
+	g->told = calloc(e->nblocks + 1, sizeof(*g->told));
+	g->told_before = calloc(e->nblocks + 1, sizeof(*g->told_before));
+	if (!g->wd || !g->told || !g->told_before)
 		return error_set(err, -ENOMEM, NULL, "out of memory");
 	g->inotify = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
 	for (uint32_t i = 0; i < e->nblocks; i++) {
 		struct engine_block *b = &e->blocks[i];
 
-		if (!b->filled.nbits && bitmap_init(&b->filled, b->npages) < 0)
+		if ((!b->filled.nbits && bitmap_init(&b->filled, b->npages) < 0) ||
+		    bitmap_init(&g->told[i], b->npages) < 0 ||
+		    bitmap_init(&g->told_before[i], b->npages) < 0)
 			return error_set(err, -ENOMEM, NULL, "no memory for the bitmaps");
 		g->wd[i] = watch(g, &b->mem);
 		if (g->wd[i] < 0 && b->mem.block.kind == GUEST_BLOCK_MEMFD)
@@ -318,8 +370,14 @@ int gone_start(struct gone *g, struct engine *e, struct error *err)
 
 void gone_stop(struct gone *g)
 {
-	if (g->wd && g->inotify >= 0)
+	if (g->inotify > 0)
 		close(g->inotify);
+	for (uint32_t i = 0; i < g->n && g->told && g->told_before; i++) {
+		bitmap_free(&g->told[i]);
+		bitmap_free(&g->told_before[i]);
+	}
 	free(g->wd);
-	g->wd = NULL;
+	free(g->told);
+	free(g->told_before);
+	*g = (struct gone){0};
 }

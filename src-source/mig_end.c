@@ -45,32 +45,15 @@ static void await_aborted(struct migration *m)
 		mig_on_aborted(m);
 }
 
-static void on_untracked(void *arg, int ret, const struct error *err, int fd)
-{
-	struct migration *m = arg;
-
-	(void)fd;
-	if (!rolling_back(m, MIG_STAGE_UNTRACK))
-		return;
-	if (ret < 0)
-		log_warn("migration %s: a userfaultfd stays open in guest %s: %s", m->id,
-			 m->guest_name, err->msg);
-	m->tracked = false;
-	await_aborted(m);
-}
-
 static void untrack(struct migration *m)
 {
-	struct guest *g = mig_conn(m);
-
 	mig_stage(m, MIG_STAGE_UNTRACK, 0);
 	if (m->engine) {
 		engine_stop(m->engine);
 		mig_totals(m, &m->totals);
 		engine_free(steal_ptr(&m->engine));
 	}
-	if (!m->tracked || !g || guest_uffd_close(g, on_untracked, m) < 0)
-		await_aborted(m);
+	await_aborted(m);
 }
 
 static void on_resumed(void *arg, int ret, const struct error *err, int fd)
@@ -178,6 +161,4 @@ void mig_act_release(struct migration *m)
 		return;
 	if (m->guest->desc.disposal == GUEST_DISPOSAL_QUIT)
 		guest_quit(g, on_quit, m);
-	else if (m->tracked)
-		guest_uffd_close(g, on_quit, m);
 }

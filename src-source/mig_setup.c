@@ -283,7 +283,7 @@ static void on_uffd(void *arg, int ret, const struct error *err, int fd)
 static void ask_uffd(struct migration *m)
 {
 	struct guest *g = mig_conn(m);
-	int r = g ? guest_uffd(g, m->tracked, m->tracked ? 1 : 0, on_uffd, m) : -ESRCH;
+	int r = g ? guest_uffd(g, false, 0, on_uffd, m) : -ESRCH;
 
 	if (r < 0)
 		mig_fail(m, "tracking-refused", "guest %s cannot be asked for a userfaultfd: %s",
@@ -334,10 +334,7 @@ static void first_pause(struct migration *m)
 			 strerror(-r));
 }
 
-/*
- * Rule 8: for asynchronous tracking the guest keeps a copy of the descriptor; for tracking by faults
- * the agent alone has it, so that its death lets the writers go.
- */
+/* Rule 8: the agent alone has the descriptor, so that its death lets everybody go who waits for it. */
 static void on_trial(void *arg, int ret, const struct error *err, int fd)
 {
 	struct migration *m = arg;
@@ -360,7 +357,6 @@ static void on_trial(void *arg, int ret, const struct error *err, int fd)
 		mig_event(m, MIG_EV_ERROR, &why);
 		return;
 	}
-	m->tracked = ops == &track_async;
 	if (dma_holds(m->dma))
 		first_pause(m);
 	else

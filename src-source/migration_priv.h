@@ -157,7 +157,6 @@ struct mig_recover {
  * @committed:	COMMIT may have been sent and was not answered with not-started
  * @arrives_paused: the guest was paused by its own wish when the job began
  * @held:	the guest is paused by us
- * @tracked:	the guest's process keeps a userfaultfd for us
  * @key:	Idempotency-Key of the request that made it, "" without
  * @err:	what ended it, empty if nothing did
  * @control:	the control channel, NULL while there is none
@@ -196,7 +195,6 @@ struct migration {
 	bool committed;
 	bool arrives_paused;
 	bool held;
-	bool tracked;
 	char key[MIG_KEY_MAX];
 	struct error err;
 	uint64_t created_us, ended_us;

@@ -2,6 +2,7 @@
 #include "track.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -118,6 +119,9 @@ void track_stop(struct track *t)
 	}
 	t->registered = 0;
 	gone_stop(&t->gone);
+	free(t->later);
+	t->later = NULL;
+	t->nlater = t->later_cap = 0;
 	if (t->uffd >= 0)
 		close(steal_fd(&t->uffd));
 	if (t->pagemap >= 0)

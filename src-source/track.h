@@ -43,6 +43,7 @@ struct track_ops {
  * struct track - tracking of one guest
  * @uffd:	its userfaultfd, owned
  * @pagemap:	/proc/PID/pagemap, owned; kind async
+ * @later, @nlater, @later_cap: kind faults: addresses of faults that were read and not served yet
  * @gone:	what the guest gives back
  * @registered:	blocks [0, @registered) are registered
  * @quiet_us:	clock_us() when no write fault was waiting, as of the last look
@@ -52,6 +53,9 @@ struct track {
 	struct engine *e;
 	int uffd;
 	int pagemap;
+	uint64_t *later;
+	size_t nlater;
+	size_t later_cap;
 	struct gone gone;
 	uint32_t registered;
 	uint64_t quiet_us;

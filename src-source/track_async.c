@@ -75,18 +75,45 @@ static int async_start(struct track *t, struct error *err)
 	return scan_all(t, true, ignore, err);
 }
 
+/* Writers do not wait; who gives memory back or moves it does, until that was read. */
+static int async_service(struct track *t, struct error *err)
+{
+	struct uffd_event ev[UFFD_READ_MAX];
+	int n = uffd_read(t->uffd, ev, UFFD_READ_MAX), r = 0;
+
+	if (n < 0)
+		return error_set(err, n, "tracking-failed", "cannot read the guest's events: %s",
+				 strerror(-n));
+	for (int i = 0; i < n && !r; i++)
+		r = gone_event(&t->gone, t->e, &ev[i], err);
+	return r < 0 ? r : n;
+}
+
+static int drain(struct track *t, struct error *err)
+{
+	int r;
+
+	while ((r = async_service(t, err)) > 0)
+		;
+	return r;
+}
+
 static int async_collect(struct track *t, struct error *err)
 {
-	int r = scan_all(t, true, add_written, err);
+	int r = drain(t, err);
 
-	return r < 0 ? r : gone_look(&t->gone, t->e, err);
+	if (!r)
+		r = scan_all(t, true, add_written, err);
+	return r < 0 ? r : gone_look(&t->gone, t->e, false, err);
 }
 
 static int async_final(struct track *t, struct error *err)
 {
-	int r = scan_all(t, false, add_written, err);
+	int r = drain(t, err);
 
-	return r < 0 ? r : gone_look(&t->gone, t->e, err);
+	if (!r)
+		r = scan_all(t, false, add_written, err);
+	return r < 0 ? r : gone_look(&t->gone, t->e, true, err);
 }
 
 static int async_protect(struct track *t, struct engine_block *b, uint64_t offset, uint64_t length,
@@ -100,16 +127,10 @@ static int async_protect(struct track *t, struct engine_block *b, uint64_t offse
 	return 0;
 }
 
-static int async_service(struct track *t, struct error *err)
-{
-	(void)t; /* writers do not wait */
-	(void)err;
-	return 0;
-}
-
 const struct track_ops track_async = {
 	.name = "async",
-	.features = UFFD_F_WP_ASYNC | UFFD_F_WP_UNPOPULATED | UFFD_F_WP_HUGETLBFS_SHMEM,
+	.features =
+		UFFD_F_WP_ASYNC | UFFD_F_WP_UNPOPULATED | UFFD_F_WP_HUGETLBFS_SHMEM | GONE_FEATURES,
 	.start = async_start,
 	.collect = async_collect,
 	.final = async_final,

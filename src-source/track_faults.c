@@ -1,12 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Tracking of kind faults: synchronous write protection, served by the snapshot thread. */
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "held.h"
 #include "track.h"
 #include "uffd/pagemap.h"
+#include "util/cleanup.h"
 #include "util/clock.h"
+
+/* A guest whose threads do nothing but change its layout is given up on. */
+#define EVENTS_US 5000000
 
 /*
  * Before kernel 6.4 protection passes over anonymous pages that are not there, and a first write to
@@ -40,6 +45,62 @@ int track_populate(const struct engine *e, struct error *err)
 	return r;
 }
 
+static struct engine_block *find_block(struct engine *e, uint64_t addr)
+{
+	for (uint32_t i = 0; i < e->nblocks; i++) {
+		const struct guest_block *b = &e->blocks[i].mem.block;
+
+		if (addr >= b->addr && addr - b->addr < b->length)
+			return &e->blocks[i];
+	}
+	return NULL;
+}
+
+static bool keep_for_later(struct track *t, uint64_t addr)
+{
+	if (t->nlater == t->later_cap) {
+		size_t cap = t->later_cap * 2 + UFFD_READ_MAX;
+		uint64_t *p = reallocarray(t->later, cap, sizeof(*p));
+
+		if (!p)
+			return false;
+		t->later = p;
+		t->later_cap = cap;
+	}
+	t->later[t->nlater++] = addr;
+	return true;
+}
+
+/* Protecting met an event that has to be read first; write faults that come before it wait a little more. */
+static int read_events(struct track *t, struct error *err)
+{
+	struct uffd_event ev[UFFD_READ_MAX];
+	int n = uffd_read(t->uffd, ev, UFFD_READ_MAX), r = MIN(n, 0);
+
+	for (int i = 0; i < n && !r; i++) {
+		if (ev[i].kind != UFFD_EV_FAULT)
+			r = gone_event(&t->gone, t->e, &ev[i], err);
+		else if (!keep_for_later(t, ev[i].addr))
+			r = -ENOMEM;
+	}
+	return r;
+}
+
+/* As uffd_writeprotect(), while the guest gives memory back. Bounded, if it never does anything else. */
+static int writeprotect(struct track *t, uint64_t addr, uint64_t len, bool on, struct error *err)
+{
+	uint64_t end = clock_us() + EVENTS_US;
+	int r = uffd_writeprotect(t->uffd, addr, len, on), events;
+
+	while (r == -EAGAIN && clock_us() < end && !engine_stopping(t->e)) {
+		events = read_events(t, err);
+		if (events < 0)
+			return events;
+		r = uffd_writeprotect(t->uffd, addr, len, on);
+	}
+	return r;
+}
+
 static int faults_start(struct track *t, struct error *err)
 {
 	int r = track_populate(t->e, err);
@@ -52,24 +113,13 @@ static int faults_start(struct track *t, struct error *err)
 	for (uint32_t i = 0; i < t->e->nblocks; i++) {
 		const struct guest_block *b = &t->e->blocks[i].mem.block;
 
-		r = uffd_writeprotect(t->uffd, b->addr, b->length, true);
+		r = writeprotect(t, b->addr, b->length, true, err);
 		if (r < 0)
 			return error_set(err, r, "tracking-refused",
 					 "cannot write-protect block %s: %s", b->name,
 					 strerror(-r));
 	}
 	return 0;
-}
-
-static struct engine_block *find_block(struct engine *e, uint64_t addr)
-{
-	for (uint32_t i = 0; i < e->nblocks; i++) {
-		const struct guest_block *b = &e->blocks[i].mem.block;
-
-		if (addr >= b->addr && addr - b->addr < b->length)
-			return &e->blocks[i];
-	}
-	return NULL;
 }
 
 /* The page is dirty from now on; only then may its writer go on. */
@@ -86,7 +136,7 @@ static int written(struct track *t, uint64_t addr, struct error *err)
 	page = b->mem.block.page_size;
 	n = (addr - b->mem.block.addr) / page;
 	bitmap_set(&b->dirty, n);
-	r = uffd_writeprotect(t->uffd, b->mem.block.addr + n * page, page, false);
+	r = writeprotect(t, b->mem.block.addr + n * page, page, false, err);
 	/* Unmapped meanwhile: its writer was woken by that, to find out. */
 	if (r == -ENOENT && gone_covers(&b->mem, n * page, page))
 		r = uffd_wake(t->uffd, b->mem.block.addr + n * page, page);
@@ -95,6 +145,20 @@ static int written(struct track *t, uint64_t addr, struct error *err)
 				 "cannot let a writer of block %s go on: %s", b->mem.block.name,
 				 strerror(-r));
 	return 0;
+}
+
+/* Return: @n, or as many as there were at least; or -errno */
+static int serve_later(struct track *t, int n, struct error *err)
+{
+	while (t->nlater) {
+		int r = written(t, t->later[--t->nlater], err);
+
+		if (r < 0)
+			return r;
+		hist_add(&t->e->stats.stall, clock_us() - t->quiet_us);
+		n = MAX(n, 1);
+	}
+	return n;
 }
 
 /*
@@ -116,13 +180,13 @@ static int faults_service(struct track *t, struct error *err)
 		int r;
 
 		if (ev[i].kind != UFFD_EV_FAULT)
-			continue; /* no events are asked for */
-		r = written(t, ev[i].addr, err);
+			r = gone_event(&t->gone, t->e, &ev[i], err);
+		else if (!(r = written(t, ev[i].addr, err)))
+			hist_add(&t->e->stats.stall, clock_us() - t->quiet_us);
 		if (r < 0)
 			return r;
-		hist_add(&t->e->stats.stall, clock_us() - t->quiet_us);
 	}
-	return n;
+	return serve_later(t, n, err);
 }
 
 static int drain(struct track *t, struct error *err)
@@ -138,7 +202,7 @@ static int protect(struct track *t, const struct engine_block *b, uint64_t first
 		   struct error *err)
 {
 	uint64_t page = b->mem.block.page_size;
-	int r = uffd_writeprotect(t->uffd, b->mem.block.addr + first * page, n * page, true);
+	int r = writeprotect(t, b->mem.block.addr + first * page, n * page, true, err);
 
 	if (r == -ENOENT && gone_covers(&b->mem, first * page, n * page))
 		return 0;
@@ -180,7 +244,7 @@ static int find_unprotected(struct engine_block *b, struct error *err)
  * claimed: until then the page may be written freely, because it is read only after it. In quarantine,
  * though, what is pinned freely is written for long after it: there protection comes with the report.
  */
-static int collect(struct track *t, bool quarantine, struct error *err)
+static int collect(struct track *t, bool quarantine, bool last, struct error *err)
 {
 	int r = drain(t, err);
 
@@ -199,17 +263,17 @@ static int collect(struct track *t, bool quarantine, struct error *err)
 			p = end;
 		}
 	}
-	return r < 0 ? r : gone_look(&t->gone, t->e, err);
+	return r < 0 ? r : gone_look(&t->gone, t->e, last, err);
 }
 
 static int faults_collect(struct track *t, struct error *err)
 {
-	return collect(t, t->e->dma == DMA_QUARANTINE, err);
+	return collect(t, t->e->dma == DMA_QUARANTINE, false, err);
 }
 
 static int faults_final(struct track *t, struct error *err)
 {
-	return collect(t, false, err);
+	return collect(t, false, true, err);
 }
 
 /*
@@ -230,7 +294,8 @@ static int faults_protect(struct track *t, struct engine_block *b, uint64_t offs
 
 const struct track_ops track_faults = {
 	.name = "faults",
-	.features = UFFD_F_PAGEFAULT_FLAG_WP | UFFD_F_WP_UNPOPULATED | UFFD_F_WP_HUGETLBFS_SHMEM,
+	.features = UFFD_F_PAGEFAULT_FLAG_WP | UFFD_F_WP_UNPOPULATED | UFFD_F_WP_HUGETLBFS_SHMEM |
+		    GONE_FEATURES,
 	.start = faults_start,
 	.collect = faults_collect,
 	.final = faults_final,

@@ -256,7 +256,7 @@ int guest_load_feed(struct guest *g, const void *p, size_t n);
 int guest_load_end(struct guest *g);
 /**
  * guest_uffd() - a new userfaultfd of the guest's process, non-blocking, without its handshake
- * @keep:	the process keeps a copy (missing faults, asynchronous tracking), so that it
+ * @keep:	the process keeps a copy (missing faults), so that it
  *outlives the agent; at most one at a time
  * @tag:	non-zero note for a successor: guest.kept_tag after it attached again; 0 if not kept
  */

@@ -172,9 +172,10 @@ static void listen_now(struct incoming *inc)
 		incoming_event(inc, INC_EV_FAIL, &err);
 		return;
 	}
-	sharing_listening(inc);
 	if (inc->listen_postcopy)
 		atomic_store_explicit(&inc->place.regime, PLACE_LIVE, memory_order_release);
+	/* Behind it: they fault at once, and what they ask for is placed. */
+	sharing_listening(inc);
 	load_begin(inc);
 	if (inc->state == INC_LISTENING)
 		incoming_pause(inc, false);

@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "guests/stamp/stamp.h"
@@ -172,6 +173,8 @@ static int make_blocks(struct stamp *s)
 		if (ret)
 			return ret;
 		s->block[i] = p;
+		if (s->thp && madvise(p, length, MADV_HUGEPAGE))
+			return -errno;
 	}
 	s->counts = calloc(s->pages, sizeof(*s->counts));
 	s->flags = calloc(s->pages, 1);
@@ -205,6 +208,7 @@ static const char usage[] =
 	"  --report FILE      JSON, written anew several times a second\n"
 	"  --state-kb N       ballast in the saved state\n"
 	"  --paused           start paused  --dma  do not declare the blocks free of DMA\n"
+	"  --thp              advise transparent huge pages\n"
 	"Signals: USR1 verify every page; USR2 toggle the guest's own pause; HUP forget the\n"
 	"longest stall so far.\n";
 
@@ -213,8 +217,8 @@ static const struct option options[] = {
 	{"bytes", 1, NULL, 'b'},   {"kind", 1, NULL, 'k'},   {"blocks", 1, NULL, 'B'},
 	{"threads", 1, NULL, 't'}, {"writes", 1, NULL, 'w'}, {"seed", 1, NULL, 's'},
 	{"zeros", 1, NULL, 'z'},   {"report", 1, NULL, 'r'}, {"state-kb", 1, NULL, 'S'},
-	{"paused", 0, NULL, 'p'},  {"dma", 0, NULL, 'd'},    {"help", 0, NULL, 'h'},
-	{NULL, 0, NULL, 0},
+	{"paused", 0, NULL, 'p'},  {"thp", 0, NULL, 'T'},    {"dma", 0, NULL, 'd'},
+	{"help", 0, NULL, 'h'},    {NULL, 0, NULL, 0},
 };
 
 static uint64_t number(const char *text, uint64_t max)
@@ -272,6 +276,9 @@ static void take_option(struct stamp *s, int c)
 		break;
 	case 'p':
 		s->wish = true;
+		break;
+	case 'T':
+		s->thp = true;
 		break;
 	case 'd':
 		s->dma = true;

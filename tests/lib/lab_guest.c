@@ -40,7 +40,7 @@ static json_t *vars(const struct lab_guest_opts *o)
 			 "zeros", json_sprintf("%u", o->zeros));
 }
 
-static json_t *launcher(struct lab_host *h, bool dma)
+static json_t *launcher(struct lab_host *h, const char *option)
 {
 	json_t *argv =
 		json_pack("[o, s, s, s, o, s, s, s, s, s, s, s, s, s, s, s, s]",
@@ -49,14 +49,15 @@ static json_t *launcher(struct lab_host *h, bool dma)
 			  "--kind", "{var:kind}", "--blocks", "{var:blocks}", "--threads",
 			  "{var:threads}", "--writes", "{var:writes}", "--zeros", "{var:zeros}");
 
-	if (dma)
-		json_array_append_new(argv, json_string("--dma"));
+	if (option)
+		json_array_append_new(argv, json_string(option));
 	return json_pack("{s:s, s:o}", "driver", "native", "argv", argv);
 }
 
 json_t *lab_guest_launchers(struct lab_host *h)
 {
-	return json_pack("{s:o, s:o}", "stamp", launcher(h, false), "stamp-dma", launcher(h, true));
+	return json_pack("{s:o, s:o, s:o}", "stamp", launcher(h, NULL), "stamp-dma",
+			 launcher(h, "--dma"), "stamp-thp", launcher(h, "--thp"));
 }
 
 static void describe(struct lab_guest *g)
@@ -64,8 +65,11 @@ static void describe(struct lab_guest *g)
 	const struct lab_guest_opts *o = &g->opts;
 	char path[LAB_PATH_MAX + LAB_NAME_MAX + 16];
 	json_t *desc = json_pack("{s:s, s:s, s:s, s:o, s:s}", "name", g->name, "driver", "native",
-				 "launcher", o->dma ? "stamp-dma" : "stamp", "vars", vars(o),
-				 "disposal", o->keep ? "keep" : "quit");
+				 "launcher",
+				 o->dma   ? "stamp-dma"
+				 : o->thp ? "stamp-thp"
+					  : "stamp",
+				 "vars", vars(o), "disposal", o->keep ? "keep" : "quit");
 
 	snprintf(path, sizeof(path), "%s/%s.json", g->lab->root, g->name);
 	lab_check(g->lab, json_dump_file(desc, path, 0) == 0, "%s: %m", path);
@@ -83,7 +87,7 @@ static void start_process(struct lab_guest *g)
 			      "--report", report,     "--kind",   kind_name(o->kind), "--mb",
 			      numbers[0], "--blocks", numbers[1], "--threads",        numbers[2],
 			      "--writes", numbers[3], "--zeros",  numbers[4],         NULL,
-			      NULL,       NULL};
+			      NULL,       NULL,       NULL};
 	const unsigned int values[] = {o->mb, o->blocks, o->threads, o->writes, o->zeros};
 	size_t n = 19;
 
@@ -91,6 +95,8 @@ static void start_process(struct lab_guest *g)
 		snprintf(numbers[i], sizeof(numbers[i]), "%u", values[i]);
 	if (o->dma)
 		argv[n++] = "--dma";
+	if (o->thp)
+		argv[n++] = "--thp";
 	if (o->paused)
 		argv[n++] = "--paused";
 	snprintf(program, sizeof(program), "%s/guests/stamp", g->lab->tests);

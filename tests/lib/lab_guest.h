@@ -19,6 +19,7 @@ enum lab_kind { LAB_MEMFD, LAB_ANON, LAB_HUGE, LAB_GIGANTIC };
  * @zeros:	per cent of the writes that make a page all zeros; default 10
  * @empty:	has memory and never writes to it
  * @dma:	not declared free of DMA
+ * @thp:	advises transparent huge pages for its memory
  * @paused:	starts paused by its own wish
  * @keep:	disposal "keep" instead of "quit"
  */
@@ -32,6 +33,7 @@ struct lab_guest_opts {
 	unsigned int zeros;
 	bool empty;
 	bool dma;
+	bool thp;
 	bool paused;
 	bool keep;
 };

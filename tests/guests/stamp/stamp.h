@@ -49,7 +49,7 @@ struct stamp {
 	const char *name, *attach, *kind, *report;
 	uint64_t bytes, writes, state_kb;
 	unsigned int nblocks, threads;
-	bool dma, wish;
+	bool dma, thp, wish;
 
 	struct stamp_seed seed;
 	uint64_t pages, per_block;

@@ -98,6 +98,17 @@ uint64_t place_features(const struct place *p, uint64_t has)
 	return want & has;
 }
 
+int place_can(const struct place_block *b, uint64_t can, struct error *err)
+{
+	if ((can & UFFD_CAN_COPY) && (can & UFFD_CAN_WAKE))
+		return 0;
+	return error_set(
+		err, -EOPNOTSUPP, "cannot-register",
+		"block %s: this kernel cannot place pages into its kind of memory (no %s): "
+		"use mode precopy",
+		b->name, can & UFFD_CAN_COPY ? "WAKE" : "COPY");
+}
+
 static int register_block(struct place *p, struct place_block *b, struct error *err)
 {
 	uint64_t can = 0;
@@ -109,13 +120,10 @@ static int register_block(struct place *p, struct place_block *b, struct error *
 				 strerror(-r));
 	b->registered = true;
 	atomic_store(&b->zeropage, can & UFFD_CAN_ZEROPAGE);
-	if (!(can & UFFD_CAN_COPY) || !(can & UFFD_CAN_WAKE))
-		return error_set(err, -EOPNOTSUPP, "cannot-register",
-				 "block %s: this kernel cannot place pages into its kind of memory "
-				 "(no COPY or WAKE)",
-				 b->name);
-	trace_block_start(b->name, b->page_size, b->mem.block.addr, b->length);
-	return 0;
+	r = place_can(b, can, err);
+	if (!r)
+		trace_block_start(b->name, b->page_size, b->mem.block.addr, b->length);
+	return r;
 }
 
 int place_register(struct place *p, struct error *err)

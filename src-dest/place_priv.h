@@ -13,6 +13,9 @@ void place_set(struct place_block *b, uint64_t first, uint64_t n, enum pages_sta
 /** place_punch() - make holes, not looking whether they are. Return: 0 or -errno with @err filled */
 int place_punch(struct place *p, struct place_block *b, const struct guest_range *ranges, size_t n,
 		struct error *err);
+/** place_can() - does what UFFDIO_REGISTER allows suffice? @can: UFFD_CAN_*. Return: 0 or -EOPNOTSUPP
+ * with @err naming the block and what it lacks */
+int place_can(const struct place_block *b, uint64_t can, struct error *err);
 /** place_check() - may this frame be placed? @unit: bytes of which offset and length are multiples;
  * @m->block exists. Return: 0 or -EBADMSG with @err filled */
 int place_check(const struct place *p, const struct msg_pages *m, uint64_t unit, struct error *err);

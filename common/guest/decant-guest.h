@@ -158,6 +158,10 @@ DECANT_API struct decant_guest *decant_guest_new(const struct decant_guest_confi
  * @flags:	DECANT_BLOCK_*
  * @ret_addr:	its address; valid until decant_guest_free(). Never unmap, remap or fork(2) it
  *
+ * A block that is to grow is made with the length that it may reach. What was never touched costs no
+ * memory, is not sent, and can be put to use at any time, also while the guest is being moved: tracking,
+ * sending and post-copy cover the whole length.
+ *
  * In an incoming guest it has no contents yet: do not write to it before decant_guest_start() or
  * the load callback.
  *

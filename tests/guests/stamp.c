@@ -52,12 +52,12 @@ static void on_resume(void *opaque)
 }
 
 /* The numbers that travel, in this order. */
-static void state_fields(struct stamp *s, uint64_t *field[static 11])
+static void state_fields(struct stamp *s, uint64_t *field[static 12])
 {
-	uint64_t *all[11] = {&s->seed.seed,        &s->seed.zeros,       &s->pages,
+	uint64_t *all[12] = {&s->seed.seed,        &s->seed.zeros,       &s->pages,
 			     &s->counter,          &s->arrivals,         &s->pauses,
 			     &s->bad_pages,        &s->counter_at_pause, &s->paused_wall_us,
-			     &s->longest_stall_us, &s->state_kb};
+			     &s->longest_stall_us, &s->state_kb,         &s->used};
 
 	memcpy(field, all, sizeof(all));
 }
@@ -65,11 +65,11 @@ static void state_fields(struct stamp *s, uint64_t *field[static 11])
 static int on_save(void *opaque, struct decant_writer *w)
 {
 	struct stamp *s = opaque;
-	uint64_t *field[11], magic = STATE_MAGIC, line[128];
+	uint64_t *field[12], magic = STATE_MAGIC, line[128];
 	int ret = decant_write(w, &magic, sizeof(magic));
 
 	state_fields(s, field);
-	for (size_t i = 0; !ret && i < 11; i++)
+	for (size_t i = 0; !ret && i < 12; i++)
 		ret = decant_write(w, field[i], sizeof(*field[i]));
 	if (!ret)
 		ret = decant_write(w, &s->first_bad, sizeof(s->first_bad));
@@ -103,11 +103,11 @@ static int load_counts(struct stamp *s, struct decant_reader *r)
 static int on_load(void *opaque, struct decant_reader *r)
 {
 	struct stamp *s = opaque;
-	uint64_t *field[11], magic = 0, pages = s->pages;
+	uint64_t *field[12], magic = 0, pages = s->pages;
 	int ret = decant_read(r, &magic, sizeof(magic));
 
 	state_fields(s, field);
-	for (size_t i = 0; !ret && i < 11; i++)
+	for (size_t i = 0; !ret && i < 12; i++)
 		ret = decant_read(r, field[i], sizeof(*field[i]));
 	if (!ret)
 		ret = decant_read(r, &s->first_bad, sizeof(s->first_bad));
@@ -165,6 +165,8 @@ static int make_blocks(struct stamp *s)
 
 	s->per_block = length / STAMP_PAGE;
 	s->pages = s->per_block * s->nblocks;
+	/* A block that grows is made as large as it can become, and its tail is left alone. */
+	s->used = s->grow ? s->pages / 2 : s->pages;
 	if (!s->pages)
 		return -EINVAL;
 	for (unsigned int i = 0; i < s->nblocks; i++) {
@@ -184,13 +186,13 @@ static int make_blocks(struct stamp *s)
 /* A page that is to be zero is not touched: so the memory has real holes, too. */
 static void fill_blocks(struct stamp *s)
 {
-	for (uint64_t page = 0; page < s->pages; page++) {
+	for (uint64_t page = 0; page < s->used; page++) {
 		s->counts[page] = 1;
 		s->flags[page] = STAMP_TOUCHED;
 		if (!stamp_is_zero(&s->seed, page, 1))
 			stamp_write(&s->seed, work_page(s, page), page, 1);
 	}
-	s->counter = s->pages;
+	s->counter = s->used;
 }
 
 static const char usage[] =
@@ -209,16 +211,17 @@ static const char usage[] =
 	"  --state-kb N       ballast in the saved state\n"
 	"  --paused           start paused  --dma  do not declare the blocks free of DMA\n"
 	"  --thp              advise transparent huge pages\n"
+	"  --grow             use half of the memory until SIGWINCH\n"
 	"Signals: USR1 verify every page; USR2 toggle the guest's own pause; HUP forget the\n"
-	"longest stall so far.\n";
+	"longest stall so far; WINCH use all of the memory.\n";
 
 static const struct option options[] = {
 	{"name", 1, NULL, 'n'},    {"attach", 1, NULL, 'a'}, {"mb", 1, NULL, 'm'},
 	{"bytes", 1, NULL, 'b'},   {"kind", 1, NULL, 'k'},   {"blocks", 1, NULL, 'B'},
 	{"threads", 1, NULL, 't'}, {"writes", 1, NULL, 'w'}, {"seed", 1, NULL, 's'},
 	{"zeros", 1, NULL, 'z'},   {"report", 1, NULL, 'r'}, {"state-kb", 1, NULL, 'S'},
-	{"paused", 0, NULL, 'p'},  {"thp", 0, NULL, 'T'},    {"dma", 0, NULL, 'd'},
-	{"help", 0, NULL, 'h'},    {NULL, 0, NULL, 0},
+	{"grow", 0, NULL, 'g'},    {"paused", 0, NULL, 'p'}, {"thp", 0, NULL, 'T'},
+	{"dma", 0, NULL, 'd'},     {"help", 0, NULL, 'h'},   {NULL, 0, NULL, 0},
 };
 
 static uint64_t number(const char *text, uint64_t max)
@@ -277,6 +280,9 @@ static void take_option(struct stamp *s, int c)
 	case 'p':
 		s->wish = true;
 		break;
+	case 'g':
+		s->grow = true;
+		break;
 	case 'T':
 		s->thp = true;
 		break;
@@ -323,6 +329,9 @@ static void live(struct stamp *s, const sigset_t *signals)
 		case SIGUSR2:
 			s->wish = !s->wish;
 			decant_guest_set_paused(s->guest, s->wish);
+			break;
+		case SIGWINCH:
+			stamp_set(s->used, s->pages);
 			break;
 		case SIGHUP:
 			stamp_set(s->longest_stall_us, 0);
@@ -390,6 +399,7 @@ int main(int argc, char **argv)
 	sigaddset(&signals, SIGUSR1);
 	sigaddset(&signals, SIGUSR2);
 	sigaddset(&signals, SIGHUP);
+	sigaddset(&signals, SIGWINCH);
 	sigaddset(&signals, SIGTERM);
 	sigaddset(&signals, SIGINT);
 	pthread_sigmask(SIG_BLOCK, &signals, NULL);

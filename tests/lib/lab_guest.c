@@ -56,8 +56,14 @@ static json_t *launcher(struct lab_host *h, const char *option)
 
 json_t *lab_guest_launchers(struct lab_host *h)
 {
-	return json_pack("{s:o, s:o, s:o}", "stamp", launcher(h, NULL), "stamp-dma",
-			 launcher(h, "--dma"), "stamp-thp", launcher(h, "--thp"));
+	return json_pack("{s:o, s:o, s:o, s:o}", "stamp", launcher(h, NULL), "stamp-dma",
+			 launcher(h, "--dma"), "stamp-thp", launcher(h, "--thp"), "stamp-grow",
+			 launcher(h, "--grow"));
+}
+
+static const char *launcher_of(const struct lab_guest_opts *o)
+{
+	return o->dma ? "stamp-dma" : o->thp ? "stamp-thp" : o->grow ? "stamp-grow" : "stamp";
 }
 
 static void describe(struct lab_guest *g)
@@ -65,11 +71,8 @@ static void describe(struct lab_guest *g)
 	const struct lab_guest_opts *o = &g->opts;
 	char path[LAB_PATH_MAX + LAB_NAME_MAX + 16];
 	json_t *desc = json_pack("{s:s, s:s, s:s, s:o, s:s}", "name", g->name, "driver", "native",
-				 "launcher",
-				 o->dma   ? "stamp-dma"
-				 : o->thp ? "stamp-thp"
-					  : "stamp",
-				 "vars", vars(o), "disposal", o->keep ? "keep" : "quit");
+				 "launcher", launcher_of(o), "vars", vars(o), "disposal",
+				 o->keep ? "keep" : "quit");
 
 	snprintf(path, sizeof(path), "%s/%s.json", g->lab->root, g->name);
 	lab_check(g->lab, json_dump_file(desc, path, 0) == 0, "%s: %m", path);
@@ -83,11 +86,14 @@ static void start_process(struct lab_guest *g)
 {
 	const struct lab_guest_opts *o = &g->opts;
 	char program[LAB_PATH_MAX + 32], report[LAB_PATH_MAX + LAB_NAME_MAX + 16], numbers[5][16];
-	const char *argv[] = {program,    "--name",   g->name,    "--attach",         g->at->attach,
-			      "--report", report,     "--kind",   kind_name(o->kind), "--mb",
-			      numbers[0], "--blocks", numbers[1], "--threads",        numbers[2],
-			      "--writes", numbers[3], "--zeros",  numbers[4],         NULL,
-			      NULL,       NULL,       NULL};
+	const char *argv[] = {program,    "--name",      g->name,
+			      "--attach", g->at->attach, "--report",
+			      report,     "--kind",      kind_name(o->kind),
+			      "--mb",     numbers[0],    "--blocks",
+			      numbers[1], "--threads",   numbers[2],
+			      "--writes", numbers[3],    "--zeros",
+			      numbers[4], NULL,          NULL,
+			      NULL,       NULL,          NULL};
 	const unsigned int values[] = {o->mb, o->blocks, o->threads, o->writes, o->zeros};
 	size_t n = 19;
 
@@ -97,6 +103,8 @@ static void start_process(struct lab_guest *g)
 		argv[n++] = "--dma";
 	if (o->thp)
 		argv[n++] = "--thp";
+	if (o->grow)
+		argv[n++] = "--grow";
 	if (o->paused)
 		argv[n++] = "--paused";
 	snprintf(program, sizeof(program), "%s/guests/stamp", g->lab->tests);
@@ -147,6 +155,7 @@ static struct lab_report read_report(struct lab_guest *g, struct lab_host *h)
 	r.ended = json_is_true(lab_at(o, "ended"));
 	r.paused = json_is_true(lab_at(o, "paused"));
 	r.pages = (uint64_t)lab_num(g->lab, o, "pages");
+	r.grown = (uint64_t)lab_num(g->lab, o, "grown_pages");
 	r.arrivals = (uint64_t)lab_num(g->lab, o, "arrivals");
 	r.counter = (uint64_t)lab_num(g->lab, o, "counter");
 	r.counter_at_pause = (uint64_t)lab_num(g->lab, o, "counter_at_pause");
@@ -309,6 +318,15 @@ void lab_guest_toggle_pause(struct lab_guest *g)
 
 	signal_guest(g, SIGUSR2);
 	lab_until(g->lab, 5000, lab_guest_report(g).paused != was, "it does not heed its own wish");
+}
+
+void lab_guest_grow(struct lab_guest *g, struct lab_host *h)
+{
+	pid_t pid = lab_guest_pid(g, h);
+
+	lab_check(g->lab, read_report(g, h).grown == 0, "it uses all of its memory already");
+	lab_check(g->lab, pid > 0 && kill(pid, SIGWINCH) == 0, "the guest is gone");
+	lab_until(g->lab, 5000, read_report(g, h).grown > 0, "it does not use more memory");
 }
 
 /* Wait for a report that was written later than now. */

@@ -20,6 +20,7 @@ enum lab_kind { LAB_MEMFD, LAB_ANON, LAB_HUGE, LAB_GIGANTIC };
  * @empty:	has memory and never writes to it
  * @dma:	not declared free of DMA
  * @thp:	advises transparent huge pages for its memory
+ * @grow:	uses half of its memory until lab_guest_grow()
  * @paused:	starts paused by its own wish
  * @keep:	disposal "keep" instead of "quit"
  */
@@ -34,6 +35,7 @@ struct lab_guest_opts {
 	bool empty;
 	bool dma;
 	bool thp;
+	bool grow;
 	bool paused;
 	bool keep;
 };
@@ -44,6 +46,7 @@ struct lab_guest_opts {
  * @ended:	it was its last word
  * @paused:	it stands
  * @pages:	of its memory
+ * @grown:	pages of the second half that it has written to
  * @arrivals:	how often it was received
  * @counter:	page writes ever, which goes on over migrations
  * @counter_at_pause, @counter_at_arrival: must agree
@@ -57,6 +60,7 @@ struct lab_report {
 	bool ended;
 	bool paused;
 	uint64_t pages;
+	uint64_t grown;
 	uint64_t arrivals;
 	uint64_t counter;
 	uint64_t counter_at_pause;
@@ -102,6 +106,8 @@ void lab_guest_verified(struct lab_guest *g);
 void lab_guest_unbroken(struct lab_guest *g, struct lab_host *a, struct lab_host *b);
 /** lab_guest_toggle_pause() - its own wish */
 void lab_guest_toggle_pause(struct lab_guest *g);
+/** lab_guest_grow() - where it is on @h: use all of its memory, and wait until it does */
+void lab_guest_grow(struct lab_guest *g, struct lab_host *h);
 /** lab_guest_calm() - forget the longest stall so far */
 void lab_guest_calm(struct lab_guest *g);
 /**

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <sys/stat.h>
+#include "place_priv.h"
 #include "dest_box.h"
 #include "util/log.h"
 
@@ -503,5 +504,23 @@ Test(dest_place, a_block_that_cannot_be_registered)
 	cr_assert(ne(ptr, strstr(b.err.msg, "block ram"), NULL), "%s", b.err.msg);
 	cr_assert(not(b.p.blocks[0].registered));
 	close(other);
+	box_free(&b);
+}
+
+/* No kernel that we know answers so; one that does is not believed to place anything. */
+Test(dest_place, a_block_that_cannot_copy)
+{
+	struct box b;
+
+	box_init(&b, MSG_BLOCK_ANON);
+	cr_assert(zero(int, place_can(&b.p.blocks[0], UFFD_CAN_COPY | UFFD_CAN_WAKE, &b.err)));
+	cr_assert(eq(int, place_can(&b.p.blocks[0], UFFD_CAN_ZEROPAGE | UFFD_CAN_WAKE, &b.err),
+		     -EOPNOTSUPP));
+	cr_assert(eq(str, b.err.code, "cannot-register"));
+	cr_assert(ne(ptr, strstr(b.err.msg, "block ram"), NULL), "%s", b.err.msg);
+	cr_assert(ne(ptr, strstr(b.err.msg, "no COPY"), NULL), "%s", b.err.msg);
+	error_clear(&b.err);
+	cr_assert(eq(int, place_can(&b.p.blocks[0], UFFD_CAN_COPY, &b.err), -EOPNOTSUPP));
+	cr_assert(ne(ptr, strstr(b.err.msg, "no WAKE"), NULL), "%s", b.err.msg);
 	box_free(&b);
 }

@@ -33,6 +33,16 @@ static uint64_t longest_stall(struct stamp *s)
 	return longest;
 }
 
+/* Pages of the second half that were ever written to. */
+static uint64_t grown(const struct stamp *s)
+{
+	uint64_t n = 0;
+
+	for (uint64_t page = s->grow ? s->pages / 2 : s->pages; page < s->pages; page++)
+		n += stamp_get(s->counts[page]) > 0;
+	return n;
+}
+
 static void print_first_bad(struct stamp *s, FILE *f)
 {
 	struct bad b;
@@ -55,8 +65,10 @@ static void print_first_bad(struct stamp *s, FILE *f)
 
 static void print_report(struct stamp *s, FILE *f, bool ended)
 {
-	fprintf(f, "{\"name\": \"%s\", \"pid\": %d, \"ended\": %s, \"pages\": %" PRIu64 ",\n",
-		s->name, (int)getpid(), ended ? "true" : "false", s->pages);
+	fprintf(f,
+		"{\"name\": \"%s\", \"pid\": %d, \"ended\": %s, \"pages\": %" PRIu64
+		", \"grown_pages\": %" PRIu64 ",\n",
+		s->name, (int)getpid(), ended ? "true" : "false", s->pages, grown(s));
 	fprintf(f, " \"arrivals\": %" PRIu64 ", \"counter\": %" PRIu64 ",\n",
 		stamp_get(s->arrivals), stamp_get(s->counter));
 	fprintf(f,

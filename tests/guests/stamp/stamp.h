@@ -49,10 +49,10 @@ struct stamp {
 	const char *name, *attach, *kind, *report;
 	uint64_t bytes, writes, state_kb;
 	unsigned int nblocks, threads;
-	bool dma, thp, wish;
+	bool dma, thp, grow, wish;
 
 	struct stamp_seed seed;
-	uint64_t pages, per_block;
+	uint64_t pages, per_block, used; /* writers use the first @used pages */
 	uint8_t *block[STAMP_BLOCKS_MAX];
 	uint32_t *counts;
 	uint8_t *flags;

@@ -115,7 +115,7 @@ static uint64_t random_page(struct worker *w)
 	w->rng ^= w->rng << 13;
 	w->rng ^= w->rng >> 7;
 	w->rng ^= w->rng << 17;
-	return w->rng % w->s->pages;
+	return w->rng % stamp_get(w->s->used);
 }
 
 /* Sleep until the next write is due; after a long stop the missed ones are not made up for. */

@@ -105,7 +105,8 @@ enum msg_answer {
 	MSG_ANSWER_COMPLETED = 3,
 };
 
-#define MSG_BLOCK_NO_DMA (1u << 0)
+#define MSG_BLOCK_NO_DMA   (1u << 0)
+#define MSG_BLOCK_READONLY (1u << 1)
 
 /** struct msg_hello - see PROTOCOL.md, as for all that follow; @kind is enum msg_channel */
 struct msg_hello {

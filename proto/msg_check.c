@@ -110,7 +110,7 @@ const char *msg_check_one_block(const struct msg_block *b)
 		return "name";
 	if (b->kind > MSG_BLOCK_HUGETLB)
 		return "kind";
-	if (b->flags & ~MSG_BLOCK_NO_DMA)
+	if (b->flags & ~(MSG_BLOCK_NO_DMA | MSG_BLOCK_READONLY))
 		return "flags";
 	if (b->page_size < MSG_PAGE_MIN || b->page_size > MSG_PAGE_MAX ||
 	    b->page_size & (b->page_size - 1))

@@ -168,6 +168,12 @@ static int compare_block(const struct msg_block *want, const struct guest_block 
 				 "block %s has %" PRIu64 " bytes at the source and %" PRIu64
 				 " here",
 				 want->name, want->length, have->length);
+	if (!(want->flags & MSG_BLOCK_READONLY) != !(have->flags & GUEST_BLOCK_READONLY))
+		return error_set(err, -EINVAL, "block-differs",
+				 "block %s is %s at the source and %s here (DECANT_BLOCK_READONLY)",
+				 want->name,
+				 want->flags & MSG_BLOCK_READONLY ? "read-only" : "writable",
+				 have->flags & GUEST_BLOCK_READONLY ? "read-only" : "writable");
 	if (want->page_size != have->page_size)
 		return error_set(err, -EINVAL, "block-differs",
 				 "block %s has pages of %u bytes at the source and %" PRIu64

@@ -55,6 +55,12 @@ struct engine_block {
 	struct bitmap filled;
 };
 
+/** engine_tracked() - Return: whether it can change while it is being moved: others are skipped (W2) */
+static inline bool engine_tracked(const struct engine_block *b)
+{
+	return !(b->mem.block.flags & GUEST_BLOCK_READONLY);
+}
+
 /**
  * struct engine_stats - read by anybody at any time
  * @sent_bytes:	guest memory sent as data, repeats included

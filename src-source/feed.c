@@ -223,7 +223,7 @@ static int feed_one(struct scan *s, struct sender *to, uint32_t block, uint64_t 
 			  .length = n * page};
 	int r = 0;
 
-	if (s->ops && !atomic_load(&s->e->postcopy))
+	if (s->ops && !atomic_load(&s->e->postcopy) && engine_tracked(b))
 		r = s->ops->protect(&s->track, b, run.offset, run.length, err);
 	if (r < 0)
 		return r;

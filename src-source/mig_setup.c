@@ -89,7 +89,8 @@ static void send_block(struct migration *m, uint32_t i, struct msg *msg)
 	msg->block = (struct msg_block){
 		.index = i,
 		.kind = (uint8_t)b->kind,
-		.flags = b->flags & GUEST_BLOCK_NO_DMA ? MSG_BLOCK_NO_DMA : 0,
+		.flags = (b->flags & GUEST_BLOCK_NO_DMA ? MSG_BLOCK_NO_DMA : 0) |
+			 (b->flags & GUEST_BLOCK_READONLY ? MSG_BLOCK_READONLY : 0),
 		.page_size = (uint32_t)b->page_size,
 		.length = b->length,
 	};

@@ -85,8 +85,11 @@ static int unprotect(struct scan *s, const struct engine_block *b, uint64_t firs
 		     struct error *err)
 {
 	uint64_t page = b->mem.block.page_size;
-	int r = uffd_writeprotect(s->track.uffd, b->mem.block.addr + first * page, n * page, false);
+	int r;
 
+	if (!engine_tracked(b))
+		return 0;
+	r = uffd_writeprotect(s->track.uffd, b->mem.block.addr + first * page, n * page, false);
 	if (r == -ENOENT && gone_covers(&b->mem, first * page, n * page))
 		r = uffd_wake(s->track.uffd, b->mem.block.addr + first * page, n * page);
 	return r < 0 ? error_set(err, r, "tracking-failed",
@@ -118,7 +121,7 @@ static int clear_given_back(const struct engine_block *b, struct snap_piece *p)
 	struct cleared c = {b, p};
 	uint64_t start = b->mem.block.addr + p->offset;
 
-	if (b->mem.block.kind != GUEST_BLOCK_ANON)
+	if (b->mem.block.kind != GUEST_BLOCK_ANON || !engine_tracked(b))
 		return 0;
 	return pagemap_unprotected(b->mem.pagemap, start, start + p->length, clear, &c);
 }
@@ -344,6 +347,8 @@ static int freeze(struct scan *s, struct error *err)
 		if (r < 0)
 			break;
 		bitmap_set_range(&b->pending, 0, b->npages);
+		if (!engine_tracked(b))
+			continue;
 		r = uffd_writeprotect(s->track.uffd, g->addr, g->length, true);
 		if (r < 0)
 			error_set(err, r, "tracking-refused", "cannot write-protect block %s: %s",

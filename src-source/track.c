@@ -76,6 +76,8 @@ int track_check(const struct track_ops *ops, const struct engine *e, int uffd, s
 	for (uint32_t i = 0; !r && i < e->nblocks; i++) {
 		const struct guest_block *b = &e->blocks[i].mem.block;
 
+		if (!engine_tracked(&e->blocks[i]))
+			continue;
 		r = register_block(fd, b, err);
 		if (r >= 0)
 			uffd_unregister(fd, b->addr, b->length);
@@ -91,7 +93,8 @@ int track_start(struct track *t, const struct track_ops *ops, struct engine *e, 
 	*t = (struct track){.ops = ops, .e = e, .uffd = uffd, .pagemap = -1};
 	r = handshake(ops, e, uffd, err);
 	for (uint32_t i = 0; !r && i < e->nblocks; i++) {
-		r = register_block(uffd, &e->blocks[i].mem.block, err);
+		if (engine_tracked(&e->blocks[i]))
+			r = register_block(uffd, &e->blocks[i].mem.block, err);
 		if (r >= 0)
 			t->registered++;
 		r = r > 0 ? -EOPNOTSUPP : r;
@@ -101,7 +104,8 @@ int track_start(struct track *t, const struct track_ops *ops, struct engine *e, 
 	for (uint32_t i = 0; !r && i < e->nblocks; i++) {
 		const struct guest_block *b = &e->blocks[i].mem.block;
 
-		trace_block_start(b->name, b->page_size, b->addr, b->length);
+		if (engine_tracked(&e->blocks[i]))
+			trace_block_start(b->name, b->page_size, b->addr, b->length);
 	}
 	if (r < 0)
 		track_stop(t);
@@ -112,8 +116,11 @@ void track_stop(struct track *t)
 {
 	for (uint32_t i = 0; i < t->registered; i++) {
 		const struct guest_block *b = &t->e->blocks[i].mem.block;
-		int r = uffd_unregister(t->uffd, b->addr, b->length);
+		int r;
 
+		if (!engine_tracked(&t->e->blocks[i]))
+			continue;
+		r = uffd_unregister(t->uffd, b->addr, b->length);
 		/* One block that fails (its process may be gone) must not keep the others protected. */
 		trace_block_stop(b->name, b->page_size, b->addr, b->length, r);
 	}

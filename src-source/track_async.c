@@ -57,7 +57,8 @@ static int scan_all(struct track *t, bool protect, PAGEMAP_RUN_FN(fn), struct er
 	int r = 0;
 
 	for (uint32_t i = 0; !r && i < t->e->nblocks; i++)
-		r = scan_block(t, &t->e->blocks[i], protect, fn, err);
+		if (engine_tracked(&t->e->blocks[i]))
+			r = scan_block(t, &t->e->blocks[i], protect, fn, err);
 	return r;
 }
 

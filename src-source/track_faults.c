@@ -40,7 +40,8 @@ int track_populate(const struct engine *e, struct error *err)
 	if (e->features & UFFD_F_WP_UNPOPULATED)
 		return 0;
 	for (uint32_t i = 0; !r && i < e->nblocks; i++)
-		if (e->blocks[i].mem.block.kind == GUEST_BLOCK_ANON)
+		if (e->blocks[i].mem.block.kind == GUEST_BLOCK_ANON &&
+		    engine_tracked(&e->blocks[i]))
 			r = populate(&e->blocks[i], err);
 	return r;
 }
@@ -113,6 +114,8 @@ static int faults_start(struct track *t, struct error *err)
 	for (uint32_t i = 0; i < t->e->nblocks; i++) {
 		const struct guest_block *b = &t->e->blocks[i].mem.block;
 
+		if (!engine_tracked(&t->e->blocks[i]))
+			continue;
 		r = writeprotect(t, b->addr, b->length, true, err);
 		if (r < 0)
 			return error_set(err, r, "tracking-refused",
@@ -251,7 +254,7 @@ static int collect(struct track *t, bool quarantine, bool last, struct error *er
 	for (uint32_t i = 0; !r && i < t->e->nblocks; i++) {
 		struct engine_block *b = &t->e->blocks[i];
 
-		if (b->mem.block.kind == GUEST_BLOCK_ANON)
+		if (b->mem.block.kind == GUEST_BLOCK_ANON && engine_tracked(b))
 			r = find_unprotected(b, err);
 		for (uint64_t p = 0; !r && (p = bitmap_next_set(&b->dirty, p)) < b->npages;) {
 			uint64_t end = bitmap_next_clear(&b->dirty, p);

@@ -149,6 +149,12 @@ DECANT_API struct decant_guest *decant_guest_new(const struct decant_guest_confi
  * can and cannot see.
  */
 #define DECANT_BLOCK_NO_DMA (1u << 8)
+/*
+ * Nobody writes to it once decant_guest_start() has been called, no device either: a ROM, a text, a table.
+ * The library maps it read-only then, and in an incoming guest when that is let go (the load callback may
+ * not write to it). Its pages are sent once and never tracked.
+ */
+#define DECANT_BLOCK_READONLY (1u << 9)
 
 /**
  * decant_block_create() - make a block, filled with zeros

@@ -47,14 +47,15 @@ enum guest_block_kind {
 	GUEST_BLOCK_HUGETLB = 2,
 };
 
-#define GUEST_BLOCK_NO_DMA GWIRE_BLOCK_NO_DMA
+#define GUEST_BLOCK_NO_DMA   GWIRE_BLOCK_NO_DMA
+#define GUEST_BLOCK_READONLY GWIRE_BLOCK_READONLY
 
 /**
  * struct guest_block - one contiguous range of guest memory
  * @index:	its place in guest.blocks
  * @name:	unique in the guest
  * @kind:	backing
- * @flags:	GUEST_BLOCK_NO_DMA: nothing but processors writes to it
+ * @flags:	GUEST_BLOCK_NO_DMA: nothing but processors writes to it; GUEST_BLOCK_READONLY: nobody does
  * @length:	bytes, a multiple of @page_size
  * @page_size:	bytes
  * @addr:	where it is in the guest's address space

@@ -103,7 +103,7 @@ static void get_block(struct bytes_reader *r, struct gwire_msg *m)
 		bytes_fail(r, "index");
 	if (b->kind > 2)
 		bytes_fail(r, "kind");
-	if (b->flags & ~GWIRE_BLOCK_NO_DMA)
+	if (b->flags & ~(GWIRE_BLOCK_NO_DMA | GWIRE_BLOCK_READONLY))
 		bytes_fail(r, "flags");
 	if (b->kind == 1 ? m->nfds != 0 : m->nfds != 1)
 		bytes_fail(r, "descriptors");

@@ -61,6 +61,7 @@ enum gwire_type {
 #define GWIRE_HELLO_VCPUS       (1u << 2)
 #define GWIRE_SHARER_AGAIN      (1u << 0)
 #define GWIRE_BLOCK_NO_DMA      (1u << 0)
+#define GWIRE_BLOCK_READONLY    (1u << 1)
 #define GWIRE_LOAD_PAUSED       (1u << 0)
 #define GWIRE_UFFD_USER_MODE    (1u << 0)
 #define GWIRE_UFFD_KEEP         (1u << 1)

@@ -145,6 +145,9 @@ static unsigned int block_flags(const struct stamp *s, unsigned int i)
 {
 	unsigned int flags = s->dma ? 0 : DECANT_BLOCK_NO_DMA;
 
+	if (s->rom && i == s->nblocks - 1)
+		flags |= DECANT_BLOCK_READONLY;
+
 	if (!strcmp(s->kind, "anon") || (!strcmp(s->kind, "mixed") && i % 2))
 		return flags | DECANT_BLOCK_ANON;
 	if (!strcmp(s->kind, "huge"))
@@ -152,6 +155,12 @@ static unsigned int block_flags(const struct stamp *s, unsigned int i)
 	if (!strcmp(s->kind, "gigantic"))
 		return flags | DECANT_BLOCK_HUGE_1G;
 	return flags | DECANT_BLOCK_MEMFD;
+}
+
+/* The last block is a ROM: filled, verified, and never written to again. */
+static uint64_t writable(const struct stamp *s)
+{
+	return s->rom ? s->pages - s->per_block : s->grow ? s->pages / 2 : s->pages;
 }
 
 static int make_blocks(struct stamp *s)
@@ -166,7 +175,7 @@ static int make_blocks(struct stamp *s)
 	s->per_block = length / STAMP_PAGE;
 	s->pages = s->per_block * s->nblocks;
 	/* A block that grows is made as large as it can become, and its tail is left alone. */
-	s->used = s->grow ? s->pages / 2 : s->pages;
+	s->used = writable(s);
 	if (!s->pages)
 		return -EINVAL;
 	for (unsigned int i = 0; i < s->nblocks; i++) {
@@ -186,13 +195,15 @@ static int make_blocks(struct stamp *s)
 /* A page that is to be zero is not touched: so the memory has real holes, too. */
 static void fill_blocks(struct stamp *s)
 {
-	for (uint64_t page = 0; page < s->used; page++) {
+	uint64_t filled = s->rom ? s->pages : s->used;
+
+	for (uint64_t page = 0; page < filled; page++) {
 		s->counts[page] = 1;
 		s->flags[page] = STAMP_TOUCHED;
 		if (!stamp_is_zero(&s->seed, page, 1))
 			stamp_write(&s->seed, work_page(s, page), page, 1);
 	}
-	s->counter = s->used;
+	s->counter = filled;
 }
 
 static const char usage[] =
@@ -211,6 +222,7 @@ static const char usage[] =
 	"  --state-kb N       ballast in the saved state\n"
 	"  --paused           start paused  --dma  do not declare the blocks free of DMA\n"
 	"  --thp              advise transparent huge pages\n"
+	"  --rom              the last block is read-only\n"
 	"  --grow             use half of the memory until SIGWINCH\n"
 	"Signals: USR1 verify every page; USR2 toggle the guest's own pause; HUP forget the\n"
 	"longest stall so far; WINCH use all of the memory.\n";
@@ -220,8 +232,9 @@ static const struct option options[] = {
 	{"bytes", 1, NULL, 'b'},   {"kind", 1, NULL, 'k'},   {"blocks", 1, NULL, 'B'},
 	{"threads", 1, NULL, 't'}, {"writes", 1, NULL, 'w'}, {"seed", 1, NULL, 's'},
 	{"zeros", 1, NULL, 'z'},   {"report", 1, NULL, 'r'}, {"state-kb", 1, NULL, 'S'},
-	{"grow", 0, NULL, 'g'},    {"paused", 0, NULL, 'p'}, {"thp", 0, NULL, 'T'},
-	{"dma", 0, NULL, 'd'},     {"help", 0, NULL, 'h'},   {NULL, 0, NULL, 0},
+	{"rom", 0, NULL, 'R'},     {"grow", 0, NULL, 'g'},   {"paused", 0, NULL, 'p'},
+	{"thp", 0, NULL, 'T'},     {"dma", 0, NULL, 'd'},    {"help", 0, NULL, 'h'},
+	{NULL, 0, NULL, 0},
 };
 
 static uint64_t number(const char *text, uint64_t max)
@@ -279,6 +292,9 @@ static void take_option(struct stamp *s, int c)
 		break;
 	case 'p':
 		s->wish = true;
+		break;
+	case 'R':
+		s->rom = true;
 		break;
 	case 'g':
 		s->grow = true;

@@ -56,14 +56,18 @@ static json_t *launcher(struct lab_host *h, const char *option)
 
 json_t *lab_guest_launchers(struct lab_host *h)
 {
-	return json_pack("{s:o, s:o, s:o, s:o}", "stamp", launcher(h, NULL), "stamp-dma",
+	return json_pack("{s:o, s:o, s:o, s:o, s:o}", "stamp", launcher(h, NULL), "stamp-dma",
 			 launcher(h, "--dma"), "stamp-thp", launcher(h, "--thp"), "stamp-grow",
-			 launcher(h, "--grow"));
+			 launcher(h, "--grow"), "stamp-rom", launcher(h, "--rom"));
 }
 
 static const char *launcher_of(const struct lab_guest_opts *o)
 {
-	return o->dma ? "stamp-dma" : o->thp ? "stamp-thp" : o->grow ? "stamp-grow" : "stamp";
+	return o->dma    ? "stamp-dma"
+	       : o->thp  ? "stamp-thp"
+	       : o->grow ? "stamp-grow"
+	       : o->rom  ? "stamp-rom"
+			 : "stamp";
 }
 
 static void describe(struct lab_guest *g)
@@ -103,6 +107,8 @@ static void start_process(struct lab_guest *g)
 		argv[n++] = "--dma";
 	if (o->thp)
 		argv[n++] = "--thp";
+	if (o->rom)
+		argv[n++] = "--rom";
 	if (o->grow)
 		argv[n++] = "--grow";
 	if (o->paused)

@@ -20,6 +20,7 @@ enum lab_kind { LAB_MEMFD, LAB_ANON, LAB_HUGE, LAB_GIGANTIC };
  * @empty:	has memory and never writes to it
  * @dma:	not declared free of DMA
  * @thp:	advises transparent huge pages for its memory
+ * @rom:	its last block is read-only
  * @grow:	uses half of its memory until lab_guest_grow()
  * @paused:	starts paused by its own wish
  * @keep:	disposal "keep" instead of "quit"
@@ -36,6 +37,7 @@ struct lab_guest_opts {
 	bool dma;
 	bool thp;
 	bool grow;
+	bool rom;
 	bool paused;
 	bool keep;
 };

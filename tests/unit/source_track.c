@@ -552,3 +552,29 @@ Test(source_track, mapped_anew_faults)
 {
 	mapped_anew(&track_faults);
 }
+
+/* What nobody writes to needs no tracking, and is not refused because it cannot have any. */
+static void read_only_is_skipped(const struct track_ops *ops)
+{
+	struct box b;
+	int other;
+
+	box_init(&b);
+	b.blocks[0].mem.block.flags = GUEST_BLOCK_READONLY;
+	other = take(&b, 0); /* it could not be registered */
+	cr_assert_eq(track_check(ops, &b.e, fresh(), &b.err), 0, "%s", b.err.msg);
+	start(&b, ops);
+	cr_assert(!is_free(&b, 1), "the other one is tracked");
+	*b.mem[1] = 1;
+	cr_assert_eq(ops->collect(&b.t, &b.err), 0, "%s", b.err.msg);
+	cr_assert_eq(bitmap_count(&b.blocks[0].pending), 0);
+	track_stop(&b.t);
+	cr_assert(is_free(&b, 1));
+	close(other);
+	cr_assert(is_free(&b, 0));
+}
+
+Test(source_track, read_only_blocks_are_skipped)
+{
+	read_only_is_skipped(&track_async);
+}

@@ -114,7 +114,8 @@ static int block_check(struct decant_guest *g, const char *name, uint64_t length
 	if (g->started)
 		return -EBUSY;
 	if (!lib_name_ok(name) || !length || length > GWIRE_MEMORY_MAX ||
-	    (flags & ~(KINDS | DECANT_BLOCK_NO_DMA)) || block_kind(flags, b))
+	    (flags & ~(KINDS | DECANT_BLOCK_NO_DMA | DECANT_BLOCK_READONLY)) ||
+	    block_kind(flags, b))
 		return -EINVAL;
 	for (size_t i = 0; i < g->nblocks; i++)
 		if (!strcmp(g->blocks[i].name, name))
@@ -123,6 +124,8 @@ static int block_check(struct decant_guest *g, const char *name, uint64_t length
 		return -ENOSPC;
 	strcpy(b->name, name);
 	b->flags = flags & DECANT_BLOCK_NO_DMA ? GWIRE_BLOCK_NO_DMA : 0;
+	if (flags & DECANT_BLOCK_READONLY)
+		b->flags = GWIRE_BLOCK_NO_DMA | GWIRE_BLOCK_READONLY;
 	b->length = (length + b->page_size - 1) / b->page_size * b->page_size;
 	return 0;
 }
@@ -144,6 +147,16 @@ DECANT_API int decant_block_create(struct decant_guest *g, const char *name, uin
 		return ret;
 	g->blocks[g->nblocks++] = b;
 	*ret_addr = b.addr;
+	return 0;
+}
+
+/* Missing pages are placed into it all the same. */
+int lib_block_protect(const struct decant_guest *g)
+{
+	for (size_t i = 0; i < g->nblocks; i++)
+		if ((g->blocks[i].flags & GWIRE_BLOCK_READONLY) &&
+		    mprotect(g->blocks[i].addr, g->blocks[i].length, PROT_READ))
+			return -errno;
 	return 0;
 }
 

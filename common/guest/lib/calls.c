@@ -199,6 +199,8 @@ static void run_job(struct decant_guest *g, struct lib_job *job)
 		close(job->fd); /* before DONE: the agent's end of file comes first */
 	if (ret > 0 || ret < -4095)
 		ret = -EIO;
+	if (job->type == GWIRE_LOAD && !ret)
+		ret = lib_block_protect(g);
 	pthread_mutex_lock(&g->lock);
 	if (job->type == GWIRE_LOAD) {
 		g->arrival = ret ? LIB_FAILED : LIB_LOADED;

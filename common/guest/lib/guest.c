@@ -231,7 +231,9 @@ DECANT_API int decant_guest_start(struct decant_guest *g)
 		return -EALREADY;
 	if (g->arrival == LIB_FRESH)
 		g->paused = g->own;
-	ret = start_threads(g);
+	ret = g->arrival == LIB_FRESH ? lib_block_protect(g) : 0;
+	if (!ret)
+		ret = start_threads(g);
 	if (ret)
 		return ret;
 	g->started = true;

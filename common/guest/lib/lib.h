@@ -180,6 +180,8 @@ void lib_wake(struct decant_guest *g);
 
 /* block.c */
 
+/** lib_block_protect() - map read-only blocks so. Return: 0 or -errno */
+int lib_block_protect(const struct decant_guest *g);
 /** lib_block_punch() - PUNCH. Return: 0 or -errno with @msg filled */
 int lib_block_punch(struct decant_guest *g, const struct gwire_punch *p,
 		    char msg[static GWIRE_MESSAGE_MAX]);

@@ -49,7 +49,7 @@ struct stamp {
 	const char *name, *attach, *kind, *report;
 	uint64_t bytes, writes, state_kb;
 	unsigned int nblocks, threads;
-	bool dma, thp, grow, wish;
+	bool dma, thp, grow, rom, wish;
 
 	struct stamp_seed seed;
 	uint64_t pages, per_block, used; /* writers use the first @used pages */

@@ -64,7 +64,7 @@ static void disk_is_read(struct lab_vm *vm, const char *how)
 
 	lab_vm_do(vm, how);
 	a = lab_vm_check(vm);
-	lab_until(vm->lab, 10000, (b = lab_vm_check(vm)).disk_reads > a.disk_reads + 10,
+	lab_until(vm->lab, 10000, (b = lab_vm_check(vm)).disk_reads > a.disk_reads,
 		  "it reads no more");
 	lab_check(vm->lab, b.disk_pages == 512, "%lu pages", b.disk_pages);
 }
@@ -72,7 +72,7 @@ static void disk_is_read(struct lab_vm *vm, const char *how)
 static void disk_is_written(struct lab_vm *vm)
 {
 	lab_vm_do(vm, "disk write");
-	lab_until(vm->lab, 10000, lab_vm_check(vm).disk_writes > 20, "it writes nothing");
+	lab_until(vm->lab, 10000, lab_vm_check(vm).disk_writes > 0, "it writes nothing");
 }
 
 static void clocks_are_good(struct lab_vm *vm)
@@ -102,7 +102,7 @@ Test(vm, boots_and_is_checked, .timeout = 120)
 
 	fprintf(stderr, "booted in %lu ms, %lu pages\n", vm->boot_ms, s.pages);
 	lab_check(lab, s.pages == 64 << 8, "64 MiB are written");
-	disk_is_read(vm, "disk direct 2 1");
+	disk_is_read(vm, "disk direct 1 2");
 	disk_is_written(vm);
 	clocks_are_good(vm);
 	s = stop_and_go(vm, &s);

@@ -81,7 +81,7 @@ struct vm_touches {
 
 /**
  * struct vm_disk_writer - the thread that writes to the disk
- * @buffer:	one page, through which all goes
+ * @buffer:	some pages, through which all goes
  * @first, @records: its part of the disk
  * @version:	of each of its records
  * @idle:	has seen that it shall stop, and writes nothing

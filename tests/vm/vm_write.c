@@ -14,29 +14,34 @@
 #include "record.h"
 #include "vm.h"
 
-static void transfer(struct vm_disk_writer *w, uint64_t i, bool out)
-{
-	off_t at = (off_t)((w->first + i) * RECORD_SIZE);
-	ssize_t n = out ? pwrite(w->fd, w->buffer.mem, RECORD_SIZE, at)
-			: pread(w->fd, w->buffer.mem, RECORD_SIZE, at);
-
-	if (n != RECORD_SIZE)
-		atomic_fetch_add(&w->errors, 1);
-}
+#define RUN_MAX 16
 
 static void put(struct vm_disk_writer *w, uint64_t i)
 {
 	record_fill(w->buffer.mem, w->first + i, ++w->version[i], w->vm->seed);
-	transfer(w, i, true);
+	if (pwrite(w->fd, w->buffer.mem, RECORD_SIZE, (off_t)((w->first + i) * RECORD_SIZE)) !=
+	    RECORD_SIZE)
+		atomic_fetch_add(&w->errors, 1);
 	atomic_fetch_add(&w->writes, 1);
 }
 
-static void verify(struct vm_disk_writer *w, uint64_t i)
+/* Read @n records back, which must have their versions. */
+static void verify(struct vm_disk_writer *w, uint64_t i, uint64_t n)
 {
-	transfer(w, i, false);
-	w->buffer.number[0] = w->first + i;
-	w->buffer.version[0] = w->version[i];
-	vm_pages_verify(w->vm, &w->buffer, 0, "written disk");
+	if (pread(w->fd, w->buffer.mem, n * RECORD_SIZE, (off_t)((w->first + i) * RECORD_SIZE)) !=
+	    (ssize_t)(n * RECORD_SIZE))
+		atomic_fetch_add(&w->errors, 1);
+	for (uint64_t k = 0; k < n; k++) {
+		w->buffer.number[k] = w->first + i + k;
+		w->buffer.version[k] = w->version[i + k];
+		vm_pages_verify(w->vm, &w->buffer, k, "written disk");
+	}
+}
+
+static void verify_all(struct vm_disk_writer *w)
+{
+	for (uint64_t i = 0; i < w->records; i += RUN_MAX)
+		verify(w, i, w->records - i < RUN_MAX ? w->records - i : RUN_MAX);
 }
 
 static void *writer_main(void *arg)
@@ -47,8 +52,7 @@ static void *writer_main(void *arg)
 		uint64_t request = atomic_load(&w->vm->check);
 
 		if (request != atomic_load(&w->buffer.served)) {
-			for (uint64_t i = 0; i < w->records; i++)
-				verify(w, i);
+			verify_all(w);
 			atomic_store(&w->buffer.served, request);
 		}
 		atomic_store(&w->idle, !atomic_load(&w->vm->disk_writes));
@@ -57,7 +61,7 @@ static void *writer_main(void *arg)
 			continue;
 		}
 		put(w, vm_random(&w->random) % w->records);
-		verify(w, vm_random(&w->random) % w->records);
+		verify(w, vm_random(&w->random) % w->records, 1);
 	}
 	return NULL;
 }
@@ -74,7 +78,7 @@ static const char *start(struct vm *vm, struct vm_disk_writer *w)
 	w->records = bytes / RECORD_SIZE / 2;
 	w->first = bytes / RECORD_SIZE - w->records;
 	w->version = vm_alloc(w->records * sizeof(*w->version));
-	if (!w->records || !w->version || !vm_pages_new(&w->buffer, 1))
+	if (!w->records || !w->version || !vm_pages_new(&w->buffer, RUN_MAX))
 		return "memory of the disk's writer";
 	atomic_store(&w->buffer.served, atomic_load(&vm->check));
 	if (pthread_create(&w->thread, NULL, writer_main, w))

@@ -150,8 +150,8 @@ json_t *incoming_view(const struct incoming *inc)
 			 "id", inc->id_text, "guest", inc->setup ? inc->setup->name : "", "uuid",
 			 uuid, "phase", phase(inc), "from", inc->from, "identity", inc->identity,
 			 "created_at", time_json(inc->created_us), "ended_at",
-			 time_json(inc->ended_us), "error", error_json(&inc->err), "memory",
-			 memory, "postcopy", incoming_view_postcopy(&inc->place), "channels",
+			 time_json(inc->ended_us), "error", error_json(&inc->err), "memory", memory,
+			 "postcopy", incoming_view_postcopy(&inc->place), "channels",
 			 channels_json(inc), "digest_ok",
 			 inc->receipt_ok < 0 ? json_null() : json_boolean(inc->receipt_ok),
 			 "snapshot", snapshot(inc));

@@ -606,6 +606,24 @@ Test(micro, out_of_an_image_on_its_way)
 	lab_end(lab);
 }
 
+/* Regions tell offsets in one memory: an image of several has none. */
+Test(micro, image_of_several_blocks)
+{
+	struct lab_host *a, *b;
+	struct lab *lab = lab_test_pair(&a, &b);
+	struct lab_guest *g = lab_guest_start(a, &(struct lab_guest_opts){.mb = 12, .blocks = 3});
+
+	lab_check(lab,
+		  !lab_decant(a, 30000, NULL, NULL,
+			      (const char *const[]){"snapshot", g->name, "--to", b->to, "--name",
+						    "three", "--wait", NULL}),
+		  "decant snapshot");
+	refused(b, 3, "image three has 3 blocks: the memory of a micro-VM is one",
+		(const char *const[]){"uffd", "three", "--socket", "/tmp/x", NULL});
+	lab_guest_end(g);
+	lab_end(lab);
+}
+
 /* Never zeros: what has not come is waited for, for ever if need be. */
 Test(micro, out_of_an_image_that_fails)
 {

@@ -162,7 +162,16 @@ DECANT_API struct decant_guest *decant_guest_new(const struct decant_guest_confi
  * @name:	unique in the guest; the same on every host
  * @length:	bytes; rounded up to whole pages; the same on every host
  * @flags:	DECANT_BLOCK_*
- * @ret_addr:	its address; valid until decant_guest_free(). Never unmap, remap or fork(2) it
+ * @ret_addr:	its address; valid until decant_guest_free(). Never move it (mremap(2)) nor map anything over it
+ *
+ * Parts may be given back at any time, also while the program moves, and are zeros from then on: memory of
+ * DECANT_BLOCK_ANON by MADV_DONTNEED, other memory by MADV_REMOVE. MADV_FREE and munmap(2) of parts of
+ * DECANT_BLOCK_ANON are fine, too. Not fine: fallocate(2) on a descriptor of the memory (the page may come back
+ * with its old contents), write(2) to one (it may be lost), and MADV_DONTNEED of shared memory before all
+ * of it has arrived (it counts as giving back). Such a call may wait a moment for the agent.
+ *
+ * A child of fork(2) does not inherit it (MADV_DONTFORK); leave that so: writes of a child would not be
+ * moved, and it might wait, or find zeros, where memory has not arrived.
  *
  * A block that is to grow is made with the length that it may reach. What was never touched costs no
  * memory, is not sent, and can be put to use at any time, also while the guest is being moved: tracking,

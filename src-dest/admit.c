@@ -38,13 +38,17 @@ static int check_free(const struct incoming *inc, struct error *err)
 	for (const struct incoming *o = inc->d->incomings; o; o = incoming_next(o))
 		if (o != inc && incoming_state(o) != INC_END &&
 		    incoming_is_guest(o, s->name, s->uuid))
-			return taken(inc, "is arriving here already", err);
+			return taken(inc, "is arriving here already: see decant-dest incoming",
+				     err);
 	if (resident_find(inc->d, s->name, s->uuid))
-		return taken(inc, "runs here", err);
+		return taken(inc, "runs here: end it, or move it away first", err);
 	for (const struct past *p = history_first(inc->d->history); p; p = p->next)
 		if (!p->live && p->same_boot && p->fate == HISTORY_OWNER &&
 		    (!strcmp(p->name, s->name) || !memcmp(p->uuid, s->uuid, MSG_UUID_LEN)))
-			return taken(inc, "is held here, by a migration that was cut off", err);
+			return taken(inc,
+				     "is held here, by a migration that was cut off: see "
+				     "decant-dest incoming",
+				     err);
 	return 0;
 }
 

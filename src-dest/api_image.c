@@ -80,7 +80,8 @@ void api_get_snapshot(struct rest_req *req, void *ctx)
 	else if (im)
 		rest_reply(req, 200, import_view(im));
 	else
-		rest_problemf(req, 404, "no-such-snapshot", "no image is named %s", name);
+		rest_problemf(req, 404, "no-such-snapshot",
+			      "no image is named %s (decant-dest snapshots lists them)", name);
 }
 
 /* --- making --- */

@@ -368,8 +368,10 @@ static int open_image(const struct dest *d, const char *name, struct image **ret
 	}
 	if (!r)
 		r = image_open(path, true, ret, err);
-	return r == -ENOENT ? (error_clear(err), error_set(err, -ENOENT, "no-such-snapshot",
-							   "no image is named %s", name))
+	return r == -ENOENT ? (error_clear(err),
+			       error_set(err, -ENOENT, "no-such-snapshot",
+					 "no image is named %s (decant-dest snapshots lists them)",
+					 name))
 			    : r;
 }
 

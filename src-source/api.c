@@ -75,7 +75,8 @@ static struct source_guest *guest_of(struct rest_req *req, struct source *s)
 	struct source_guest *g = guests_find(s, rest_param(req, "name"));
 
 	if (!g)
-		rest_problemf(req, 404, "no-such-guest", "no guest is named %s",
+		rest_problemf(req, 404, "no-such-guest",
+			      "no guest is named %s (decant guests lists them)",
 			      rest_param(req, "name"));
 	return g;
 }
@@ -259,7 +260,8 @@ static void post_job(struct rest_req *req, void *ctx, struct migration_image *im
 	if (!r && answer_repeat(req, s, key, name, to, image))
 		return;
 	if (!r && !(g = guests_find(s, name)))
-		r = error_set(&err, -ENOENT, "no-such-guest", "no guest is named %s", name);
+		r = error_set(&err, -ENOENT, "no-such-guest",
+			      "no guest is named %s (decant guests lists them)", name);
 	if (!r)
 		r = migration_new(s, g, to, key, &options, image, &m, &err);
 	if (r < 0) {

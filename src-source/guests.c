@@ -98,8 +98,10 @@ static int replaceable(const struct source_guest *old, const struct conf_guest *
 {
 	if (old->migration && migration_busy(old->migration))
 		return error_set(err, -EBUSY, "guest-busy",
-				 "guest %s takes part in migration %s, which is %s", desc->name,
-				 migration_id(old->migration), migration_phase(old->migration));
+				 "guest %s takes part in migration %s, which is %s: wait for its "
+				 "end, or cancel it",
+				 desc->name, migration_id(old->migration),
+				 migration_phase(old->migration));
 	if (old->conn && old->handed_over)
 		return error_set(err, -EEXIST, "guest-exists",
 				 "guest %s was handed over and kept; end its old process first",
@@ -154,8 +156,10 @@ int guests_remove(struct source_guest *sg, struct error *err)
 {
 	if (sg->migration && migration_busy(sg->migration))
 		return error_set(err, -EBUSY, "guest-busy",
-				 "guest %s takes part in migration %s, which is %s", sg->desc.name,
-				 migration_id(sg->migration), migration_phase(sg->migration));
+				 "guest %s takes part in migration %s, which is %s: wait for its "
+				 "end, or cancel it",
+				 sg->desc.name, migration_id(sg->migration),
+				 migration_phase(sg->migration));
 	drop(sg);
 	return 0;
 }

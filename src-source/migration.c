@@ -107,7 +107,8 @@ static void on_timeout(void *arg)
 		mig_on_aborted(m); /* the destination is not obliged to answer */
 		return;
 	}
-	error_set(&err, -ETIMEDOUT, "timeout", "no answer in time in state %s",
+	error_set(&err, -ETIMEDOUT, "timeout",
+		  "%s has not answered in time in state %s: see the log of its decant-dest", m->to,
 		  mig_state_name(m->state));
 	mig_event(m, m->state == MIG_HANDOVER ? MIG_EV_LOST : MIG_EV_ERROR, &err);
 }
@@ -205,18 +206,28 @@ static int check(struct source *s, const struct source_guest *sg, const struct m
 		 struct error *err)
 {
 	if (sg->migration && migration_busy(sg->migration))
-		return error_set(err, -EBUSY, "guest-busy",
-				 "guest %s takes part in migration %s already", sg->desc.name,
-				 sg->migration->id);
+		return error_set(
+			err, -EBUSY, "guest-busy",
+			"guest %s takes part in %s %s already: wait for its end, or decant "
+			"cancel %s",
+			sg->desc.name, sg->migration->snapshot ? "snapshot" : "migration",
+			sg->migration->id, sg->migration->id);
 	if (sg->handed_over)
-		return error_set(err, -ENOENT, "guest-handed-over", "guest %s has left this host",
+		return error_set(err, -ENOENT, "guest-handed-over",
+				 "guest %s has left this host: ask the agent of the host that it "
+				 "went to (decant status)",
 				 sg->desc.name);
 	if (!sg->conn)
-		return error_set(err, -ENOENT, "guest-absent",
-				 "guest %s is not attached to this agent", sg->desc.name);
+		return error_set(
+			err, -ENOENT, "guest-absent",
+			"guest %s is not attached to this agent: is it running, and does it "
+			"attach at %s?",
+			sg->desc.name, s->conf.attach);
 	if (sg->migration && migration_holds_guest(sg->migration))
-		return error_set(err, -EBUSY, "guest-held", "guest %s is held by migration %s",
-				 sg->desc.name, sg->migration->id);
+		return error_set(err, -EBUSY, "guest-held",
+				 "guest %s is held by migration %s, which may have handed it over: "
+				 "see decant status %s",
+				 sg->desc.name, sg->migration->id, sg->migration->id);
 	if (error_is_set(&sg->conn->cannot))
 		return error_set(err, -EOPNOTSUPP, sg->conn->cannot.code, "guest %s: %s",
 				 sg->desc.name, sg->conn->cannot.msg);
@@ -431,8 +442,9 @@ int migration_switchover(struct migration *m, struct error *err)
 {
 	if (m->state != MIG_PRECOPY)
 		return error_set(err, -EBUSY, "not-in-precopy",
-				 "migration %s is in %s, not in precopy", m->id,
-				 migration_phase(m));
+				 "migration %s is in %s: only in precopy can it be told to change "
+				 "hosts now",
+				 m->id, migration_phase(m));
 	scan_switch_now(m->engine->scan);
 	return 0;
 }

@@ -134,7 +134,8 @@ static int written(struct track *t, uint64_t addr, struct error *err)
 
 	if (!b)
 		return error_set(err, -EFAULT, "fault-outside",
-				 "write fault at %#llx, outside of every block",
+				 "write fault at %#llx, outside of every block: tracking by faults "
+				 "ends, use --tracking async or --mode postcopy",
 				 (unsigned long long)addr);
 	page = b->mem.block.page_size;
 	n = (addr - b->mem.block.addr) / page;

@@ -112,7 +112,7 @@ UNIT_BIN     := $(patsubst tests/unit/%.c,$(BUILD)/tests/unit/%,$(wildcard tests
 INTEG_BIN    := $(patsubst tests/integration/%.c,$(BUILD)/tests/integration/%,$(wildcard tests/integration/*.c))
 PLATFORM_BIN := $(patsubst tests/platform/%.c,$(BUILD)/tests/platform/%,$(wildcard tests/platform/*.c))
 GUEST_BIN    := $(patsubst tests/guests/%.c,$(BUILD)/tests/guests/%,$(wildcard tests/guests/*.c))
-DEMO_BIN     := $(BUILD)/tests/demo/demo
+DEMO_BIN     := $(BUILD)/tests/demo/demo $(BUILD)/tests/demo/demo_qemu
 BENCH_BIN    := $(BUILD)/tests/bench/bench $(BUILD)/tests/bench/pacer
 TESTLIB      := $(BUILD)/libtests.a
 AGENT_LIBS   := $(BUILD)/libsource.a $(BUILD)/libdest.a $(BUILD)/libproto.a $(BUILD)/libcommon.a
@@ -142,6 +142,7 @@ $(BUILD)/tests/bench/pacer: $(BUILD)/obj/tests/bench/guest/pacer.o $(BUILD)/libd
 	$(call say,LD,$@)
 	$(Q)mkdir -p $(@D) && $(CC) -o $@ $^ $(LDFLAGS_)
 $(BUILD)/tests/bench/bench: $(call obj,$(wildcard tests/bench/*.c))
+$(DEMO_BIN): $(BUILD)/obj/tests/demo/demo_lib.o
 $(BUILD)/tests/bench/bench $(DEMO_BIN): $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(TESTLIB) $(BUILD)/libproto.a $(BUILD)/libcommon.a
 	$(call say,LD,$@)
 	$(Q)mkdir -p $(@D) && $(CC) -o $@ $^ $(LDFLAGS_) $(LIBS)
@@ -154,7 +155,7 @@ $(CERTS): tests/lib/certs deploy/decant-certs
 	$(call say,CERTS,$(@D))
 	$(Q)tests/lib/certs $(@D)
 
-.PHONY: deps vm tests sanitized test test-full test-mutants bench demo
+.PHONY: deps vm tests sanitized test test-full test-mutants bench demo demo-qemu
 deps:
 	$(Q)tests/deps build test
 $(UNIT_BIN) $(INTEG_BIN): | deps
@@ -175,8 +176,10 @@ test-mutants: deps
 	$(Q)tests/mutants/run $(ID)
 bench: all $(BENCH_BIN) $(CERTS)
 	$(Q)$(BUILD)/tests/bench/bench $(BENCH)
-demo: all $(GUEST_BIN) $(CERTS) $(DEMO_BIN)
-	$(Q)$(DEMO_BIN)
+demo: all $(GUEST_BIN) $(CERTS) $(BUILD)/tests/demo/demo
+	$(Q)$(BUILD)/tests/demo/demo
+demo-qemu: all vm $(CERTS) $(BUILD)/tests/demo/demo_qemu
+	$(Q)$(BUILD)/tests/demo/demo_qemu
 
 # --- style -------------------------------------------------------------------------------------
 C_FILES := $(shell git ls-files '*.c' '*.h' 2>/dev/null)

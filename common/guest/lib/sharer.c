@@ -23,6 +23,9 @@
 
 #include "guest/decant-sharer.h"
 
+/* Shorter than a guest's: mostly it is the guest that is waited for, which is just being launched. */
+#define BACKOFF_LAST_MS 200
+
 /** enum range_state - of one mapping: NEW → SENT → GUARDED, or FAILED */
 enum range_state {
 	RANGE_NEW,
@@ -309,7 +312,7 @@ static void back_off(struct decant_sharer *s, int *ms)
 	while (!is_over(s) && lib_now_us() < until)
 		if (poll(&p, 1, (int)((until - lib_now_us()) / 1000 + 1)) > 0)
 			eventfd_read(s->wake, &count);
-	*ms = *ms * 2 > LIB_BACKOFF_LAST_MS ? LIB_BACKOFF_LAST_MS : *ms * 2;
+	*ms = *ms * 2 > BACKOFF_LAST_MS ? BACKOFF_LAST_MS : *ms * 2;
 }
 
 static void *sharer_main(void *arg)

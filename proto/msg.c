@@ -20,6 +20,7 @@
 #define SETUP_MAX                                                                           \
 	(STR(MSG_NAME_MAX) + 16 + 8 + STR(MSG_DRIVER_MAX) + STR(MSG_NAME_MAX) + 4 + 4 + 2 + \
 	 MSG_VARS_MAX * (STR(MSG_NAME_MAX) + STR(MSG_VALUE_MAX)))
+#define FACTS_MAX        (2 + MSG_FACTS_MAX * (STR(MSG_NAME_MAX) + STR(MSG_VALUE_MAX)))
 #define BLOCK_MIN        (4 + STR(1) + 4 + 4 + 4 + 8)
 #define PAGES_FIXED_BODY (MSG_PAGES_FIXED - MSG_HEADER_LEN)
 
@@ -86,6 +87,7 @@ static const struct kind kinds[] = {
 	KIND(RECEIVED, 16 + 8, 16 + 8 * MSG_RECEIVED_MAX, C, D_TO_S, received, received),
 	KIND(RESUMED, 8, 8, C, D_TO_S, resumed, resumed),
 	KIND(CONTINUE, 0, 0, C, S_TO_D, empty, none),
+	KIND(FACTS, 2, FACTS_MAX, C, S_TO_D, facts, facts),
 	KIND(REQUEST, 24, 24, C | U, D_TO_S, request, request),
 	KIND(PAGES, PAGES_FIXED_BODY, PAGES_FIXED_BODY + MSG_PAGES_RAW_MAX, U | B, S_TO_D, pages,
 	     pages),
@@ -98,6 +100,7 @@ static const struct kind kinds[] = {
 };
 
 _Static_assert(SETUP_MAX <= MSG_BODY_MAX, "a full SETUP fits a frame");
+_Static_assert(FACTS_MAX <= MSG_BODY_MAX, "all FACTS fit a frame");
 _Static_assert(8 + 16 * MSG_DISCARD_MAX <= MSG_BODY_MAX, "a full DISCARD fits a frame");
 _Static_assert(16 + 8 * MSG_RECEIVED_MAX <= MSG_BODY_MAX, "a full RECEIVED fits a frame");
 

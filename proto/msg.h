@@ -24,6 +24,7 @@
 #define MSG_BLOCKS_MAX       256
 #define MSG_THREADS_MAX      256 /* vCPU threads whose block time is told */
 #define MSG_VARS_MAX         64
+#define MSG_FACTS_MAX        200
 #define MSG_CHANNELS_MAX     16
 #define MSG_DISCARD_MAX      4000
 #define MSG_OCTAVES          24
@@ -70,6 +71,7 @@ enum msg_type {
 	MSG_RECEIVED = 35,
 	MSG_RESUMED = 36,
 	MSG_CONTINUE = 37,
+	MSG_FACTS = 38,
 	MSG_REQUEST = 40,
 	MSG_PAGES = 48,
 	MSG_NACK = 49,
@@ -154,6 +156,12 @@ struct msg_setup {
 	uint32_t blocks;
 	uint16_t nvars;
 	struct msg_var vars[MSG_VARS_MAX];
+};
+
+/** struct msg_facts - what the process at the destination has to have, as its driver knows */
+struct msg_facts {
+	uint16_t n;
+	struct msg_var facts[MSG_FACTS_MAX];
 };
 
 /** struct msg_store - the session stores an image of the guest */
@@ -302,6 +310,7 @@ struct msg {
 		struct msg_number number;
 		struct msg_setup setup;
 		struct msg_store store;
+		struct msg_facts facts;
 		struct msg_block block;
 		struct msg_switch switch_;
 		struct msg_discard discard;

@@ -62,20 +62,25 @@ const char *msg_check_generation(const struct msg *m)
 	return m->number.value ? NULL : "generation";
 }
 
-static const char *check_vars(const struct msg_setup *s)
+static const char *check_vars(const struct msg_var *vars, unsigned int n)
 {
-	if (s->nvars > MSG_VARS_MAX)
-		return "vars";
-	for (unsigned int i = 0; i < s->nvars; i++) {
-		if (!msg_name_valid(s->vars[i].key, sizeof(s->vars[i].key)))
+	for (unsigned int i = 0; i < n; i++) {
+		if (!msg_name_valid(vars[i].key, sizeof(vars[i].key)))
 			return "key of a var";
-		if (!msg_text_valid(s->vars[i].value, sizeof(s->vars[i].value)))
+		if (!msg_text_valid(vars[i].value, sizeof(vars[i].value)))
 			return "value of a var";
 		for (unsigned int j = 0; j < i; j++)
-			if (!strcmp(s->vars[i].key, s->vars[j].key))
+			if (!strcmp(vars[i].key, vars[j].key))
 				return "key of a var (it is there twice)";
 	}
 	return NULL;
+}
+
+const char *msg_check_facts(const struct msg *m)
+{
+	if (m->facts.n > MSG_FACTS_MAX)
+		return "facts";
+	return check_vars(m->facts.facts, m->facts.n);
 }
 
 const char *msg_check_setup(const struct msg *m)
@@ -94,7 +99,9 @@ const char *msg_check_setup(const struct msg *m)
 		return "bulk_channels";
 	if (s->blocks > MSG_BLOCKS_MAX)
 		return "blocks";
-	return check_vars(s);
+	if (s->nvars > MSG_VARS_MAX)
+		return "vars";
+	return check_vars(s->vars, s->nvars);
 }
 
 const char *msg_check_block(const struct msg *m)

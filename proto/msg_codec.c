@@ -115,6 +115,22 @@ void msg_decode_number(struct bytes_reader *r, struct msg *m)
 	m->number.value = bytes_get_u64(r, "number");
 }
 
+static void put_vars(struct bytes_writer *w, const struct msg_var *vars, unsigned int n)
+{
+	for (unsigned int i = 0; i < n; i++) {
+		bytes_put_str(w, vars[i].key);
+		bytes_put_str(w, vars[i].value);
+	}
+}
+
+static void get_vars(struct bytes_reader *r, struct msg_var *vars, unsigned int n)
+{
+	for (unsigned int i = 0; i < n && !r->failed; i++) {
+		bytes_get_str(r, vars[i].key, sizeof(vars[i].key), "key of a var");
+		bytes_get_str(r, vars[i].value, sizeof(vars[i].value), "value of a var");
+	}
+}
+
 void msg_encode_setup(struct bytes_writer *w, const struct msg *m)
 {
 	const struct msg_setup *s = &m->setup;
@@ -130,10 +146,7 @@ void msg_encode_setup(struct bytes_writer *w, const struct msg *m)
 	put_reserved(w, 1);
 	bytes_put_u32(w, s->blocks);
 	bytes_put_u16(w, s->nvars);
-	for (unsigned int i = 0; i < s->nvars; i++) {
-		bytes_put_str(w, s->vars[i].key);
-		bytes_put_str(w, s->vars[i].value);
-	}
+	put_vars(w, s->vars, s->nvars);
 }
 
 void msg_decode_setup(struct bytes_reader *r, struct msg *m)
@@ -151,12 +164,7 @@ void msg_decode_setup(struct bytes_reader *r, struct msg *m)
 	get_reserved(r, 1);
 	s->blocks = bytes_get_u32(r, "blocks");
 	s->nvars = (uint16_t)bounded(r, bytes_get_u16(r, "vars"), MSG_VARS_MAX, "vars");
-	for (unsigned int i = 0; i < s->nvars && !r->failed; i++) {
-		struct msg_var *v = &s->vars[i];
-
-		bytes_get_str(r, v->key, sizeof(v->key), "key of a var");
-		bytes_get_str(r, v->value, sizeof(v->value), "value of a var");
-	}
+	get_vars(r, s->vars, s->nvars);
 }
 
 void msg_encode_block(struct bytes_writer *w, const struct msg *m)
@@ -183,6 +191,18 @@ void msg_decode_block(struct bytes_reader *r, struct msg *m)
 	b->flags = bytes_get_u32(r, "flags");
 	b->page_size = bytes_get_u32(r, "page_size");
 	b->length = bytes_get_u64(r, "length");
+}
+
+void msg_encode_facts(struct bytes_writer *w, const struct msg *m)
+{
+	bytes_put_u16(w, m->facts.n);
+	put_vars(w, m->facts.facts, m->facts.n);
+}
+
+void msg_decode_facts(struct bytes_reader *r, struct msg *m)
+{
+	m->facts.n = (uint16_t)bounded(r, bytes_get_u16(r, "facts"), MSG_FACTS_MAX, "facts");
+	get_vars(r, m->facts.facts, m->facts.n);
 }
 
 void msg_encode_store(struct bytes_writer *w, const struct msg *m)

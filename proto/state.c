@@ -211,6 +211,7 @@ static const struct takes inc_takes[] = {
 	{MSG_SETUP, S1(NONE)},
 	{MSG_BLOCK, S1(NONE)},
 	{MSG_STORE, S1(NONE)},
+	{MSG_FACTS, S1(NONE)},
 	{MSG_INTENT, S1(ADVISE)},
 	{MSG_SWITCH, S1(ADVISE)},
 	{MSG_DISCARD, S2(ADVISE, DISCARD)},

@@ -240,6 +240,21 @@ static int on_block(struct incoming *inc, const struct msg *m, struct error *err
 	return 0;
 }
 
+static int on_facts(struct incoming *inc, const struct msg *m, struct error *err)
+{
+	if (inc->setup || inc->facts)
+		return error_set(err, -EBADMSG, "unexpected-message", "FACTS %s",
+				 inc->setup ? "behind SETUP" : "came twice");
+	inc->facts = json_object();
+	if (!inc->facts)
+		return error_set(err, -ENOMEM, NULL, "out of memory");
+	for (unsigned int i = 0; i < m->facts.n; i++)
+		json_object_set_new(inc->facts, m->facts.facts[i].key,
+				    json_string(m->facts.facts[i].value));
+	conn_set_timeout(inc->control, INCOMING_SETUP_US);
+	return 0;
+}
+
 static int on_abort(struct incoming *inc, const struct msg *m, struct error *err)
 {
 	struct error why = {0};
@@ -274,7 +289,7 @@ static const struct handler handlers[] = {
 	{MSG_STATE, load_state},         {MSG_STATE_END, load_state_end},
 	{MSG_COMMIT, handover_commit},   {MSG_COMPLETE, settle_complete},
 	{MSG_ABORT, on_abort},           {MSG_STORE, store_wanted},
-	{MSG_CONTINUE, resume_continue},
+	{MSG_CONTINUE, resume_continue}, {MSG_FACTS, on_facts},
 };
 
 /* What means something else while an image is stored. */

@@ -92,6 +92,7 @@ struct inc_load {
  * @ask:	decant-source is asked whether the guest lives here
  * @launch:	its process, as far as we started it and it has not ended
  * @log_path:	where its output goes
+ * @log_from:	what was in there before
  * @qmp:	of a QEMU: its monitor's socket
  * @look, @look_again: an attempt to find that, and the time of the next
  * @facts:	what the source's QEMU is, for qemu_facts_compare(); NULL without
@@ -152,6 +153,7 @@ struct incoming {
 	struct rest_call *ask;
 	struct launch *launch;
 	char *log_path;
+	off_t log_from;
 	char *qmp;
 	struct qemu_attach *look;
 	struct event *look_again;

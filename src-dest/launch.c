@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/pidfd.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include "util/cleanup.h"
@@ -192,6 +193,37 @@ int launch_start(struct loop *loop, const struct launch_spec *spec, launch_exit_
 	log_debug("launch: pid %d is %s", (int)l->pid, spec->argv[0]);
 	*ret = l;
 	return 0;
+}
+
+off_t launch_log_size(const char *log_path)
+{
+	struct stat st;
+
+	return stat(log_path, &st) ? 0 : st.st_size;
+}
+
+void launch_last_words(const char *log_path, off_t from, char *out, size_t cap)
+{
+	CLEANUP_CLOSE int fd = open(log_path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	off_t end = launch_log_size(log_path);
+	char tail[512], *line;
+	ssize_t n;
+
+	*out = '\0';
+	from = MAX(from, end - (off_t)sizeof(tail) + 1);
+	n = fd < 0 ? -1 : pread(fd, tail, sizeof(tail) - 1, from);
+	while (n > 0 && tail[n - 1] == '\n')
+		n--;
+	if (n <= 0)
+		return;
+	tail[n] = '\0';
+	/* Two lines: the last one often says only that something failed. */
+	line = strrchr(tail, '\n');
+	if (line) {
+		*line = ' ';
+		line = strrchr(tail, '\n');
+	}
+	snprintf(out, cap, "%s", line ? line + 1 : tail);
 }
 
 void launch_watch(struct launch *l, launch_exit_fn *on_exit, void *arg)

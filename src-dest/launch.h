@@ -84,6 +84,15 @@ struct launch_spec {
  */
 int launch_start(struct loop *loop, const struct launch_spec *spec, launch_exit_fn *on_exit,
 		 void *arg, struct launch **ret, struct error *err);
+/**
+ * launch_last_words() - the last two lines that the process wrote
+ * @log_path:	what the spec said
+ * @from:	size of that file before the launch
+ * @out, @cap:	cleaned for a message; "" if it wrote nothing
+ */
+void launch_last_words(const char *log_path, off_t from, char *out, size_t cap);
+/** launch_log_size() - Return: bytes in it now, 0 if there is none */
+off_t launch_log_size(const char *log_path);
 /** launch_watch() - hand it to another owner */
 void launch_watch(struct launch *l, launch_exit_fn *on_exit, void *arg);
 /** launch_pid() - Return: its pid; stays valid until @on_exit, because only then it is reaped */

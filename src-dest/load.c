@@ -35,6 +35,9 @@ static void on_loaded(void *arg, int ret, const struct error *err, int fd)
 
 	(void)fd;
 	inc->load.under_way = false;
+	/* Lost: its end is told by the driver, with what it said last. */
+	if (ret == -ECONNRESET)
+		return;
 	if (inc->state != INC_LISTENING)
 		return;
 	if (ret)

@@ -21,6 +21,9 @@
 #include "util/fdio.h"
 #include "util/log.h"
 
+/* Of a process that has ended, in a message */
+#define WORDS_MAX 320
+
 static void fail(struct incoming *inc, const struct error *err)
 {
 	incoming_event(inc, INC_EV_FAIL, err);
@@ -56,15 +59,29 @@ static int begin_record(struct incoming *inc, struct error *err)
 	return r;
 }
 
+/* Why it has ended is known to itself; that is where the log is read at all. */
+static const char *last_words(const struct incoming *inc, char out[static WORDS_MAX])
+{
+	char line[WORDS_MAX - 64];
+
+	launch_last_words(inc->log_path, inc->log_from, line, sizeof(line));
+	if (*line)
+		snprintf(out, WORDS_MAX, "it said: %s", line);
+	else
+		snprintf(out, WORDS_MAX, "see %.200s", inc->log_path);
+	return out;
+}
+
 static void on_launch_exit(void *arg, const char *how)
 {
 	struct incoming *inc = arg;
 	struct error err = {0};
 	bool died = !inc->guest;
+	char words[WORDS_MAX];
 
 	launch_free(steal_ptr(&inc->launch));
-	error_set(&err, -ESRCH, "guest-gone", "the process of guest %s has ended: %s; see %s",
-		  inc->setup->name, how, inc->log_path);
+	error_set(&err, -ESRCH, "guest-gone", "the process of guest %s has ended: %s; %s",
+		  inc->setup->name, how, last_words(inc, words));
 	/* An attached guest's own process may be another one: its driver tells of its end. */
 	if (died && inc->state != INC_END)
 		incoming_event(inc, INC_EV_GONE, &err);
@@ -111,6 +128,7 @@ static int launch(struct incoming *inc, const struct conf_launcher *l, struct er
 	r = launch_argv(l->argv, &facts, &argv, err);
 	if (r)
 		return r;
+	inc->log_from = launch_log_size(inc->log_path);
 	fdio_random(inc->guest_token, sizeof(inc->guest_token));
 	r = launch_start(inc->d->loop,
 			 &(struct launch_spec){.argv = argv,
@@ -177,6 +195,7 @@ static void on_guest_gone(void *arg, struct guest *g, enum guest_gone how)
 {
 	struct incoming *inc = arg;
 	struct error err = {0};
+	char words[WORDS_MAX];
 	bool ran = inc->state == INC_RUNNING || inc->state == INC_HELD;
 
 	guest_free(g);
@@ -186,9 +205,9 @@ static void on_guest_gone(void *arg, struct guest *g, enum guest_gone how)
 			 inc->id_text, inc->setup->name);
 		return;
 	}
-	error_set(&err, -ESRCH, "guest-gone", "guest %s %s; see %s", inc->setup->name,
+	error_set(&err, -ESRCH, "guest-gone", "guest %s %s; %s", inc->setup->name,
 		  how == GUEST_GONE_DEAD ? "has died" : "has left before it was handed over",
-		  inc->log_path);
+		  last_words(inc, words));
 	if (inc->state != INC_END)
 		incoming_event(inc, INC_EV_GONE, &err);
 	else

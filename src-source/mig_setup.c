@@ -106,12 +106,38 @@ static void send_store(struct migration *m, struct msg *msg)
 	mig_send(m, msg);
 }
 
+/* What does not fit does not travel: then it is the load that finds it out. */
+static void send_facts(struct migration *m, struct msg *msg)
+{
+	const struct guest *g = mig_conn(m);
+	const char *key;
+	json_t *value;
+
+	if (!g || !g->facts)
+		return;
+	*msg = (struct msg){.type = MSG_FACTS};
+	json_object_foreach(g->facts, key, value) {
+		const char *text = json_string_value(value);
+		struct msg_var *v = &msg->facts.facts[msg->facts.n];
+
+		if (msg->facts.n >= MSG_FACTS_MAX || !text || !guest_name_ok(key) ||
+		    strlen(text) >= sizeof(v->value))
+			continue;
+		snprintf(v->key, sizeof(v->key), "%s", key);
+		snprintf(v->value, sizeof(v->value), "%s", text);
+		msg->facts.n++;
+	}
+	mig_send(m, msg);
+}
+
 static void send_description(struct migration *m)
 {
 	CLEANUP_FREE struct msg *msg = malloc(sizeof(*msg));
 
 	if (msg && m->snapshot)
 		send_store(m, msg);
+	if (msg && m->state == MIG_SETUP)
+		send_facts(m, msg);
 	if (m->state != MIG_SETUP)
 		return;
 	if (!msg || describe(m, msg) < 0) {

@@ -3,6 +3,11 @@
  * Unmodified QEMUs moved from outside, between two hosts with both agents. The VM verifies its memory; its
  * clocks and counters must go on.
  */
+#include <signal.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
 #include "lib/lab_test.h"
 #include "lib/lab_vm.h"
 
@@ -13,6 +18,7 @@
  * @hosts:	it is at hosts[i % 2] after i journeys
  * @at:		the VM at each place: the first is where it was started; journey i leads to at[i]
  * @n:		journeys so far
+ * @described:	to a decant-source
  * @g:		stands for it where the lab wants a guest: its name
  */
 struct trip {
@@ -20,6 +26,7 @@ struct trip {
 	struct lab_host *hosts[2];
 	struct lab_vm *at[PLACES];
 	unsigned int n;
+	bool described;
 	struct lab_guest g;
 };
 
@@ -50,20 +57,62 @@ static struct lab_vm *vm(struct trip *t)
 	return t->at[t->n];
 }
 
-/* Launchers "vm1", "vm2"…: each starts one of the twins. */
+static void add_launcher(json_t *all, const char *name, json_t *argv, const char *const more[])
+{
+	for (; *more; more++)
+		json_array_append_new(argv, json_string(*more));
+	json_object_set_new(all, name, json_pack("{s:s, s:o}", "driver", "qemu", "argv", argv));
+}
+
+/* The machine type is the word behind "-machine", up to a comma. */
+static json_t *other_machine(struct lab_vm *v)
+{
+	json_t *argv = lab_vm_argv(v, "{qmp}"), *word;
+	size_t i;
+
+	json_array_foreach(argv, i, word)
+		if (!strncmp(json_string_value(word), "pc,", 3))
+			json_string_set(word, "q35,memory-backend=ram0");
+	return argv;
+}
+
+/* What tests give the VM besides, and no query tells of: the load finds out that it is missing. */
+static json_t *without_second_serial(struct lab_vm *v)
+{
+	json_t *argv = lab_vm_argv(v, "{qmp}"), *word;
+	size_t i;
+
+	json_array_foreach(argv, i, word)
+		if (!strcmp(json_string_value(word), "null")) {
+			json_array_remove(argv, i);
+			json_array_remove(argv, i - 1);
+			break;
+		}
+	return argv;
+}
+
+/*
+ * Launchers "vm1", "vm2"…: each starts one of the twins. The others start the first of them in ways
+ * in which the VM cannot go on.
+ */
 static char *launchers(struct trip *t)
 {
+	static const char *const stopped[] = {"-S", NULL};
+	static const char *const rng[] = {"-S", "-device", "virtio-rng-pci", NULL};
+	static const char *const no_file[] = {"-S", "-drive", "file=/nowhere/disk.img,if=none",
+					      NULL};
 	json_t *all = json_object(), *conf;
 	char name[8], *text;
 
 	for (int i = 1; i < PLACES; i++) {
-		json_t *argv = lab_vm_argv(t->at[i], "{qmp}");
-
-		json_array_append_new(argv, json_string("-S"));
 		snprintf(name, sizeof(name), "vm%d", i);
-		json_object_set_new(all, name,
-				    json_pack("{s:s, s:o}", "driver", "qemu", "argv", argv));
+		add_launcher(all, name, lab_vm_argv(t->at[i], "{qmp}"), stopped);
 	}
+	add_launcher(all, "machine", other_machine(t->at[1]), stopped);
+	add_launcher(all, "running", lab_vm_argv(t->at[1], "{qmp}"), stopped + 1);
+	add_launcher(all, "serial", without_second_serial(t->at[1]), stopped);
+	add_launcher(all, "rng", lab_vm_argv(t->at[1], "{qmp}"), rng);
+	add_launcher(all, "no-file", lab_vm_argv(t->at[1], "{qmp}"), no_file);
 	conf = json_pack("{s:o}", "launchers", all);
 	text = json_dumps(conf, 0);
 	json_decref(conf);
@@ -79,15 +128,14 @@ static json_t *entry(struct trip *t, struct lab_host *h)
 	return lab_get(t->lab, h->source_sock, path);
 }
 
-/* Describe it where it is, with the launcher of its next journey. */
-static void describe(struct trip *t)
+/* Describe it where it is, with this launcher. */
+static void describe_for(struct trip *t, const char *launcher)
 {
-	json_t *desc = json_pack("{s:s, s:s}", "name", t->g.name, "driver", "qemu");
-	char path[LAB_PATH_MAX + 16], launcher[8];
+	json_t *desc = json_pack("{s:s, s:s, s:s}", "name", t->g.name, "driver", "qemu", "launcher",
+				 launcher);
+	char path[LAB_PATH_MAX + 16];
 
-	snprintf(launcher, sizeof(launcher), "vm%u", t->n + 1);
-	json_object_set_new(desc, "launcher", json_string(launcher));
-	if (t->n) {
+	if (t->described) {
 		json_t *e = entry(t, from(t));
 
 		json_object_set(desc, "uuid", lab_at(e, "uuid"));
@@ -96,12 +144,22 @@ static void describe(struct trip *t)
 	} else {
 		json_object_set_new(desc, "qmp", json_string(vm(t)->qmp));
 	}
+	t->described = true;
 	snprintf(path, sizeof(path), "%s/vm.json", t->lab->root);
 	lab_check(t->lab, json_dump_file(desc, path, 0) == 0, "%s: %m", path);
 	json_decref(desc);
 	lab_check(t->lab,
 		  lab_decant(from(t), 20000, NULL, NULL, (const char *[]){"add", path, NULL}) == 0,
 		  "decant add");
+}
+
+/* The launcher of its next journey. */
+static void describe(struct trip *t)
+{
+	char launcher[8];
+
+	snprintf(launcher, sizeof(launcher), "vm%u", t->n + 1);
+	describe_for(t, launcher);
 }
 
 static void begin(struct trip *t, const struct lab_vm_opts *opts)
@@ -193,6 +251,166 @@ Test(qemu, two_processors_at_full_speed_on_memfd, .timeout = 150)
 
 	begin(&t, &(struct lab_vm_opts){
 			  .mb = 160, .full_speed = true, .smp = 2, .backing = LAB_VM_MEMFD});
+	move(&t, &(struct lab_move){.mode = "hybrid"});
+	end(&t);
+}
+
+/* --- what fails keeps the VM --- */
+
+#define NOTED_MAX 32768
+
+/* What decant might leave in QEMU's process: descriptors, flags of its memory, threads, notes. */
+static void note_process(struct trip *t, char *out)
+{
+	char cmd[1024];
+	const char *const sh[] = {"/bin/sh", "-c", cmd, NULL};
+	json_t *objects = lab_vm_qmp(vm(t), "qom-list", json_pack("{s:s}", "path", "/objects"));
+	char *text, *names = json_dumps(objects, 0);
+
+	snprintf(cmd, sizeof(cmd),
+		 "cd /proc/%d && for f in fd/*; do echo $f $(readlink $f | tr -d 0-9); done | sort "
+		 "&& "
+		 "awk '/^[0-9a-f]+-/{r=$1\" \"$6} /^VmFlags/&&r~/decant-vm|memfd/{print r, $0}' "
+		 "smaps",
+		 vm(t)->pid);
+	lab_check(t->lab, lab_run(t->lab, NULL, 10000, &text, NULL, sh) == 0, "%s", cmd);
+	lab_check(t->lab, strstr(text, "VmFlags") != NULL, "%s", text);
+	snprintf(out, NOTED_MAX, "%s%s", text, names);
+	free(text);
+	free(names);
+	json_decref(objects);
+}
+
+/* Threads of its I/O pool come and go: those are not counted. */
+static void left_nothing(struct trip *t, const char *before)
+{
+	static char now[NOTED_MAX];
+	char state[16] = "";
+	char path[64], *text;
+
+	note_process(t, now);
+	lab_check(t->lab, !strcmp(now, before), "before:\n%s\nnow:\n%s", before, now);
+	snprintf(path, sizeof(path), "/proc/%d/status", vm(t)->pid);
+	text = lab_read_file(path);
+	lab_check(t->lab, text && strstr(text, "\nTracerPid:\t0\n"), "it is traced");
+	sscanf(strstr(text, "\nState:"), "\nState: %15s", state);
+	lab_check(t->lab, strchr("SRD", state[0]), "it is in state %s", state);
+	free(text);
+}
+
+/* The job ends as said; the VM goes on where it is, as if nothing had happened. */
+static void fails(struct trip *t, const struct lab_move *how, const char *says)
+{
+	static char before[NOTED_MAX];
+	struct lab_vm_state state = lab_vm_check(vm(t));
+	json_t *job;
+
+	note_process(t, before);
+	job = lab_migrate(from(t), to(t), &t->g, how);
+	lab_check(t->lab, strstr(lab_str(t->lab, job, "error.message"), says) != NULL, "says %s",
+		  lab_str(t->lab, job, "error.message"));
+	fprintf(stderr, "%s\n", lab_str(t->lab, job, "error.message"));
+	json_decref(job);
+	lab_check(t->lab, lab_vm_status(vm(t), "running"), "it does not run");
+	lab_vm_goes_on(vm(t), &state);
+	left_nothing(t, before);
+	lab_until(t->lab, 5000, lab_host_guests(to(t)) == 0, "a QEMU is left at the destination");
+}
+
+static const struct refusal {
+	const char *launcher, *code, *says;
+} refusals[] = {
+	{"machine", "machine-differs", "machine is pc-i440fx"},
+	{"running", "bad-launcher", "without -S"},
+	{"rng", "machine-differs", "device.virtio-rng-pci is here and not at the source"},
+	{"serial", "guest-gone", "Unknown savevm section or instance 'serial'"},
+	{"no-file", "guest-gone", "Could not open '/nowhere/disk.img'"},
+};
+
+Test(qemu, what_the_destination_cannot_take_stays, .timeout = 150)
+{
+	struct trip t;
+
+	begin(&t, &(struct lab_vm_opts){.mb = 144, .rate = 500, .args = {"-serial", "null"}});
+	for (size_t i = 0; i < LAB_COUNT(refusals); i++) {
+		describe_for(&t, refusals[i].launcher);
+		fails(&t,
+		      &(struct lab_move){.exit = 1, .phase = "failed", .code = refusals[i].code},
+		      refusals[i].says);
+	}
+	describe(&t);
+	move(&t, &(struct lab_move){.mode = "hybrid"});
+	end(&t);
+}
+
+/* The process behind a monitor, as the kernel knows it. */
+static pid_t qemu_at(struct trip *t, struct lab_host *h)
+{
+	struct sockaddr_un sa = {.sun_family = AF_UNIX};
+	struct ucred cred = {0};
+	socklen_t len = sizeof(cred);
+	int s = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	snprintf(sa.sun_path, sizeof(sa.sun_path), "%.90s/run/vm.qmp", h->dir);
+	lab_check(t->lab, !connect(s, (struct sockaddr *)&sa, sizeof(sa)), "%s: %m", sa.sun_path);
+	lab_check(t->lab, !getsockopt(s, SOL_SOCKET, SO_PEERCRED, &cred, &len), "who is it?");
+	close(s);
+	return cred.pid;
+}
+
+/** enum mishap - what happens in the middle of precopy */
+enum mishap { DIES, HANGS, CANCELLED };
+
+static void in_precopy(struct trip *t, enum mishap what, const struct lab_move *how,
+		       const char *says)
+{
+	static char before[NOTED_MAX];
+	struct lab_vm_state state = lab_vm_check(vm(t));
+	struct lab_proc *p;
+	json_t *job;
+
+	note_process(t, before);
+	p = lab_migrate_begin(from(t), to(t), &t->g, how);
+	lab_until(t->lab, 20000, lab_job_phase_is(from(t), "precopy"), "no precopy");
+	if (what == CANCELLED) {
+		job = lab_job_newest(from(t));
+		lab_decant(from(t), 10000, NULL, NULL,
+			   (const char *[]){"cancel", lab_str(t->lab, job, "id"), NULL});
+		json_decref(job);
+	} else {
+		kill(qemu_at(t, to(t)), what == DIES ? SIGKILL : SIGSTOP);
+	}
+	job = lab_migrate_end(from(t), p, how);
+	if (says)
+		lab_check(t->lab, strstr(lab_str(t->lab, job, "error.message"), says), "says %s",
+			  lab_str(t->lab, job, "error.message"));
+	json_decref(job);
+	lab_check(t->lab, lab_vm_status(vm(t), "running"), "it does not run");
+	lab_vm_goes_on(vm(t), &state);
+	left_nothing(t, before);
+	lab_until(t->lab, 5000, lab_host_guests(to(t)) == 0, "a QEMU is left at the destination");
+}
+
+Test(qemu, mishaps_keep_the_vm, .timeout = 150)
+{
+	const struct lab_move dies = {.exit = 1,
+				      .phase = "failed",
+				      .code = "guest-gone",
+				      .args = {"--bandwidth", "200Mbit"}};
+	const struct lab_move hangs = {
+		.exit = 1,
+		.phase = "failed",
+		.code = "timeout",
+		.args = {"--bandwidth", "400Mbit", "--switchover-timeout-ms", "1500"}};
+	const struct lab_move cancelled = {
+		.exit = 1, .phase = "cancelled", .args = {"--bandwidth", "200Mbit"}};
+	struct trip t;
+
+	begin(&t, &(struct lab_vm_opts){
+			  .mb = 144, .rate = 500, .disk = LAB_VM_DISK_WRITEBACK, .disk_mb = 8});
+	in_precopy(&t, DIES, &dies, "has died");
+	in_precopy(&t, CANCELLED, &cancelled, NULL);
+	in_precopy(&t, HANGS, &hangs, NULL);
 	move(&t, &(struct lab_move){.mode = "hybrid"});
 	end(&t);
 }

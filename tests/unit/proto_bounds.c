@@ -122,6 +122,8 @@ static const struct bend {
 	{MSG_STORE, 16, 1, 2, "start"},
 	{MSG_STORE, 17, 1, 1, "reserved"},
 	{MSG_STORE, 19, 1, 1, "reserved"},
+	{MSG_FACTS, 8, 2, 201, "facts"},
+	{MSG_FACTS, 12, 1, '/', "key"},
 	{MSG_STATE_END, 8, 8, (64ull << 20) + 1, "length"},
 	{MSG_STATE_END, 8, 8, UINT64_MAX, "length"},
 	{MSG_COMPLETE, 24, 4, 257, "blocks"},

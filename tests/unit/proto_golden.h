@@ -88,6 +88,15 @@ static inline void fill_store(struct msg *m)
 	m->store.start = true;
 }
 
+static inline void fill_facts(struct msg *m)
+{
+	m->facts.n = 2;
+	strcpy(m->facts.facts[0].key, "machine");
+	strcpy(m->facts.facts[0].value, "pc-1");
+	strcpy(m->facts.facts[1].key, "cpus");
+	strcpy(m->facts.facts[1].value, "2");
+}
+
 static inline void fill_none(struct msg *m)
 {
 	(void)m;
@@ -292,6 +301,10 @@ static const struct golden golden[] = {
 	 "0100000000000080 0102030405060708"},
 	{MSG_RESUMED, C, false, true, fill_resumed, "08000000 2400 0000 01020304 00000000"},
 	{MSG_CONTINUE, C, true, false, fill_none, "00000000 2500 0000"},
+	{MSG_FACTS, C, true, false, fill_facts,
+	 "1a000000 2600 0000 0200"
+	 "0700 6d616368696e65 0400 70632d31"
+	 "0400 63707573 0100 32"},
 	{MSG_REQUEST, C | U, false, true, fill_request,
 	 "18000000 2800 0000 ff000000 00000000 0040230100000000 0000200000000000"},
 	{MSG_PAGES, U | B, true, false, fill_pages,

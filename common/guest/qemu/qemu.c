@@ -38,14 +38,13 @@ int qemu_op_refused(const struct qemu *v)
 	return v->lost ? -ECONNRESET : -ENOMEM;
 }
 
-struct qemu_op *qemu_op_new(struct qemu *v, const char *what, guest_done_fn *done, void *arg)
+struct qemu_op *qemu_op_new(struct qemu *v, guest_done_fn *done, void *arg)
 {
 	struct qemu_op *op = v->lost ? NULL : calloc(1, sizeof(*op));
 
 	if (!op)
 		return NULL;
-	*op = (struct qemu_op){
-		.next = v->ops, .v = v, .what = what, .done = done, .arg = arg, .fd = -1};
+	*op = (struct qemu_op){.next = v->ops, .v = v, .done = done, .arg = arg, .fd = -1};
 	v->ops = op;
 	return op;
 }
@@ -76,7 +75,7 @@ void qemu_op_end(struct qemu_op *op, int ret, const struct error *err, int fd)
 		if (err)
 			why = *err;
 		error_set(&why, ret, NULL, "%s", strerror(-ret));
-		error_prefix(&why, "guest %s cannot %s", v->g.name, op->what);
+		error_prefix(&why, "guest %s", v->g.name);
 	}
 	qemu_stream_over(v, op);
 	unlink_op(op);

@@ -38,7 +38,6 @@ typedef void qemu_step_fn(struct qemu_op *op, int ret, const json_t *result,
 
 /**
  * struct qemu_op - an operation under way
- * @what:	for messages: "be paused"
  * @done, @arg:	whom to tell
  * @step:	what comes after the answer that is waited for
  * @asking:	and whether one is
@@ -56,7 +55,6 @@ typedef void qemu_step_fn(struct qemu_op *op, int ret, const json_t *result,
 struct qemu_op {
 	struct qemu_op *next;
 	struct qemu *v;
-	const char *what;
 	guest_done_fn *done;
 	void *arg;
 	qemu_step_fn *step;
@@ -174,7 +172,7 @@ void qemu_set_state(struct qemu *v, enum guest_run_state s);
 void qemu_leave_monitor(struct qemu *v);
 
 /** qemu_op_new() - Return: NULL when out of memory or the connection is lost: qemu_op_refused() */
-struct qemu_op *qemu_op_new(struct qemu *v, const char *what, guest_done_fn *done, void *arg);
+struct qemu_op *qemu_op_new(struct qemu *v, guest_done_fn *done, void *arg);
 /** qemu_op_refused() - Return: why there is none: -ECONNRESET or -ENOMEM */
 int qemu_op_refused(const struct qemu *v);
 /** qemu_op_drop() - it cannot begin: the caller returns the error. Return: @ret */

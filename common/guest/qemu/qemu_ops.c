@@ -92,7 +92,7 @@ static void on_held_already(struct qemu_op *op)
 int qemu_ops_pause(struct guest *g, uint32_t bound_ms, guest_done_fn *done, void *arg)
 {
 	struct qemu *v = qemu_of(g);
-	struct qemu_op *op = qemu_op_new(v, "be paused", done, arg);
+	struct qemu_op *op = qemu_op_new(v, done, arg);
 	int r;
 
 	if (!op)
@@ -196,7 +196,7 @@ static void begin_resume(struct qemu_op *op)
 int qemu_ops_resume(struct guest *g, guest_done_fn *done, void *arg)
 {
 	struct qemu *v = qemu_of(g);
-	struct qemu_op *op = qemu_op_new(v, "be resumed", done, arg);
+	struct qemu_op *op = qemu_op_new(v, done, arg);
 	int r;
 
 	if (!op)
@@ -227,7 +227,7 @@ int qemu_ops_set_identity(struct guest *g, const uint8_t uuid[GUEST_UUID_LEN], u
 			  guest_done_fn *done, void *arg)
 {
 	struct qemu *v = qemu_of(g);
-	struct qemu_op *op = qemu_op_new(v, "be given its identity", done, arg);
+	struct qemu_op *op = qemu_op_new(v, done, arg);
 
 	if (!op)
 		return qemu_op_refused(v);
@@ -251,7 +251,7 @@ static void leave_monitor(struct qemu_op *op)
 int qemu_ops_move(struct guest *g, const char *path, guest_done_fn *done, void *arg)
 {
 	struct qemu *v = qemu_of(g);
-	struct qemu_op *op = qemu_op_new(v, "be left to another agent", done, arg);
+	struct qemu_op *op = qemu_op_new(v, done, arg);
 
 	(void)path;
 	if (!op)
@@ -269,7 +269,7 @@ static void on_quit(struct qemu_op *op, int ret, const json_t *result, const str
 int qemu_ops_quit(struct guest *g, guest_done_fn *done, void *arg)
 {
 	struct qemu *v = qemu_of(g);
-	struct qemu_op *op = qemu_op_new(v, "be told to end", done, arg);
+	struct qemu_op *op = qemu_op_new(v, done, arg);
 	int r;
 
 	if (!op)

@@ -264,7 +264,7 @@ int qemu_stream_save(struct guest *g, guest_chunk_fn *chunk, guest_done_fn *done
 		return -EBUSY;
 	if (!v->held)
 		return -EINVAL;
-	op = qemu_op_new(v, "save its state", done, arg);
+	op = qemu_op_new(v, done, arg);
 	if (!op)
 		return qemu_op_refused(v);
 	*s = (struct qemu_stream){.op = op, .fd = -1, .chunk = chunk};
@@ -413,7 +413,7 @@ int qemu_stream_load(struct guest *g, bool paused, guest_room_fn *room, guest_do
 		return -EBUSY;
 	if (g->run_state != GUEST_INCOMING)
 		return -EINVAL;
-	op = qemu_op_new(v, "load its state", done, arg);
+	op = qemu_op_new(v, done, arg);
 	if (!op)
 		return qemu_op_refused(v);
 	*s = (struct qemu_stream){.op = op, .fd = -1, .room = room, .buffer = evbuffer_new()};

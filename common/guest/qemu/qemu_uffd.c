@@ -185,7 +185,7 @@ int qemu_uffd_make(struct guest *g, bool keep, uint32_t tag, guest_done_fn *done
 
 	if (keep && g->kept_uffd)
 		return -EBUSY;
-	op = qemu_op_new(v, "make a userfaultfd", done, arg);
+	op = qemu_op_new(v, done, arg);
 	if (!op)
 		return qemu_op_refused(v);
 	op->keep = keep;
@@ -222,7 +222,7 @@ int qemu_uffd_again(struct guest *g, guest_done_fn *done, void *arg)
 
 	if (!g->kept_uffd)
 		return -ENOENT;
-	op = qemu_op_new(v, "hand over its userfaultfd", done, arg);
+	op = qemu_op_new(v, done, arg);
 	if (!op)
 		return qemu_op_refused(v);
 	return qemu_op_later(op, 1, fetch_again) ? qemu_op_drop(op, -ENOMEM) : 0;
@@ -269,7 +269,7 @@ static void nothing_to_close(struct qemu_op *op)
 int qemu_uffd_close(struct guest *g, guest_done_fn *done, void *arg)
 {
 	struct qemu *v = qemu_of(g);
-	struct qemu_op *op = qemu_op_new(v, "close its userfaultfd", done, arg);
+	struct qemu_op *op = qemu_op_new(v, done, arg);
 	int r;
 
 	if (!op)
@@ -343,11 +343,10 @@ static void done_advice(struct errand *e)
 	qemu_op_end(op, e->ret, &e->err, -1);
 }
 
-static int advice_errand(struct guest *g, const char *what, errand_run_fn *run, guest_done_fn *done,
-			 void *arg)
+static int advice_errand(struct guest *g, errand_run_fn *run, guest_done_fn *done, void *arg)
 {
 	struct qemu *v = qemu_of(g);
-	struct qemu_op *op = qemu_op_new(v, what, done, arg);
+	struct qemu_op *op = qemu_op_new(v, done, arg);
 	int r;
 
 	if (!op)
@@ -360,10 +359,10 @@ static int advice_errand(struct guest *g, const char *what, errand_run_fn *run, 
 
 int qemu_uffd_prepare(struct guest *g, guest_done_fn *done, void *arg)
 {
-	return advice_errand(g, "prepare its memory", run_prepare, done, arg);
+	return advice_errand(g, run_prepare, done, arg);
 }
 
 int qemu_uffd_finish(struct guest *g, guest_done_fn *done, void *arg)
 {
-	return advice_errand(g, "restore its memory", run_finish, done, arg);
+	return advice_errand(g, run_finish, done, arg);
 }

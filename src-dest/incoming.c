@@ -468,8 +468,9 @@ int incoming_open(struct dest *d, struct conn *conn, const struct msg_hello *h,
 
 static bool takes_channels(const struct incoming *inc)
 {
+	/* CONTINUE can overtake the last of them, which has been answered by then. */
 	if (inc->state == INC_RUNNING)
-		return inc->resuming == RESUMING_CHANNELS;
+		return inc->session && inc->resuming != RESUMING_BITMAP && !inc->complete;
 	return (inc->state == INC_ADVISE || inc->state == INC_STORING) &&
 	       inc->stage >= STAGE_PREPARED && !inc->complete;
 }
@@ -491,6 +492,9 @@ int incoming_may_join(const struct incoming *inc, const struct msg_hello *h, con
 	if (h->kind == MSG_CHANNEL_URGENT && (!(inc->capabilities & MSG_CAP_URGENT) || inc->store))
 		return error_set(err, -EBADMSG, "unexpected-message",
 				 "an urgent channel without the capability");
+	if (h->kind == MSG_CHANNEL_URGENT && inc->session && inc->resuming == RESUMING_NOT)
+		return error_set(err, -EBADMSG, "unexpected-message",
+				 "an urgent channel behind CONTINUE");
 	if (h->kind == MSG_CHANNEL_URGENT && (h->index || inc->urgent))
 		return error_set(err, -EBUSY, "channel-exists",
 				 "there is an urgent channel already");

@@ -200,3 +200,71 @@ Test(recover, cut_while_recovering)
 	}
 	ends(&s, 10);
 }
+
+/* What the destination says on control: the handshake, HELLO_ACK, PREPARED, INTENT_ACK, READY, RUNNING. */
+#define SAYS_RUNNING 6
+
+/*
+ * The source has sent COMMIT and never hears what came of it: it is in doubt, asks, and goes on. A PING in
+ * between moves the moment to before COMMIT, where the guest stays: then it is tried again.
+ */
+Test(recover, in_doubt)
+{
+	struct scene s = {.move = {.mode = "postcopy", .args = {"--bandwidth", "80Mbit"}}};
+	json_t *job;
+
+	s.lab = lab_test_pair(&s.a, &s.b);
+	s.relay = lab_relay_new(s.b);
+	s.g = lab_guest_start(s.a, BUSY);
+	do {
+		lab_relay_cut_before(s.relay, SAYS_RUNNING);
+		s.p = lab_migrate_begin(s.a, s.b, s.g, &s.move);
+		lab_until(s.lab, 20000,
+			  lab_job_phase_is(s.a, "failed") ||
+				  lab_proc_said(s.lab, s.b->dest, "there is a session again"),
+			  "neither lost before COMMIT nor recovered");
+		if (lab_job_phase_is(s.a, "failed"))
+			lab_proc_wait(s.lab, s.p, 10000);
+	} while (lab_job_phase_is(s.a, "failed"));
+	lab_check(s.lab, lab_proc_said(s.lab, s.a->source, "in-doubt (lost)"), "it never doubted");
+	lab_check(s.lab, lab_proc_wait(s.lab, s.p, 60000) == 0, "it did not complete");
+	job = lab_job_newest(s.a);
+	lab_check(s.lab, json_is_true(lab_at(job, "digest_ok")), "digest_ok");
+	json_decref(job);
+	lab_guest_arrived(s.g, s.b);
+	lab_relay_free(s.relay);
+	lab_end(s.lab);
+}
+
+/* Over another address of the same host; a host that does not know the migration is no help. */
+Test(recover, over_another_address)
+{
+	struct scene s = begin(BUSY, "1");
+	struct lab_host *c = lab_host_start(
+		s.lab,
+		&(struct lab_host_opts){.name = "c", .identity = "host-b", .no_source = true});
+	char direct[64];
+	json_t *job;
+
+	some_is_sent(&s);
+	lab_relay_refuse(s.relay, true);
+	lab_relay_cut(s.relay);
+	lab_until(s.lab, 10000, lab_job_phase_is(s.a, "paused"), "it is not paused");
+	job = lab_job_newest(s.a);
+	lab_check(s.lab,
+		  lab_decant(s.a, 10000, NULL, NULL,
+			     (const char *[]){"recover", lab_str(s.lab, job, "id"), "--to", c->to,
+					      NULL}) == 0,
+		  "recover was refused");
+	lab_until(s.lab, 10000, lab_proc_said(s.lab, s.a->source, "does not know this migration"),
+		  "nothing is said of the wrong host");
+	lab_check(s.lab, lab_job_phase_is(s.a, "paused"), "it is not paused any more");
+	snprintf(direct, sizeof(direct), "%s:%u", s.b->address, s.b->port);
+	lab_check(s.lab,
+		  lab_decant(s.a, 10000, NULL, NULL,
+			     (const char *[]){"recover", lab_str(s.lab, job, "id"), "--to", direct,
+					      NULL}) == 0,
+		  "recover was refused");
+	json_decref(job);
+	ends(&s, 1);
+}

@@ -14,7 +14,7 @@
 #define ROOM      65536
 
 /* What the process is told; each is answered by a number. */
-enum order { OPEN, ACCEPTED, CUT, CUT_ONE, SWALLOW, REFUSE, FLAP, CUT_AFTER };
+enum order { OPEN, ACCEPTED, CUT, CUT_ONE, SWALLOW, REFUSE, FLAP, CUT_AFTER, CUT_BEFORE };
 
 struct order_msg {
 	enum order order;
@@ -26,6 +26,7 @@ struct order_msg {
  * @fd:		towards the source, towards the destination
  * @buf, @from, @to: [from, to) of buf[i] came from fd[i] and goes to the other
  * @ended:	fd[i] has sent its last byte
+ * @says_left:	the destination may say something so often, less one; 0: as often as it likes
  * @stuck:	nothing is taken and nothing is told any more
  */
 struct link {
@@ -33,6 +34,7 @@ struct link {
 	uint8_t *buf[2];
 	size_t from[2], to[2];
 	bool ended[2];
+	unsigned int says_left;
 	bool stuck;
 };
 
@@ -46,6 +48,7 @@ struct relay {
 	unsigned int flap_ms;
 	uint64_t flap_next;
 	uint64_t cut_after;
+	unsigned int cut_before;
 };
 
 struct lab_relay {
@@ -100,6 +103,8 @@ static void take(struct relay *r)
 	l = calloc(1, sizeof(*l));
 	l->fd[0] = fd;
 	l->fd[1] = out;
+	l->says_left = r->cut_before;
+	r->cut_before = 0;
 	l->buf[0] = malloc(ROOM);
 	l->buf[1] = malloc(ROOM);
 	r->links[r->n++] = l;
@@ -133,6 +138,9 @@ static unsigned int obey(struct relay *r, const struct order_msg *m)
 	case CUT_AFTER:
 		r->cut_after = m->arg;
 		break;
+	case CUT_BEFORE:
+		r->cut_before = m->arg;
+		break;
 	}
 	return r->n;
 }
@@ -150,6 +158,10 @@ static bool carry(struct relay *r, struct link *l, int side, short revents, shor
 		l->ended[side] = n == 0;
 		l->from[side] = 0;
 		l->to[side] = n > 0 ? (size_t)n : 0;
+		if (side == 1 && n > 0 && l->says_left && --l->says_left == 0) {
+			r->cut_after = 1;
+			l->to[1] = 0;
+		}
 		if (side == 0 && n > 0 && r->cut_after)
 			r->cut_after = r->cut_after > (uint64_t)n ? r->cut_after - (uint64_t)n : 1;
 		if (l->ended[side])
@@ -313,4 +325,9 @@ void lab_relay_flap(struct lab_relay *r, unsigned int ms)
 void lab_relay_cut_after(struct lab_relay *r, unsigned int bytes)
 {
 	tell(r, CUT_AFTER, bytes);
+}
+
+void lab_relay_cut_before(struct lab_relay *r, unsigned int nth)
+{
+	tell(r, CUT_BEFORE, nth);
 }

@@ -30,5 +30,10 @@ void lab_relay_refuse(struct lab_relay *r, bool refuse);
 void lab_relay_flap(struct lab_relay *r, unsigned int ms);
 /** lab_relay_cut_after() - reset all that stand once @bytes more have come from the source side */
 void lab_relay_cut_after(struct lab_relay *r, unsigned int bytes);
+/**
+ * lab_relay_cut_before() - reset all that stand when the destination says something for the @nth time on the
+ * connection that is made next, without handing it on; the TLS handshake counts as one
+ */
+void lab_relay_cut_before(struct lab_relay *r, unsigned int nth);
 
 #endif

@@ -11,7 +11,7 @@
 #include <unistd.h>
 #include "lib/lab_test.h"
 
-TestSuite(direct, .timeout = 300);
+TestSuite(direct, .timeout = 900);
 
 #define DIRECT_MB "64"
 #define SLOW_US   2000000 /* of a pause after SIGUSR1: guests/direct.c */
@@ -198,7 +198,7 @@ static const unsigned int journeys[] = {0, 0, 0, 1, 1, 1, 2, 3, 4};
 static void nothing_lost(const char *io, const char *kind)
 {
 	struct direct *d = direct_new(io, kind, "yes");
-	unsigned int rounds = d->lab->full ? 40 : 1;
+	unsigned int rounds = d->lab->full ? 15 : 1;
 
 	for (unsigned int i = 0; i < rounds; i++) {
 		for (size_t k = 0; k < LAB_COUNT(journeys); k++) {

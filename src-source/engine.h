@@ -91,6 +91,7 @@ struct engine_stats {
 /**
  * enum engine_event - what the threads tell the loop
  * @ENGINE_TRACKING:	write tracking is on; precopy may begin
+ * @ENGINE_PROTECTED:	and everything was protected while the guest was paused
  * @ENGINE_CONVERGED:	policy says: pause the guest
  * @ENGINE_FINAL:	the last scan is done, what had to be sent before the switch is placed
  * @ENGINE_SENT:	post-copy: every page was sent and every barrier answered
@@ -99,6 +100,7 @@ struct engine_stats {
  */
 enum engine_event {
 	ENGINE_TRACKING,
+	ENGINE_PROTECTED,
 	ENGINE_CONVERGED,
 	ENGINE_FINAL,
 	ENGINE_SENT,

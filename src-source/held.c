@@ -133,8 +133,6 @@ static int look(struct scan *s, struct error *err)
 
 int held_begin(struct scan *s, struct error *err)
 {
-	if (!dma_holds(s->e->dma))
-		return 0;
 	s->slot_us = clock_us();
 	return look(s, err);
 }

@@ -4,7 +4,8 @@
  * declared free of DMA, in the ways ever-dirty and quarantine of dma.h.
  *
  * What holds it together:
- *   - The first protection is put on in a pause in which the guest has no I/O under way. A page that was
+ *   - Before anything is copied, the guest is paused, without I/O under way, and what was written since the
+ *     protection began is protected again: then everything is, and nothing is pinned. A page that was
  *     never reported since was therefore not pinned since, but for buffers registered before: pins.h.
  *   - Pinning for a device is a write fault, so each later pin is reported by the next scan, in both kinds of
  *     tracking. What the device writes through it until the I/O ends is not.
@@ -62,7 +63,7 @@ uint64_t held_pinned_bytes(const struct engine *e);
  * Return: 0 with @ret for pins_free(), -ECANCELED, or -errno with @err filled
  */
 int held_pins(struct scan *s, struct pins *ret, struct error *err);
-/** held_begin() - the guest is paused, everything is protected: the quarantine's clock begins. Return: as held_pins() */
+/** held_begin() - only where dma_holds(): the guest is paused, everything is protected: the quarantine's clock begins. Return: as held_pins() */
 int held_begin(struct scan *s, struct error *err);
 /** held_strike() - what is held is no longer pending */
 void held_strike(struct engine *e);

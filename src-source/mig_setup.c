@@ -227,17 +227,67 @@ static void on_first_resumed(void *arg, int ret, const struct error *err, int fd
 	mig_event(m, MIG_EV_PREPARED, NULL);
 }
 
+static void on_first_paused(void *arg, int ret, const struct error *err, int fd)
+{
+	struct migration *m = arg;
+	struct error why = {0};
+
+	(void)fd;
+	if (m->state != MIG_SETUP || m->stage != MIG_STAGE_FIRST_PAUSE)
+		return; /* rolled back meanwhile, which has lifted the pause */
+	if (ret < 0) {
+		why = *err;
+		error_prefix(&why,
+			     "block %s is not declared free of DMA, so the guest is paused "
+			     "before its writes are tracked (--mode postcopy does without)",
+			     m->dma_block);
+		mig_event(m, MIG_EV_ERROR, &why);
+		return;
+	}
+	trace_pause("guest", m->guest_name);
+	m->held = true;
+	m->stage = MIG_STAGE_FIRST_SCAN; /* the same time limit */
+	scan_order(m->engine->scan, SCAN_PROTECT);
+}
+
+/*
+ * Memory that devices may write to is protected when no I/O is under way (held.h). Most of it is by then, so
+ * that the guest stands shortly; what goes wrong is a rollback, which lets it go on. If this agent dies, the guest's library
+ * attaches to the next one, and is let go there (migration_guest_welcomed()).
+ */
+static void first_pause(struct migration *m)
+{
+	uint64_t limit = (uint64_t)m->options.switchover_timeout_ms * 1000;
+	struct guest *g = mig_conn(m);
+	int r;
+
+	mig_stage(m, MIG_STAGE_FIRST_PAUSE, limit + MIG_PAUSE_SLACK_US);
+	m->pause_us = clock_us();
+	r = g ? guest_pause(g, MIN(m->options.switchover_timeout_ms, MIG_GUEST_MS), on_first_paused,
+			    m)
+	      : -ESRCH;
+	if (r < 0)
+		mig_fail(m, "guest-gone", "guest %s cannot be paused: %s", m->guest_name,
+			 strerror(-r));
+}
+
 static void on_tracking(struct migration *m)
+{
+	if (m->state != MIG_SETUP)
+		return;
+	if (dma_holds(m->dma))
+		first_pause(m);
+	else
+		mig_event(m, m->snapshot ? MIG_EV_SNAPSHOT : MIG_EV_PREPARED, NULL);
+}
+
+static void on_protected(struct migration *m)
 {
 	struct guest *g = mig_conn(m);
 	int r;
 
-	if (m->state != MIG_SETUP)
+	if (m->state != MIG_SETUP || m->stage != MIG_STAGE_FIRST_SCAN)
 		return;
-	if (!m->held) {
-		mig_event(m, m->snapshot ? MIG_EV_SNAPSHOT : MIG_EV_PREPARED, NULL);
-		return;
-	}
 	m->stage = MIG_STAGE_FIRST_RESUME;
 	r = g ? guest_resume(g, on_first_resumed, m) : -ESRCH;
 	if (r < 0)
@@ -252,6 +302,9 @@ void mig_on_engine(void *arg, enum engine_event ev, const struct error *err)
 	switch (ev) {
 	case ENGINE_TRACKING:
 		on_tracking(m);
+		return;
+	case ENGINE_PROTECTED:
+		on_protected(m);
 		return;
 	case ENGINE_CONVERGED:
 		if (m->state == MIG_PRECOPY)
@@ -317,50 +370,6 @@ static void ask_uffd(struct migration *m)
 			 m->guest_name, strerror(-r));
 }
 
-static void on_first_paused(void *arg, int ret, const struct error *err, int fd)
-{
-	struct migration *m = arg;
-	struct error why = {0};
-
-	(void)fd;
-	if (m->state != MIG_SETUP || m->stage != MIG_STAGE_FIRST_PAUSE)
-		return; /* rolled back meanwhile, which has lifted the pause */
-	if (ret < 0) {
-		why = *err;
-		error_prefix(&why,
-			     "block %s is not declared free of DMA, so the guest is paused "
-			     "before its writes are tracked (--mode postcopy does without)",
-			     m->dma_block);
-		mig_event(m, MIG_EV_ERROR, &why);
-		return;
-	}
-	trace_pause("guest", m->guest_name);
-	m->held = true;
-	m->stage = MIG_STAGE_TRACKING; /* the same time limit */
-	ask_uffd(m);
-}
-
-/*
- * Memory that devices may write to is protected first when no I/O is under way (held.h). The guest stands
- * meanwhile: what goes wrong is a rollback, which lets it go on. If this agent dies, the guest's library
- * attaches to the next one, and is let go there (migration_guest_welcomed()).
- */
-static void first_pause(struct migration *m)
-{
-	uint64_t limit = (uint64_t)m->options.switchover_timeout_ms * 1000;
-	struct guest *g = mig_conn(m);
-	int r;
-
-	mig_stage(m, MIG_STAGE_FIRST_PAUSE, limit + MIG_PAUSE_SLACK_US);
-	m->pause_us = clock_us();
-	r = g ? guest_pause(g, MIN(m->options.switchover_timeout_ms, MIG_GUEST_MS), on_first_paused,
-			    m)
-	      : -ESRCH;
-	if (r < 0)
-		mig_fail(m, "guest-gone", "guest %s cannot be paused: %s", m->guest_name,
-			 strerror(-r));
-}
-
 /* Rule 8: the agent alone has the descriptor, so that its death lets everybody go who waits for it. */
 static void on_trial(void *arg, int ret, const struct error *err, int fd)
 {
@@ -384,10 +393,7 @@ static void on_trial(void *arg, int ret, const struct error *err, int fd)
 		mig_event(m, MIG_EV_ERROR, &why);
 		return;
 	}
-	if (dma_holds(m->dma))
-		first_pause(m);
-	else
-		ask_uffd(m);
+	ask_uffd(m);
 }
 
 /* A descriptor shakes hands once: what the guest's blocks allow is tried on one to throw away. */

@@ -153,7 +153,7 @@ static int start_tracking(struct scan *s, struct error *err)
 			r = find_data(&s->e->blocks[i], err);
 	if (!r)
 		r = track_start(&s->track, s->ops, s->e, steal_fd(&s->uffd), err);
-	return r ? r : held_begin(s, err);
+	return r;
 }
 
 /* Everything that is not pending is empty: one zero run for each such range. */
@@ -462,6 +462,20 @@ static int run_postcopy(struct scan *s, struct error *err)
 	return r;
 }
 
+/* Most is protected already, so that this pause does not grow with the guest. */
+static int protect_paused(struct scan *s, struct error *err)
+{
+	int r = await(s, SCAN_PROTECT, err);
+
+	if (!r)
+		r = s->ops->renew(&s->track, err);
+	if (!r)
+		r = held_begin(s, err);
+	if (!r)
+		engine_post(s->e, ENGINE_PROTECTED, NULL);
+	return r;
+}
+
 static int run(struct scan *s, struct error *err)
 {
 	int r = s->ops ? start_tracking(s, err) : 0;
@@ -469,7 +483,10 @@ static int run(struct scan *s, struct error *err)
 	if (r < 0)
 		return r;
 	engine_post(s->e, ENGINE_TRACKING, NULL);
-	r = await(s, SCAN_PRECOPY, err);
+	if (dma_holds(s->e->dma))
+		r = protect_paused(s, err);
+	if (!r)
+		r = await(s, SCAN_PRECOPY, err);
 	if (!r && s->ops)
 		r = precopy(s, err);
 	if (r < 0)

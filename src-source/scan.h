@@ -15,12 +15,15 @@
 /**
  * enum scan_phase - what the loop tells the thread to do; each is answered by one event
  * @SCAN_IDLE:	start tracking, then serve write faults (ENGINE_TRACKING)
+ * @SCAN_PROTECT: the guest is paused, no device writes: protect what was written since (ENGINE_PROTECTED);
+ *		left out where nothing is held (held.h)
  * @SCAN_PRECOPY: passes until policy is content (ENGINE_CONVERGED or ENGINE_FAILED)
  * @SCAN_FINAL:	the guest is paused: last scan (ENGINE_FINAL)
  * @SCAN_POSTCOPY: the guest runs at the destination: send the rest (ENGINE_SENT)
  */
 enum scan_phase {
 	SCAN_IDLE,
+	SCAN_PROTECT,
 	SCAN_PRECOPY,
 	SCAN_FINAL,
 	SCAN_POSTCOPY,

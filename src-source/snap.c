@@ -511,6 +511,7 @@ const struct track_ops track_snapshot = {
 	.name = "faults",
 	.features = UFFD_F_PAGEFAULT_FLAG_WP | UFFD_F_WP_UNPOPULATED | UFFD_F_WP_HUGETLBFS_SHMEM,
 	.start = start,
+	.renew = nothing,
 	.collect = nothing,
 	.final = nothing,
 	.protect = no_protect,

@@ -23,6 +23,7 @@ struct track;
  * @name:	as in REST: "async", "faults"
  * @features:	UFFD_F_* that its descriptor is set up with, where the kernel has them
  * @start:	protect every block; undo all of it on failure (W3)
+ * @renew:	the guest is paused: protect again what was written since; what that was is forgotten
  * @collect:	add what was written to engine_block.pending, protecting it again; Return: 0 or -errno
  * @final:	the same with the guest paused, without protecting
  * @protect:	before these claimed pages are read: see to it that later writes are noted
@@ -32,6 +33,7 @@ struct track_ops {
 	const char *name;
 	uint64_t features;
 	int (*start)(struct track *t, struct error *err);
+	int (*renew)(struct track *t, struct error *err);
 	int (*collect)(struct track *t, struct error *err);
 	int (*final)(struct track *t, struct error *err);
 	int (*protect)(struct track *t, struct engine_block *b, uint64_t offset, uint64_t length,

@@ -99,6 +99,11 @@ static int drain(struct track *t, struct error *err)
 	return r;
 }
 
+static int async_renew(struct track *t, struct error *err)
+{
+	return scan_all(t, true, ignore, err);
+}
+
 static int async_collect(struct track *t, struct error *err)
 {
 	int r = drain(t, err);
@@ -133,6 +138,7 @@ const struct track_ops track_async = {
 	.features =
 		UFFD_F_WP_ASYNC | UFFD_F_WP_UNPOPULATED | UFFD_F_WP_HUGETLBFS_SHMEM | GONE_FEATURES,
 	.start = async_start,
+	.renew = async_renew,
 	.collect = async_collect,
 	.final = async_final,
 	.protect = async_protect,

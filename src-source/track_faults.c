@@ -270,6 +270,24 @@ static int collect(struct track *t, bool quarantine, bool last, struct error *er
 	return r < 0 ? r : gone_look(&t->gone, t->e, last, err);
 }
 
+static int faults_renew(struct track *t, struct error *err)
+{
+	int r = drain(t, err);
+
+	for (uint32_t i = 0; !r && i < t->e->nblocks; i++) {
+		struct engine_block *b = &t->e->blocks[i];
+
+		for (uint64_t p = 0; !r && (p = bitmap_next_set(&b->dirty, p)) < b->npages;) {
+			uint64_t end = bitmap_next_clear(&b->dirty, p);
+
+			bitmap_clear_range(&b->dirty, p, end - p);
+			r = protect(t, b, p, end - p, err);
+			p = end;
+		}
+	}
+	return r;
+}
+
 static int faults_collect(struct track *t, struct error *err)
 {
 	return collect(t, t->e->dma == DMA_QUARANTINE, false, err);
@@ -301,6 +319,7 @@ const struct track_ops track_faults = {
 	.features = UFFD_F_PAGEFAULT_FLAG_WP | UFFD_F_WP_UNPOPULATED | UFFD_F_WP_HUGETLBFS_SHMEM |
 		    GONE_FEATURES,
 	.start = faults_start,
+	.renew = faults_renew,
 	.collect = faults_collect,
 	.final = faults_final,
 	.protect = faults_protect,

@@ -584,11 +584,13 @@ Test(incoming, blocks_that_differ)
 	static const struct {
 		const char *vars;
 		const char *names;
+		uint32_t flags;
 	} bad[] = {
-		{"rom:memfd:256", "block ram is not in the guest"},
-		{"ram:memfd:255", "1048576 bytes at the source and 1044480 here"},
-		{"ram:anon:256", "memfd at the source and anonymous here"},
-		{"ram:memfd:256,more:memfd:1", "2 blocks, the source's has 1"},
+		{"rom:memfd:256", "block ram is not in the guest", 0},
+		{"ram:memfd:255", "1048576 bytes at the source and 1044480 here", 0},
+		{"ram:anon:256", "memfd at the source and anonymous here", 0},
+		{"ram:memfd:256,more:memfd:1", "2 blocks, the source's has 1", 0},
+		{"ram:memfd:256", "read-only at the source and writable here", MSG_BLOCK_READONLY},
 	};
 	struct lab_host *b = dest_only();
 
@@ -612,6 +614,7 @@ Test(incoming, blocks_that_differ)
 		f->m.type = MSG_BLOCK;
 		f->m.block = (struct msg_block){.name = "ram",
 						.kind = MSG_BLOCK_MEMFD,
+						.flags = bad[i].flags,
 						.page_size = 4096,
 						.length = 256 * 4096};
 		fake_send(f);

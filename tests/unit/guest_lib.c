@@ -179,7 +179,7 @@ Test(guest_lib, requests_cut_at_each_byte_end_the_connection_only)
 
 Test(guest_lib, what_it_does_not_know_it_says)
 {
-	uint8_t unknown[40] = {80, 0, 0, 0, 9, 0, 0, 0, 1, 2, 3};
+	uint8_t unknown[40] = {0xff, 0x7f, 0, 0, 9, 0, 0, 0, 1, 2, 3};
 	struct gwire_msg m;
 
 	run();
@@ -479,4 +479,50 @@ Test(guest_lib, the_program_must_make_sense)
 	cr_assert_eq(decant_block_create(g, "c", 1, DECANT_BLOCK_ANON, &a), -EBUSY);
 	decant_guest_free(g);
 	decant_guest_free(NULL);
+}
+
+/* Return: permissions of the mapping at @at, for free(3) */
+static char *permissions(const void *at)
+{
+	FILE *f = fopen("/proc/self/maps", "re");
+	unsigned long from, to;
+	char *perms = NULL, *line = NULL;
+	size_t cap = 0;
+
+	while (!perms && getline(&line, &cap, f) > 0)
+		if (sscanf(line, "%lx-%lx", &from, &to) == 2 && (uintptr_t)at >= from &&
+		    (uintptr_t)at < to)
+			perms = strdup(strchr(line, ' ') + 1);
+	free(line);
+	fclose(f);
+	return perms;
+}
+
+/* A block that does not change any more can be filled until the start, and not written to after it. */
+Test(guest_lib, read_only_blocks_are_so_from_the_start_on)
+{
+	struct decant_guest_config c = {.name = "x",
+					.attach = "/nowhere/at/all",
+					.callbacks = {pair_cb_pause, pair_cb_resume, pair_cb_save,
+						      pair_cb_load, pair_cb_quit, NULL}};
+	struct decant_guest *g = decant_guest_new(&c);
+	void *rom[2], *ram;
+
+	cr_assert(g);
+	cr_assert_eq(decant_block_create(g, "rom0", PAIR_PAGE,
+					 DECANT_BLOCK_MEMFD | DECANT_BLOCK_READONLY, &rom[0]),
+		     0);
+	cr_assert_eq(decant_block_create(g, "rom1", PAIR_PAGE,
+					 DECANT_BLOCK_ANON | DECANT_BLOCK_READONLY, &rom[1]),
+		     0);
+	cr_assert_eq(decant_block_create(g, "ram", PAIR_PAGE, DECANT_BLOCK_MEMFD, &ram), 0);
+	memset(rom[0], 1, PAIR_PAGE);
+	memset(rom[1], 2, PAIR_PAGE);
+	cr_assert_eq(decant_guest_start(g), DECANT_STARTED);
+	for (int i = 0; i < 2; i++)
+		cr_assert_eq(strncmp(permissions(rom[i]), "r--", 3), 0, "%s", permissions(rom[i]));
+	cr_assert_eq(strncmp(permissions(ram), "rw-", 3), 0, "%s", permissions(ram));
+	cr_assert_eq(*(char *)rom[0], 1);
+	cr_assert_eq(*(char *)rom[1], 2);
+	decant_guest_free(g);
 }

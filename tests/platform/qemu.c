@@ -181,7 +181,8 @@ int main(void)
 	if (lab_vm_missing(lab)) {
 		untried("%s", lab_vm_missing(lab));
 	} else {
-		vm = lab_vm_start(lab, &(struct lab_vm_opts){.rate = 1000,
+		vm = lab_vm_start(lab, &(struct lab_vm_opts){.mb = 128,
+							     .rate = 1000,
 							     .disk = LAB_VM_DISK_NONE,
 							     .disk_mb = 8});
 		note("booted in %lu ms", vm->boot_ms);

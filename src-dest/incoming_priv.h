@@ -234,6 +234,12 @@ void prepare_guest_watch(struct incoming *inc);
 /** prepare_qemu_socket() - if the guest is a QEMU: where its monitor will be. Return: 0, or -errno with
  * @err filled */
 int prepare_qemu_socket(struct incoming *inc, struct error *err);
+/** prepare_facts() - what placeholders of its launcher stand for; @ret_text: room for what is made for it,
+ * all of it valid as long as that */
+struct prepare_text {
+	char memory[24], uuid[UUID_TEXT_MAX];
+};
+struct launch_facts prepare_facts(const struct incoming *inc, struct prepare_text *ret_text);
 /** prepare_qemu_look() - if it is one: look for it; it goes on with prepare_attached() */
 void prepare_qemu_look(struct incoming *inc);
 /** prepare_qemu_stop() - look no longer */

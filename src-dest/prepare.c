@@ -104,27 +104,32 @@ static int make_log_path(struct incoming *inc, struct error *err)
 	return r ? error_set(err, r, NULL, "cannot make folder %s: %s", dir, strerror(-r)) : 0;
 }
 
-static int launch(struct incoming *inc, const struct conf_launcher *l, struct error *err)
+struct launch_facts prepare_facts(const struct incoming *inc, struct prepare_text *ret_text)
 {
-	const struct conf_dest *conf = &inc->d->conf;
-	char memory[24], uuid[UUID_TEXT_MAX];
-	struct launch_facts facts = {
-		.launcher = l->name,
+	snprintf(ret_text->memory, sizeof(ret_text->memory), "%" PRIu64, inc->total);
+	return (struct launch_facts){
+		.launcher = inc->launcher->name,
 		.name = inc->setup->name,
-		.uuid = uuid_text(inc->setup->uuid, uuid),
-		.memory_bytes = memory,
-		.run_dir = conf->run_dir,
-		.attach = conf->attach,
+		.uuid = uuid_text(inc->setup->uuid, ret_text->uuid),
+		.memory_bytes = ret_text->memory,
+		.run_dir = inc->d->conf.run_dir,
+		.attach = inc->d->conf.attach,
 		.qmp = inc->qmp,
 		.vars = inc->setup->vars,
 		.nvars = inc->setup->nvars,
 	};
+}
+
+static int launch(struct incoming *inc, const struct conf_launcher *l, struct error *err)
+{
+	const struct conf_dest *conf = &inc->d->conf;
+	struct prepare_text text;
+	struct launch_facts facts = prepare_facts(inc, &text);
 	char **argv;
 	int r = make_log_path(inc, err);
 
 	if (r)
 		return r;
-	snprintf(memory, sizeof(memory), "%" PRIu64, inc->total);
 	r = launch_argv(l->argv, &facts, &argv, err);
 	if (r)
 		return r;

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include "guest/qemu/qemu.h"
 #include "guest/qemu/qemu_facts.h"
@@ -27,14 +28,42 @@ static bool is_qemu(const struct incoming *inc)
 	return !strcmp(inc->setup->driver, conf_guest_driver_name(GUEST_DRIVER_QEMU));
 }
 
+/* The path has words of the peer in it: nothing but sockets goes. */
+static int remove_socket(const char *path)
+{
+	struct stat st;
+
+	if (lstat(path, &st))
+		return errno == ENOENT ? 0 : -errno;
+	if (!S_ISSOCK(st.st_mode))
+		return -EEXIST;
+	return unlink(path) && errno != ENOENT ? -errno : 0;
+}
+
+static int fill_path(struct incoming *inc, struct error *err)
+{
+	char *words[] = {inc->launcher->qmp ? inc->launcher->qmp : "{run_dir}/{name}.qmp", NULL};
+	struct prepare_text text;
+	struct launch_facts facts = prepare_facts(inc, &text);
+	char **filled;
+	int r = launch_argv(words, &facts, &filled, err);
+
+	if (r)
+		return r;
+	inc->qmp = steal_ptr(&filled[0]);
+	launch_argv_free(filled);
+	return 0;
+}
+
 int prepare_qemu_socket(struct incoming *inc, struct error *err)
 {
+	int r;
+
 	if (!is_qemu(inc))
 		return 0;
-	if (asprintf(&inc->qmp, "%s/%s.qmp", inc->d->conf.run_dir, inc->setup->name) < 0) {
-		inc->qmp = NULL;
-		return error_set(err, -ENOMEM, NULL, "out of memory");
-	}
+	r = fill_path(inc, err);
+	if (r)
+		return r;
 	if (strlen(inc->qmp) >= SOCKET_MAX)
 		return error_set(
 			err, -ENAMETOOLONG, "path-too-long",
@@ -42,9 +71,10 @@ int prepare_qemu_socket(struct incoming *inc, struct error *err)
 			"agent a shorter run_dir",
 			inc->qmp);
 	/* Of an earlier QEMU of this name: it must not be taken for the new one's. */
-	if (unlink(inc->qmp) && errno != ENOENT)
-		return error_set(err, -errno, NULL, "%s: %s", inc->qmp, strerror(errno));
-	return 0;
+	return remove_socket(inc->qmp)
+		       ? error_set(err, -EEXIST, "socket-exists",
+				   "%s is there, and cannot be removed or is no socket", inc->qmp)
+		       : 0;
 }
 
 void prepare_qemu_stop(struct incoming *inc)
@@ -56,8 +86,8 @@ void prepare_qemu_stop(struct incoming *inc)
 
 void prepare_qemu_gone(struct incoming *inc)
 {
-	if (inc->qmp && unlink(inc->qmp) && errno != ENOENT)
-		log_warn("incoming %s: %s: %s", inc->id_text, inc->qmp, strerror(errno));
+	if (inc->qmp && remove_socket(inc->qmp))
+		log_warn("incoming %s: %s cannot be removed", inc->id_text, inc->qmp);
 }
 
 static int check_words(const struct incoming *inc, const struct guest *g, struct error *err)

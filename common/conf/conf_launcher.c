@@ -2,7 +2,9 @@
 #include "conf/conf_launcher.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include "conf/conf_common.h"
 #include "util/cleanup.h"
 
 static const char *const names[] = {"name", "uuid", "memory_bytes", "run_dir", "qmp", "attach"};
@@ -38,6 +40,20 @@ static int check_word(const char *word, size_t i, const struct jsonx_at *at)
 	return 0;
 }
 
+/* What is {qmp} in the argv cannot have itself in it. */
+static int take_qmp(const json_t *value, const char *key, const struct jsonx_at *at, void *obj)
+{
+	const char *s = json_string_value(value);
+
+	(void)key;
+	(void)obj;
+	if (*s != '/' && strncmp(s, "{run_dir}/", 10) != 0)
+		return jsonx_bad(at, "must be an absolute path");
+	if (strstr(s, "{qmp}"))
+		return jsonx_bad(at, "must not have {qmp} in it");
+	return check_word(s, 0, at);
+}
+
 static int take_argv(const json_t *value, const char *key, const struct jsonx_at *at, void *obj)
 {
 	size_t i;
@@ -64,6 +80,8 @@ int conf_launcher_read(const json_t *json, const char *name, const struct jsonx_
 		 JSONX_INTO(struct conf_launcher, driver)},
 		{"argv", JSONX_STRINGS, .required = true, .min = 1, .max = CONF_ARGV_MAX,
 		 .take = take_argv, JSONX_INTO(struct conf_launcher, argv)},
+		{"qmp", JSONX_STRING, .min = 1, .max = CONF_SOCKET_MAX, .take = take_qmp,
+		 JSONX_INTO(struct conf_launcher, qmp)},
 	};
 	struct conf_launcher l = {0};
 	int r;
@@ -72,6 +90,8 @@ int conf_launcher_read(const json_t *json, const char *name, const struct jsonx_
 		return jsonx_bad(at, "is no name of a launcher");
 	snprintf(l.name, sizeof(l.name), "%s", name);
 	r = jsonx_read(json, at, fields, ARRAY_SIZE(fields), &l);
+	if (!r && l.qmp && l.driver != GUEST_DRIVER_QEMU)
+		r = jsonx_bad(at, "qmp is for driver qemu only");
 	if (r < 0) {
 		conf_launcher_clear(&l);
 		return r;
@@ -83,5 +103,6 @@ int conf_launcher_read(const json_t *json, const char *name, const struct jsonx_
 void conf_launcher_clear(struct conf_launcher *l)
 {
 	jsonx_strings_free(l->argv);
+	free(l->qmp);
 	*l = (struct conf_launcher){0};
 }

@@ -12,16 +12,19 @@
  * struct conf_launcher - how an arriving guest is started; owns its memory
  * @name:	conf_guest_name_ok()
  * @driver:	of the guests it starts
+ * @qmp:	qemu: where the socket of its monitor will be, placeholders still in it; NULL: NAME.qmp in
+ *		run_dir. For a QEMU that may not make it there
  * @argv:	NULL-terminated; the first word is an absolute path; placeholders still in it
  */
 struct conf_launcher {
 	char name[CONF_NAME_MAX];
 	enum guest_driver driver;
+	char *qmp;
 	char **argv;
 };
 
 /**
- * conf_launcher_read() - check and take over {"driver":…, "argv":[…]}
+ * conf_launcher_read() - check and take over {"driver":…, "argv":[…], "qmp":…}
  * @name:	of the launcher
  *
  * Whatever stands in braces must be a placeholder that is known: {name}, {uuid}, {memory_bytes},

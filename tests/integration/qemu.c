@@ -64,6 +64,13 @@ static void add_launcher(json_t *all, const char *name, json_t *argv, const char
 	json_object_set_new(all, name, json_pack("{s:s, s:o}", "driver", "qemu", "argv", argv));
 }
 
+/* Another user's QEMU cannot make its socket in the agent's folder. */
+static void set_qmp(json_t *all, const char *name, const struct lab_vm *v)
+{
+	if (v->opts.nobody)
+		json_object_set_new(json_object_get(all, name), "qmp", json_string(v->qmp));
+}
+
 /* The machine type is the word behind "-machine", up to a comma. */
 static json_t *other_machine(struct lab_vm *v)
 {
@@ -107,6 +114,7 @@ static char *launchers(struct trip *t)
 	for (int i = 1; i < PLACES; i++) {
 		snprintf(name, sizeof(name), "vm%d", i);
 		add_launcher(all, name, lab_vm_argv(t->at[i], "{qmp}"), stopped);
+		set_qmp(all, name, t->at[i]);
 	}
 	add_launcher(all, "machine", other_machine(t->at[1]), stopped);
 	add_launcher(all, "running", lab_vm_argv(t->at[1], "{qmp}"), stopped + 1);
@@ -162,12 +170,12 @@ static void describe(struct trip *t)
 	describe_for(t, launcher);
 }
 
-static void begin(struct trip *t, const struct lab_vm_opts *opts)
+static void begin_in(struct trip *t, struct lab *lab, const struct lab_vm_opts *opts)
 {
 	static const char *const sides[PLACES] = {"a", "b", "c", "d"};
 	char *conf;
 
-	*t = (struct trip){.lab = new_lab()};
+	*t = (struct trip){.lab = lab};
 	t->g.lab = t->lab;
 	strcpy(t->g.name, "vm");
 	t->at[0] = lab_vm_start(t->lab, opts);
@@ -180,6 +188,40 @@ static void begin(struct trip *t, const struct lab_vm_opts *opts)
 		lab_host_start(t->lab, &(struct lab_host_opts){.name = "b", .dest_conf = conf});
 	free(conf);
 	describe(t);
+}
+
+static pid_t pid_of(struct trip *t)
+{
+	json_t *e = entry(t, from(t));
+	pid_t pid = (pid_t)lab_num(t->lab, e, "pid");
+
+	json_decref(e);
+	return pid;
+}
+
+static bool hello(struct trip *t)
+{
+	char *text = lab_vm_try(vm(t), 500, "hello");
+	bool said = text && strstr(text, "ready");
+
+	free(text);
+	return said;
+}
+
+static void begin(struct trip *t, const struct lab_vm_opts *opts)
+{
+	begin_in(t, new_lab(), opts);
+}
+
+static void begin_huge(struct trip *t, unsigned int pages, const struct lab_vm_opts *opts)
+{
+	struct lab *lab = new_lab();
+
+	if (!lab_huge_pages(lab, pages)) {
+		lab_end(lab);
+		cr_skip_test("%u huge pages cannot be had here", pages);
+	}
+	begin_in(t, lab, opts);
 }
 
 /* By its own hand, so that it removes its sockets. */
@@ -209,8 +251,8 @@ static void arrived(struct trip *t, const struct lab_vm_state *before)
 	lab_host_knows(from(t), t->g.name);
 	e = entry(t, from(t));
 	lab_check(t->lab, lab_num(t->lab, e, "generation") == t->n, "generation");
-	lab_vm_attach(vm(t), (pid_t)lab_num(t->lab, e, "pid"));
 	json_decref(e);
+	lab_vm_attach(vm(t), pid_of(t));
 	lab_vm_goes_on(vm(t), before);
 	lab_until(t->lab, 5000, !lab_vm_alive(old), "the source's QEMU has not ended");
 }
@@ -252,6 +294,80 @@ Test(qemu, two_processors_at_full_speed_on_memfd, .timeout = 150)
 	begin(&t, &(struct lab_vm_opts){
 			  .mb = 160, .full_speed = true, .smp = 2, .backing = LAB_VM_MEMFD});
 	move(&t, &(struct lab_move){.mode = "hybrid"});
+	end(&t);
+}
+
+/* Another user's, which may not make a userfaultfd for itself. */
+Test(qemu, without_rights, .timeout = 150)
+{
+	struct trip t;
+
+	begin(&t, &(struct lab_vm_opts){.mb = 144, .rate = 500, .nobody = true});
+	move(&t, &(struct lab_move){.mode = "hybrid", .tracking = "async"});
+	describe(&t);
+	move(&t, &(struct lab_move){.mode = "hybrid", .tracking = "faults"});
+	end(&t);
+}
+
+Test(qemu, huge_pages, .timeout = 150)
+{
+	struct trip t;
+
+	begin_huge(&t, 72 * 2 + 4,
+		   &(struct lab_vm_opts){.mb = 144, .rate = 500, .backing = LAB_VM_HUGE});
+	move(&t, &(struct lab_move){.mode = "hybrid"});
+	end(&t);
+}
+
+/* Reads with O_DIRECT go around tracking: the job says how it is safe all the same. */
+Test(qemu, a_disk_with_direct_io, .timeout = 150)
+{
+	struct trip t;
+	json_t *e;
+
+	begin(&t, &(struct lab_vm_opts){
+			  .mb = 144, .rate = 500, .disk = LAB_VM_DISK_NONE, .disk_mb = 16});
+	e = entry(&t, from(&t));
+	lab_check(t.lab, strstr(lab_str(t.lab, e, "dma"), "direct I/O"), "dma");
+	lab_check(t.lab,
+		  json_is_false(json_object_get(json_array_get(lab_at(e, "blocks"), 0), "no_dma")),
+		  "no_dma");
+	json_decref(e);
+	lab_vm_do(vm(&t), "disk direct 2 1");
+	move(&t, &(struct lab_move){.mode = "hybrid"});
+	lab_vm_check(vm(&t));
+	describe(&t);
+	move(&t, &(struct lab_move){.mode = "postcopy"});
+	lab_vm_check(vm(&t));
+	end(&t);
+}
+
+/* The guest resets itself while it moves: that is no end. */
+Test(qemu, a_reset_and_an_end_in_the_middle, .timeout = 150)
+{
+	const struct lab_move slow = {.mode = "precopy", .args = {"--bandwidth", "300Mbit"}};
+	const struct lab_move ends = {.exit = 1,
+				      .phase = "failed",
+				      .code = "guest-gone",
+				      .args = {"--bandwidth", "100Mbit"}};
+	struct lab_proc *p;
+	struct trip t;
+
+	begin(&t, &(struct lab_vm_opts){.mb = 144, .rate = 500, .reboots = true});
+	p = lab_migrate_begin(from(&t), to(&t), &t.g, &slow);
+	lab_until(t.lab, 20000, lab_job_phase_is(from(&t), "precopy"), "no precopy");
+	free(lab_vm_try(vm(&t), 1, "reboot"));
+	json_decref(lab_migrate_end(from(&t), p, &slow));
+	t.n++;
+	lab_host_knows(from(&t), t.g.name);
+	lab_vm_attach(vm(&t), pid_of(&t));
+	lab_until(t.lab, 60000, hello(&t), "it has not booted again");
+	lab_vm_check(vm(&t));
+	describe(&t);
+	p = lab_migrate_begin(from(&t), to(&t), &t.g, &ends);
+	lab_until(t.lab, 20000, lab_job_phase_is(from(&t), "precopy"), "no precopy");
+	free(lab_vm_try(vm(&t), 1, "poweroff"));
+	json_decref(lab_migrate_end(from(&t), p, &ends));
 	end(&t);
 }
 

@@ -202,7 +202,7 @@ static pid_t pid_of(struct trip *t)
 static bool hello(struct trip *t)
 {
 	char *text = lab_vm_try(vm(t), 500, "hello");
-	bool said = text && strstr(text, "ready");
+	bool said = text && strstr(text, "cpus");
 
 	free(text);
 	return said;
@@ -251,6 +251,7 @@ static void arrived(struct trip *t, const struct lab_vm_state *before)
 	lab_host_knows(from(t), t->g.name);
 	e = entry(t, from(t));
 	lab_check(t->lab, lab_num(t->lab, e, "generation") == t->n, "generation");
+	lab_check(t->lab, strncmp(lab_str(t->lab, e, "uuid"), "00000000-0000", 13) != 0, "uuid");
 	json_decref(e);
 	lab_vm_attach(vm(t), pid_of(t));
 	lab_vm_goes_on(vm(t), before);

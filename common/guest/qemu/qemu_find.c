@@ -195,8 +195,9 @@ static void set_uuid(struct qemu_attach *a)
 	const char *text = text_of(a->got[QEMU_Q_UUID], "UUID");
 	struct guest *g = &a->v->g;
 
-	if (is_zero(g->uuid) && text && !uuid_parse(text, g->uuid))
-		return;
+	/* One that was started without says so by zeros. */
+	if (is_zero(g->uuid) && text)
+		uuid_parse(text, g->uuid);
 	if (is_zero(g->uuid))
 		make_uuid(a->v);
 }

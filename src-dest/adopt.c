@@ -53,6 +53,7 @@ static void adopted_free(struct adopted *a)
 
 void adopt_free_all(struct dest *d)
 {
+	adopt_qemu_free_all(d);
 	while (d->adopted)
 		adopted_free(d->adopted);
 }
@@ -244,10 +245,26 @@ static bool is_micro(const struct past *p)
 	return driver && !strcmp(driver, "uffd");
 }
 
+/* Those that may still be there. A monitor's name is used again: the newest record has it. */
+static void find_qemus(struct dest *d)
+{
+	for (struct past *p = history_first(d->history); p; p = p->next) {
+		bool left = p->fate == HISTORY_OWNER || p->fate == HISTORY_ABORTED ||
+			    (p->fate == HISTORY_COMPLETED && !p->registered);
+		const struct past *newer = history_first(d->history);
+
+		while (newer != p && strcmp(newer->name, p->name) != 0)
+			newer = newer->next;
+		if (left && p->same_boot && newer == p)
+			adopt_qemu(d, p);
+	}
+}
+
 void adopt_start(struct dest *d)
 {
 	for (struct past *p = history_first(d->history); p; p = p->next)
 		if (p->fate == HISTORY_OWNER && p->same_boot && !is_micro(p) && !watch(d, p))
 			note_dead(d, p);
+	find_qemus(d);
 	remove_states(d);
 }

@@ -29,6 +29,10 @@ int adopt_attach(struct dest *d, struct guest *g, struct error *err);
  * nobody needs
  */
 void adopt_start(struct dest *d);
+/** adopt_qemu() - if a record is of a QEMU: look for it, and adopt_attach() it. adopt_qemu.c */
+void adopt_qemu(struct dest *d, struct past *past);
+/** adopt_qemu_free_all() - look no longer */
+void adopt_qemu_free_all(struct dest *d);
 /** adopt_free_all() - the agent ends; the guests run on */
 void adopt_free_all(struct dest *d);
 

@@ -15,6 +15,7 @@
 #include "util/loop.h"
 
 struct adopted;
+struct adopt_qemu;
 struct conn;
 struct import;
 struct incoming;
@@ -51,6 +52,7 @@ struct dest_reap {
  * @imports:	images that are being made of files, newest first, and some that were
  * @residents:	guests that have arrived and stay here until decant-source has them
   * @adopted:	guests of an earlier life that are held
+ * @adopt_qemus: QEMUs of an earlier life that are looked for
  * @sharings:	processes that map the memory of guests, too
  * @reaps:	processes to reap
  * @signals:	SIGTERM, SIGINT, SIGHUP
@@ -76,6 +78,7 @@ struct dest {
 	struct import *imports;
 	struct resident *residents;
 	struct adopted *adopted;
+	struct adopt_qemu *adopt_qemus;
 	struct sharing *sharings;
 	struct dest_reap *reaps;
 	struct event *signals[3];

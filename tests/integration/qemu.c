@@ -398,7 +398,14 @@ static void note_process(struct trip *t, char *out)
 	json_decref(objects);
 }
 
-/* Threads of its I/O pool come and go: those are not counted. */
+static bool is_as_before(struct trip *t, const char *before)
+{
+	static char now[NOTED_MAX];
+
+	note_process(t, now);
+	return !strcmp(now, before);
+}
+
 static void left_nothing(struct trip *t, const char *before)
 {
 	static char now[NOTED_MAX];
@@ -473,6 +480,39 @@ static pid_t qemu_at(struct trip *t, struct lab_host *h)
 	lab_check(t->lab, !getsockopt(s, SOL_SOCKET, SO_PEERCRED, &cred, &len), "who is it?");
 	close(s);
 	return cred.pid;
+}
+
+/* Agents that are killed in the middle: the VM does not notice, and what they left is tidied up by the next. */
+Test(qemu, agents_are_killed, .timeout = 150)
+{
+	const struct lab_move slow = {
+		.exit = 1, .phase = "failed", .args = {"--bandwidth", "200Mbit"}};
+	static char before[NOTED_MAX];
+	struct lab_vm_state state;
+	struct lab_proc *p;
+	struct trip t;
+
+	begin(&t, &(struct lab_vm_opts){.mb = 144, .rate = 500});
+	state = lab_vm_check(vm(&t));
+	note_process(&t, before);
+	p = lab_migrate_begin(from(&t), to(&t), &t.g, &slow);
+	lab_until(t.lab, 20000, lab_job_phase_is(from(&t), "precopy"), "no precopy");
+	lab_proc_kill(t.lab, from(&t)->source);
+	lab_vm_goes_on(vm(&t), &state);
+	lab_host_source_start(from(&t));
+	lab_proc_kill(t.lab, p);
+	lab_until(t.lab, 10000, lab_host_guests(to(&t)) == 0, "a QEMU is left at the destination");
+	lab_host_knows(from(&t), t.g.name);
+	lab_until(t.lab, 5000, is_as_before(&t, before), "something is left in QEMU");
+	p = lab_migrate_begin(from(&t), to(&t), &t.g, &slow);
+	lab_until(t.lab, 20000, lab_job_phase_is(from(&t), "precopy"), "no precopy");
+	lab_proc_kill(t.lab, to(&t)->dest);
+	json_decref(lab_migrate_end(from(&t), p, &slow));
+	lab_host_dest_start(to(&t));
+	lab_until(t.lab, 10000, lab_host_guests(to(&t)) == 0, "a QEMU is left at the destination");
+	left_nothing(&t, before);
+	move(&t, &(struct lab_move){.mode = "hybrid"});
+	end(&t);
 }
 
 /** enum mishap - what happens in the middle of precopy */

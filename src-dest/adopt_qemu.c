@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * QEMUs that an earlier life of this agent left behind do not attach themselves: they are looked for at the
+ * monitors that the records name, until they are found or have ended.
+ *
+ * One that waits for a missing page may not answer: its main thread can be the one that waits. It is
+ * held all the same, and asked again.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include "adopt.h"
+#include "guest/qemu/qemu.h"
+#include "proc.h"
+#include "util/cleanup.h"
+#include "util/log.h"
+
+#define LOOK_US 1000000
+
+/**
+ * struct adopt_qemu - one that is looked for
+ * @past:	its record
+ * @path:	of its monitor
+ * @look, @again: an attempt, and the time of the next
+ */
+struct adopt_qemu {
+	struct dest *d;
+	struct past *past;
+	char *path;
+	struct qemu_attach *look;
+	struct event *again;
+	struct adopt_qemu *next;
+};
+
+static void free_one(struct adopt_qemu *q)
+{
+	struct adopt_qemu **at = &q->d->adopt_qemus;
+
+	while (*at && *at != q)
+		at = &(*at)->next;
+	if (*at)
+		*at = q->next;
+	qemu_attach_free(q->look);
+	if (q->again)
+		event_free(q->again);
+	free(q->path);
+	free(q);
+}
+
+void adopt_qemu_free_all(struct dest *d)
+{
+	while (d->adopt_qemus)
+		free_one(d->adopt_qemus);
+}
+
+/* The name of a socket may be another QEMU's by now; a pid with its start is not. */
+static bool is_it(const struct past *p, const struct guest *g)
+{
+	if (p->fate == HISTORY_ABORTED)
+		return g->run_state == GUEST_INCOMING || g->run_state == GUEST_PAUSED_MIGRATION;
+	return g->pid == p->pid && proc_lives(p->pid, p->pid_start);
+}
+
+static void look(void *arg);
+
+static void look_later(struct adopt_qemu *q)
+{
+	q->again = loop_timer(q->d->loop, LOOK_US, look, q);
+	if (!q->again)
+		log_error("guest %s: out of memory", q->past->name);
+}
+
+static void on_found(void *arg, struct guest *g, const struct error *err)
+{
+	struct adopt_qemu *q = arg;
+	struct error why = {0};
+
+	qemu_attach_free(steal_ptr(&q->look));
+	if (!g && q->past->fate == HISTORY_OWNER) {
+		log_debug("guest %s: %s", q->past->name, err->msg);
+		look_later(q);
+		return;
+	}
+	if (g && is_it(q->past, g)) {
+		/* Launched for just this migration, like a native guest that shows its token. */
+		g->has_token = q->past->fate == HISTORY_ABORTED;
+		if (adopt_attach(q->d, g, &why)) {
+			log_info("guest %s: %s", q->past->name, why.msg);
+			guest_free(g);
+		}
+	} else {
+		guest_free(g);
+	}
+	free_one(q);
+}
+
+static void look(void *arg)
+{
+	struct adopt_qemu *q = arg;
+	struct qemu_spec spec = {.name = q->past->name,
+				 .path = q->path,
+				 .uuid = q->past->uuid,
+				 .generation = q->past->generation};
+	struct error err = {0};
+
+	event_free(steal_ptr(&q->again));
+	if (!qemu_attach(q->d->loop, &spec, on_found, q, &q->look, &err))
+		return;
+	if (q->past->fate == HISTORY_OWNER && proc_lives(q->past->pid, q->past->pid_start))
+		look_later(q);
+	else
+		free_one(q);
+}
+
+void adopt_qemu(struct dest *d, struct past *past)
+{
+	const char *path = json_string_value(json_object_get(past->facts, "qmp"));
+	struct adopt_qemu *q = path ? calloc(1, sizeof(*q)) : NULL;
+
+	if (!q)
+		return;
+	*q = (struct adopt_qemu){.d = d, .past = past, .path = strdup(path)};
+	q->next = d->adopt_qemus;
+	d->adopt_qemus = q;
+	q->again = q->path ? loop_timer(d->loop, 1, look, q) : NULL;
+	if (!q->again)
+		free_one(q);
+}

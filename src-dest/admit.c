@@ -10,7 +10,7 @@
 
 /* --- limits and names --- */
 
-static int check_limits(const struct incoming *inc, struct error *err)
+int admit_limits(struct incoming *inc, struct error *err)
 {
 	uint64_t limit = inc->d->conf.limit_memory_bytes, used = 0;
 
@@ -31,7 +31,7 @@ static int taken(const struct incoming *inc, const char *how, struct error *err)
 			 inc->setup->name, how);
 }
 
-static int check_free(const struct incoming *inc, struct error *err)
+int admit_resident(struct incoming *inc, struct error *err)
 {
 	const struct msg_setup *s = inc->setup;
 
@@ -52,8 +52,7 @@ static int check_free(const struct incoming *inc, struct error *err)
 	return 0;
 }
 
-static int check_launcher(const struct incoming *inc, const struct conf_launcher **ret,
-			  struct error *err)
+int admit_launcher(struct incoming *inc, struct error *err)
 {
 	const struct msg_setup *s = inc->setup;
 	const struct conf_dest *conf = &inc->d->conf;
@@ -75,7 +74,7 @@ static int check_launcher(const struct incoming *inc, const struct conf_launcher
 				"guest %s has driver %s and launcher \"%s\" here starts guests of "
 				"driver %s",
 				s->name, s->driver, l->name, conf_guest_driver_name(l->driver));
-		*ret = l;
+		inc->launcher = l;
 		return 0;
 	}
 	return error_set(err, -ENOENT, "unknown-launcher",
@@ -116,7 +115,7 @@ static int check_block(const struct incoming *inc, const struct msg_block *b, st
 	return 0;
 }
 
-static int check_host(const struct incoming *inc, struct error *err)
+static int check_postcopy(const struct incoming *inc, struct error *err)
 {
 	if (!inc->setup->may_postcopy)
 		return 0;
@@ -131,10 +130,17 @@ static int check_host(const struct incoming *inc, struct error *err)
 	return -EOPNOTSUPP;
 }
 
-int admit_check(const struct incoming *inc, const struct conf_launcher **ret, struct error *err)
+int admit_host(struct incoming *inc, struct error *err)
 {
-	int r;
+	int r = check_postcopy(inc, err);
 
+	for (unsigned int i = 0; !r && i < inc->nblocks; i++)
+		r = check_block(inc, &inc->blocks[i], err);
+	return r;
+}
+
+int admit_driver(struct incoming *inc, struct error *err)
+{
 	if (!conf_guest_name_ok(inc->setup->name))
 		return error_set(err, -EINVAL, "bad-name", "\"%s\" is no name of a guest here",
 				 inc->setup->name);
@@ -142,14 +148,7 @@ int admit_check(const struct incoming *inc, const struct conf_launcher **ret, st
 	    strcmp(inc->setup->driver, conf_guest_driver_name(GUEST_DRIVER_QEMU)) != 0)
 		return error_set(err, -EOPNOTSUPP, "not-supported",
 				 "driver \"%s\" is not supported", inc->setup->driver);
-	r = check_host(inc, err);
-	for (unsigned int i = 0; !r && i < inc->nblocks; i++)
-		r = check_block(inc, &inc->blocks[i], err);
-	if (!r)
-		r = check_limits(inc, err);
-	if (!r)
-		r = check_free(inc, err);
-	return r ? r : check_launcher(inc, ret, err);
+	return 0;
 }
 
 /* --- the guest that attached itself --- */

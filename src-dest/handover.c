@@ -17,7 +17,7 @@
 #include <string.h>
 #include "incoming_priv.h"
 #include "proc.h"
-#include "sharing.h"
+#include "parts.h"
 #include "uffd/uffd.h"
 #include "util/cleanup.h"
 #include "util/log.h"
@@ -157,25 +157,25 @@ static int listen_complete(struct incoming *inc, struct error *err)
 		inc->place.blocks[block].name, off);
 }
 
+int handover_listen_memory(struct incoming *inc, struct error *err)
+{
+	int r = inc->listen_postcopy ? place_register(&inc->place, err) : listen_complete(inc, err);
+
+	if (!r && inc->listen_postcopy)
+		atomic_store_explicit(&inc->place.regime, PLACE_LIVE, memory_order_release);
+	return r;
+}
+
 /* Discards are done: their holes become faults, then the state may be loaded, which touches memory. */
 static void listen_now(struct incoming *inc)
 {
 	struct error err = {0};
-	int r;
 
 	inc->listen_wanted = false;
-	if (inc->listen_postcopy)
-		r = place_register(&inc->place, &err);
-	else
-		r = listen_complete(inc, &err);
-	if (r) {
+	if (parts_listen(inc, &err)) {
 		incoming_event(inc, INC_EV_FAIL, &err);
 		return;
 	}
-	if (inc->listen_postcopy)
-		atomic_store_explicit(&inc->place.regime, PLACE_LIVE, memory_order_release);
-	/* Behind it: they fault at once, and what they ask for is placed. */
-	sharing_listening(inc);
 	load_begin(inc);
 	if (inc->state == INC_LISTENING)
 		incoming_pause(inc, false);

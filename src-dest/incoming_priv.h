@@ -244,12 +244,20 @@ struct launch_facts prepare_facts(const struct incoming *inc, struct prepare_tex
 void prepare_qemu_look(struct incoming *inc);
 /** prepare_qemu_stop() - look no longer */
 void prepare_qemu_stop(struct incoming *inc);
-/** prepare_qemu_gone() - if it was one: it has ended, and may not have removed its socket */
-void prepare_qemu_gone(struct incoming *inc);
+/** prepare_qemu_end() - if it was one that has not stayed: it may not have removed its socket */
+void prepare_qemu_end(struct incoming *inc);
 /* admit.c */
-/** admit_check() - limits, names, launcher, blocks: everything that can be said before something is
- * started. Return: 0 with the launcher, or -errno with @err filled */
-int admit_check(const struct incoming *inc, const struct conf_launcher **ret, struct error *err);
+/* What can be said before something is started: see parts.h. */
+/** admit_driver() - is it a kind of guest that there is, of a name that there can be? */
+int admit_driver(struct incoming *inc, struct error *err);
+/** admit_host() - can this host receive such blocks? */
+int admit_host(struct incoming *inc, struct error *err);
+/** admit_limits() - do the limits of the configuration let it in? */
+int admit_limits(struct incoming *inc, struct error *err);
+/** admit_resident() - is a guest of its name or uuid here already? */
+int admit_resident(struct incoming *inc, struct error *err);
+/** admit_launcher() - is there something to start? It is inc->launcher then */
+int admit_launcher(struct incoming *inc, struct error *err);
 /** admit_blocks() - does the guest have the blocks of SETUP? @ret_index[i] is the guest's index of
  * block i. Return: 0, or -errno with @err naming the block and what differs */
 int admit_blocks(const struct incoming *inc, const struct guest *g, uint16_t *ret_index,
@@ -272,6 +280,8 @@ void handover_do_discard(struct incoming *inc);
 void handover_do_listen(struct incoming *inc);
 void handover_do_ready(struct incoming *inc);
 void handover_do_run(struct incoming *inc);
+/** handover_listen_memory() - the memory is guarded, or complete; pages may be placed. See parts.h */
+int handover_listen_memory(struct incoming *inc, struct error *err);
 /** handover_drained() - everything queued on control is out */
 void handover_drained(struct incoming *inc);
 /** handover_let_go() - resume a guest that this host owns */

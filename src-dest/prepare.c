@@ -15,6 +15,7 @@
 #include <string.h>
 #include <unistd.h>
 #include "incoming_priv.h"
+#include "parts.h"
 #include "uffd/uffd.h"
 #include "util/cleanup.h"
 #include "util/clock.h"
@@ -176,9 +177,7 @@ void prepare_begin(struct incoming *inc)
 
 	if (inc->control)
 		conn_set_timeout(inc->control, 0);
-	r = admit_check(inc, &inc->launcher, &err);
-	if (!r)
-		r = prepare_qemu_socket(inc, &err);
+	r = parts_advise(inc, &err);
 	if (!r)
 		r = begin_record(inc, &err);
 	if (r) {

@@ -84,9 +84,11 @@ void prepare_qemu_stop(struct incoming *inc)
 		event_free(steal_ptr(&inc->look_again));
 }
 
-void prepare_qemu_gone(struct incoming *inc)
+void prepare_qemu_end(struct incoming *inc)
 {
-	if (inc->qmp && remove_socket(inc->qmp))
+	bool stays = inc->end_event == INC_EV_ACCOUNTED;
+
+	if (inc->qmp && !stays && remove_socket(inc->qmp))
 		log_warn("incoming %s: %s cannot be removed", inc->id_text, inc->qmp);
 }
 

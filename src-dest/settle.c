@@ -21,6 +21,7 @@
 #include <unistd.h>
 #include "incoming_priv.h"
 #include "resident.h"
+#include "parts.h"
 #include "sharing.h"
 #include "util/cleanup.h"
 #include "util/clock.h"
@@ -77,7 +78,7 @@ void settle_release(struct incoming *inc)
 		inc->ended_us = clock_wall_us();
 	view = incoming_view(inc);
 	settle_stop_threads(inc);
-	sharing_over(inc);
+	parts_end(inc);
 	if (inc->place.uffd >= 0)
 		close(inc->place.uffd);
 	inc->place.uffd = -1;
@@ -122,7 +123,6 @@ static void aborted(void *arg)
 
 	if (inc->end_event == INC_EV_ABORT)
 		incoming_send_simple(inc, MSG_ABORTED);
-	prepare_qemu_gone(inc);
 	log_notice("incoming %s: guest %s was not taken over: %s", inc->id_text,
 		   inc->setup ? inc->setup->name : "-", inc->err.msg);
 	settle_release(inc);
@@ -155,7 +155,6 @@ void settle_do_discard_guest(struct incoming *inc)
 
 static void buried(void *arg)
 {
-	prepare_qemu_gone(arg);
 	settle_release(arg);
 }
 

@@ -354,8 +354,9 @@ int sharing_attach(void *arg, struct share *share, struct error *err)
 
 /* --- what the incoming tells --- */
 
-void sharing_listening(struct incoming *inc)
+int sharing_listen(struct incoming *inc, struct error *err)
 {
+	(void)err;
 	for (struct sharing *s = inc->d->sharings; s; s = s->next) {
 		if (s->inc != inc)
 			continue;
@@ -367,6 +368,7 @@ void sharing_listening(struct incoming *inc)
 		}
 		s->nwaits = 0;
 	}
+	return 0;
 }
 
 void sharing_settled(struct incoming *inc)

@@ -26,8 +26,9 @@ struct sharing;
 
 /** sharing_attach() - for struct attach_config; @arg is the struct dest */
 share_fn sharing_attach;
-/** sharing_listening() - the guest's memory is registered: now its sharers' is; nothing runs yet */
-void sharing_listening(struct incoming *inc);
+/** sharing_listen() - the guest's memory is registered: now its sharers' is; nothing runs yet. A sharer
+ * that cannot is refused by itself. Return: 0 */
+int sharing_listen(struct incoming *inc, struct error *err);
 /** sharing_settled() - every page is received */
 void sharing_settled(struct incoming *inc);
 /** sharing_over() - the incoming is gone, and its struct sharers with it */

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "incoming_priv.h"
+#include "parts.h"
 #include "util/log.h"
 
 static void quiet(void)
@@ -77,10 +78,8 @@ static void box_free(struct box *b)
 
 static int admit(struct box *b)
 {
-	const struct conf_launcher *l;
-
 	error_clear(&b->err);
-	return admit_check(&b->inc, &l, &b->err);
+	return parts_advise(&b->inc, &b->err);
 }
 
 static void refused(struct box *b, const char *code, const char *names)

@@ -45,7 +45,8 @@ typedef void qemu_attached_fn(void *arg, struct guest *g, const struct error *er
 /**
  * qemu_attach() - connect to a QEMU and find out all about it
  *
- * Takes milliseconds with a QEMU that answers, else ends by itself in time. Nothing in it is changed.
+ * Takes milliseconds with a QEMU that answers, else ends by itself in time. Nothing in it is changed, but
+ * for a note of an earlier agent's that is not true any more.
  *
  * Return: 0, then @fn is called once unless it is freed before; -errno with @err filled
  */

@@ -206,18 +206,20 @@ static void set_run_state(struct qemu_attach *a)
 {
 	const char *status = text_of(a->got[QEMU_Q_STATUS], "status");
 	const char *hold = json_string_value(a->got[QEMU_Q_HOLD]);
+	bool running = json_is_true(json_object_get(a->got[QEMU_Q_STATUS], "running"));
 	struct qemu *v = a->v;
 
-	if (hold) {
+	/* It was let go, and its agent ended before it could take the note away. */
+	if (hold && running)
+		qemu_tell(v, "object-del", json_pack("{s:s}", "id", QEMU_HOLD));
+	if (hold && !running) {
 		v->held = true;
 		v->go_on = !strcmp(hold, "running");
 		v->g.run_state = GUEST_PAUSED_MIGRATION;
 	} else if (status && !strcmp(status, "inmigrate")) {
 		v->g.run_state = GUEST_INCOMING;
 	} else {
-		v->g.run_state = json_is_true(json_object_get(a->got[QEMU_Q_STATUS], "running"))
-					 ? GUEST_RUNNING
-					 : GUEST_PAUSED;
+		v->g.run_state = running ? GUEST_RUNNING : GUEST_PAUSED;
 	}
 }
 

@@ -145,7 +145,7 @@ static bool is_qemu(pid_t pid, char *program, size_t size)
 	link[MAX(n, 0)] = '\0';
 	name = strrchr(link, '/') ? strrchr(link, '/') + 1 : link;
 	snprintf(program, size, "%.60s", *name ? name : "not to be seen from here");
-	return !strncmp(name, "qemu", 4);
+	return !strncmp(name, "qemu-", 5);
 }
 
 static pid_t search_all(const struct stat *file)

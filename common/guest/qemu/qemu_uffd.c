@@ -246,19 +246,27 @@ static int run_close(struct errand *e, struct error *err)
 	return r < 0 ? error_set(err, r, NULL, "closing a descriptor there: %s", strerror(-r)) : 0;
 }
 
+static void on_forgotten(struct qemu_op *op, int ret, const json_t *result, const struct error *err)
+{
+	(void)result;
+	/* A descriptor without a note is none. */
+	qemu_op_end(op, ret == -EREMOTEIO ? 0 : ret, err, -1);
+}
+
 static void done_close(struct errand *e)
 {
 	struct qemu_op *op = op_of(e);
 	struct qemu *v = op->v;
 
 	note_stop(v, op);
-	if (!e->ret) {
-		forget_note(v);
-		v->g.kept_uffd = false;
-		v->g.kept_tag = 0;
-		v->kept_fd = -1;
+	if (e->ret < 0) {
+		qemu_op_end(op, e->ret, &e->err, -1);
+		return;
 	}
-	qemu_op_end(op, e->ret, &e->err, -1);
+	v->g.kept_uffd = false;
+	v->g.kept_tag = 0;
+	v->kept_fd = -1;
+	qemu_op_go(op, "object-del", json_pack("{s:s}", "id", QEMU_KEPT), on_forgotten);
 }
 
 static void nothing_to_close(struct qemu_op *op)

@@ -118,8 +118,12 @@ Test(guest_native, a_pause_that_fails_leaves_it_running)
 
 Test(guest_native, a_stopped_process_does_not_hold_the_agent)
 {
+	int status = 0;
+
 	run();
 	kill(child, SIGSTOP);
+	/* kill(2) returns before all threads of it have stopped. */
+	cr_assert(waitpid(child, &status, WUNTRACED) == child && WIFSTOPPED(status));
 	cr_assert_eq(pair_do(&p, guest_pause, p.g, 100), -ETIMEDOUT);
 	kill(child, SIGCONT);
 	/* It reads PAUSE now, and RESUME behind it. */

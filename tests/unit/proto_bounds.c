@@ -89,7 +89,7 @@ static const struct bend {
 	{MSG_BLOCK, 18, 1, 3, "kind"},
 	{MSG_BLOCK, 19, 1, 1, "reserved"},
 	{MSG_BLOCK, 21, 1, 1, "reserved"},
-	{MSG_BLOCK, 22, 4, 2, "flags"},
+	{MSG_BLOCK, 22, 4, 4, "flags"},
 	{MSG_BLOCK, 22, 4, 0x80000001, "flags"},
 	{MSG_BLOCK, 26, 4, 0, "page_size"},
 	{MSG_BLOCK, 26, 4, 2048, "page_size"},

@@ -78,6 +78,19 @@ static void guest_row(struct cli_table *t, const json_t *g)
 	cli_table_row(t, row);
 }
 
+/* What a row has no room for: why it is not found or cannot be moved, and what it takes to move it. */
+static void guest_notes(const json_t *g)
+{
+	const json_t *problem = json_object_get(g, "problem");
+	const char *name = cli_str(g, "name"), *why = cli_str(problem, "message");
+	bool attached = json_is_true(json_object_get(g, "attached"));
+
+	if (why)
+		printf("%s %s: %s\n", name, attached ? "cannot be moved" : "is not found", why);
+	if (cli_str(g, "dma"))
+		printf("%s: %s\n", name, cli_str(g, "dma"));
+}
+
 int cli_guests(struct cli *c)
 {
 	static const char *const head[] = {"NAME",   "DRIVER",   "STATE",
@@ -100,6 +113,8 @@ int cli_guests(struct cli *c)
 		json_array_foreach(items, i, g)
 			guest_row(t, g);
 		r = cli_table_print(t);
+		json_array_foreach(items, i, g)
+			guest_notes(g);
 	}
 	json_decref(items);
 	return r;
@@ -134,8 +149,10 @@ int cli_add(struct cli *c)
 	json_decref(body);
 	if (!r && c->json)
 		r = cli_print_json(g);
-	else if (!r)
+	else if (!r) {
 		printf("%s: %s\n", cli_str(g, "name") ?: "guest", cli_str(g, "state") ?: "added");
+		guest_notes(g);
+	}
 	json_decref(g);
 	return r;
 }

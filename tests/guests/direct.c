@@ -26,12 +26,12 @@
 #include "guest/decant-guest.h"
 
 #define PAGE           4096ul
-#define RECORDS        8192u /* of the file */
-#define SPAN           32u   /* pages of one read */
-#define DEPTH          64u   /* reads under way */
-#define FIXED          8u    /* registered buffers */
-#define REST_US        20000 /* between two volleys: pages must have time to be sent */
-#define SLOW_S         2     /* of a pause after SIGUSR1 */
+#define RECORDS        8192u   /* of the file */
+#define SPAN           32u     /* pages of one read */
+#define DEPTH          64u     /* reads under way */
+#define FIXED          8u      /* registered buffers */
+#define REST_US        20000   /* between two volleys: pages must have time to be sent */
+#define SLOW_US        1500000 /* of a pause after SIGUSR1 */
 #define FIXED_SPANS(d) ((d)->spans / 4)
 #define PARKED(d)      ((d)->parked == (d)->workers)
 
@@ -165,7 +165,7 @@ static int on_pause(void *opaque, int deadline_ms)
 
 	(void)deadline_ms;
 	if (slow)
-		sleep(SLOW_S);
+		usleep(SLOW_US);
 	pthread_mutex_lock(&d->lock);
 	d->paused = true;
 	while (!PARKED(d))

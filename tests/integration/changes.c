@@ -174,8 +174,7 @@ static const char *const others[][3] = {
 
 Test(changes, every_other_combination, .timeout = 600)
 {
-	if (!getenv("DECANT_FULL") || !*getenv("DECANT_FULL"))
-		cr_skip_test("tests/run --full");
+	lab_test_long();
 	for (int round = 0; round < 3; round++)
 		for (size_t i = 0; i < LAB_COUNT(others); i++)
 			moves(others[i][0], others[i][1], others[i][2]);
@@ -207,6 +206,7 @@ Test(changes, unmapped_async_anon)
 
 Test(changes, unmapped_faults_memfd)
 {
+	lab_test_long();
 	unmaps("faults", "memfd");
 }
 

@@ -203,6 +203,7 @@ Test(micro, touched_filled_given_back)
 	};
 	struct lab *lab = lab_new(lab_test_failed);
 	struct lab_host *b = dest_only(lab);
+	double faults = 0;
 
 	make_memory(b, "memory", 16 * MB);
 	import(b, "memory", "vm");
@@ -215,11 +216,13 @@ Test(micro, touched_filled_given_back)
 		vm_ok(b, p);
 		lab_until(lab, 10000, phase_is(b, id, "completed"), "its pages are not all there");
 		lab_check(lab, number(b, id, "memory.missing_pages") == 0, "pages are missing");
-		lab_check(lab, number(b, id, "postcopy.faults") > 0, "nothing was touched");
+		faults += number(b, id, "postcopy.faults");
 		lab_check(lab, number(b, id, "pid") == p->pid, "another pid");
 		vm_end(b, p, id, "completed");
 		free(id);
 	}
+	/* One alone may have been filled before it got as far. */
+	lab_check(lab, faults > 0, "nothing was touched");
 	lab_end(lab);
 }
 
@@ -429,6 +432,7 @@ Test(micro, what_never_comes)
 	struct lab_proc *p[2];
 	char *id[2];
 
+	lab_test_long();
 	make_memory(b, "memory", MB);
 	import(b, "memory", "vm");
 	id[0] = uffd(b, "vm", "0.sock");
@@ -684,6 +688,7 @@ Test(micro, agent_killed)
 
 Test(micro, agent_stopped)
 {
+	lab_test_long();
 	agent_ends(SIGTERM);
 }
 

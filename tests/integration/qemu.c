@@ -292,6 +292,7 @@ Test(qemu, two_processors_at_full_speed_on_memfd, .timeout = 150)
 {
 	struct trip t;
 
+	lab_test_long();
 	begin(&t, &(struct lab_vm_opts){
 			  .mb = 160, .full_speed = true, .smp = 2, .backing = LAB_VM_MEMFD});
 	move(&t, &(struct lab_move){.mode = "hybrid"});
@@ -303,6 +304,7 @@ Test(qemu, without_rights, .timeout = 150)
 {
 	struct trip t;
 
+	lab_test_long();
 	begin(&t, &(struct lab_vm_opts){.mb = 144, .rate = 500, .nobody = true});
 	move(&t, &(struct lab_move){.mode = "hybrid", .tracking = "async"});
 	describe(&t);
@@ -314,6 +316,7 @@ Test(qemu, huge_pages, .timeout = 150)
 {
 	struct trip t;
 
+	lab_test_long();
 	begin_huge(&t, 72 * 2 + 4,
 		   &(struct lab_vm_opts){.mb = 144, .rate = 500, .backing = LAB_VM_HUGE});
 	move(&t, &(struct lab_move){.mode = "hybrid"});
@@ -326,6 +329,7 @@ Test(qemu, a_disk_with_direct_io, .timeout = 150)
 	struct trip t;
 	json_t *e;
 
+	lab_test_long();
 	begin(&t, &(struct lab_vm_opts){
 			  .mb = 144, .rate = 500, .disk = LAB_VM_DISK_NONE, .disk_mb = 16});
 	e = entry(&t, from(&t));
@@ -354,6 +358,7 @@ Test(qemu, a_reset_and_an_end_in_the_middle, .timeout = 150)
 	struct lab_proc *p;
 	struct trip t;
 
+	lab_test_long();
 	begin(&t, &(struct lab_vm_opts){.mb = 144, .rate = 500, .reboots = true});
 	p = lab_migrate_begin(from(&t), to(&t), &t.g, &slow);
 	lab_until(t.lab, 20000, lab_job_phase_is(from(&t), "precopy"), "no precopy");
@@ -455,6 +460,7 @@ Test(qemu, what_the_destination_cannot_take_stays, .timeout = 150)
 {
 	struct trip t;
 
+	lab_test_long();
 	begin(&t, &(struct lab_vm_opts){.mb = 144, .rate = 500, .args = {"-serial", "null"}});
 	for (size_t i = 0; i < LAB_COUNT(refusals); i++) {
 		describe_for(&t, refusals[i].launcher);
@@ -492,6 +498,7 @@ Test(qemu, agents_are_killed, .timeout = 150)
 	struct lab_proc *p;
 	struct trip t;
 
+	lab_test_long();
 	begin(&t, &(struct lab_vm_opts){.mb = 144, .rate = 500});
 	state = lab_vm_check(vm(&t));
 	note_process(&t, before);

@@ -52,7 +52,7 @@ static void moves(const char *mode, const char *tracking, enum lab_kind kind)
 		.mb = MB, .kind = kind, .blocks = 2, .writes = 1000, .rom = true};
 	struct lab_move move = {.mode = mode,
 				.tracking = tracking,
-				.args = {"--bandwidth", "200Mbit", "--max-passes", "3",
+				.args = {"--bandwidth", "400Mbit", "--max-passes", "3",
 					 "--no-convergence", "stop"}};
 	struct lab_host *a, *b;
 	struct lab *lab = lab_test_pair(&a, &b);
@@ -89,6 +89,7 @@ Test(readonly, precopy_async)
 
 Test(readonly, hybrid_faults)
 {
+	lab_test_long();
 	moves("hybrid", "faults", LAB_MEMFD);
 }
 

@@ -19,9 +19,9 @@ struct scene {
 	struct lab_proc *p;
 };
 
-#define MB 48
+#define MB 32
 
-/* 48 MiB at 80 Mbit/s take five seconds, less what is asked for. */
+/* 32 MiB at 80 Mbit/s take three seconds, less what is asked for. */
 static struct scene begin(const struct lab_guest_opts *guest, const char *channels)
 {
 	struct scene s = {.move = {.mode = "postcopy",
@@ -98,6 +98,7 @@ Test(recover, reset)
 
 Test(recover, reset_of_many_channels)
 {
+	lab_test_long();
 	cut_when_sent("4");
 }
 
@@ -116,6 +117,7 @@ static void cut_one(unsigned int which)
 
 Test(recover, reset_of_control)
 {
+	lab_test_long();
 	cut_one(0);
 }
 
@@ -126,6 +128,7 @@ Test(recover, reset_of_urgent)
 
 Test(recover, reset_of_a_bulk_channel)
 {
+	lab_test_long();
 	cut_one(3);
 }
 
@@ -135,6 +138,7 @@ Test(recover, black_hole)
 	struct scene s = begin(BUSY, "1");
 	uint64_t since;
 
+	lab_test_long();
 	some_is_sent(&s);
 	since = lab_now_ms();
 	lab_relay_swallow(s.relay);
@@ -148,6 +152,7 @@ Test(recover, flapping)
 {
 	struct scene s = begin(BUSY, "2");
 
+	lab_test_long();
 	some_is_sent(&s);
 	lab_relay_flap(s.relay, 300);
 	lab_until(s.lab, 30000, lab_relay_accepted(s.relay) > 16, "nobody dials any more");
@@ -190,6 +195,7 @@ Test(recover, cut_while_recovering)
 {
 	struct scene s = begin(BUSY, "2");
 
+	lab_test_long();
 	some_is_sent(&s);
 	for (unsigned int bytes = 1500; bytes < 17000; bytes += 5000) {
 		unsigned int before = lab_relay_accepted(s.relay);

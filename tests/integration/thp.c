@@ -94,6 +94,7 @@ static void moves(enum lab_kind kind, const char *mode)
 
 Test(thp, anonymous_precopy)
 {
+	lab_test_long();
 	moves(LAB_ANON, "precopy");
 }
 
@@ -110,5 +111,6 @@ Test(thp, anonymous_postcopy)
 /* Where shmem_enabled says "advise", it has huge pages, too. */
 Test(thp, shared_hybrid)
 {
+	lab_test_long();
 	moves(LAB_MEMFD, "hybrid");
 }

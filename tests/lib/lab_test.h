@@ -3,6 +3,8 @@
 #ifndef DECANT_TESTS_LAB_TEST_H
 #define DECANT_TESTS_LAB_TEST_H
 
+#include <stdlib.h>
+
 #include <criterion/criterion.h>
 #include <criterion/parameterized.h>
 #include "lib/lab.h"
@@ -17,6 +19,15 @@ static void lab_test_failed(const char *msg)
 
 /** LAB_COUNT - elements of an array */
 #define LAB_COUNT(a) (sizeof(a) / sizeof((a)[0]))
+
+/** lab_test_long() - first thing in a test that is of full runs only */
+static inline void lab_test_long(void)
+{
+	const char *full = getenv("DECANT_FULL");
+
+	if (!full || !*full)
+		cr_skip_test("tests/run --full");
+}
 
 /** lab_test_pair() - a lab with hosts a and b, as most tests want it */
 static inline struct lab *lab_test_pair(struct lab_host **ret_a, struct lab_host **ret_b)

@@ -92,6 +92,7 @@ static void note_dead(struct dest *d, struct past *p)
 	log_error("guest %s has died; it was held by incoming %s", p->name, p->id);
 	if (history_note(p, HISTORY_GONE, NULL, true, &err))
 		log_error("incoming %s: %s", p->id, err.msg);
+	adopt_qemu_gone(p);
 	history_end(d->history, p, NULL);
 	remove_states(d);
 }

@@ -31,6 +31,8 @@ int adopt_attach(struct dest *d, struct guest *g, struct error *err);
 void adopt_start(struct dest *d);
 /** adopt_qemu() - if a record is of a QEMU: look for it, and adopt_attach() it. adopt_qemu.c */
 void adopt_qemu(struct dest *d, struct past *past);
+/** adopt_qemu_gone() - if a record is of a QEMU, which has ended: it may not have removed its socket */
+void adopt_qemu_gone(const struct past *past);
 /** adopt_qemu_free_all() - look no longer */
 void adopt_qemu_free_all(struct dest *d);
 /** adopt_free_all() - the agent ends; the guests run on */

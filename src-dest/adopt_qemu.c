@@ -9,6 +9,8 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 #include "adopt.h"
 #include "guest/qemu/qemu.h"
 #include "proc.h"
@@ -110,6 +112,15 @@ static void look(void *arg)
 		look_later(q);
 	else
 		free_one(q);
+}
+
+void adopt_qemu_gone(const struct past *past)
+{
+	const char *path = json_string_value(json_object_get(past->facts, "qmp"));
+	struct stat st;
+
+	if (path && !lstat(path, &st) && S_ISSOCK(st.st_mode) && unlink(path))
+		log_warn("guest %s: %s: %s", past->name, path, strerror(errno));
 }
 
 void adopt_qemu(struct dest *d, struct past *past)

@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include "adopt.h"
 #include "rest/rest_client.h"
 #include "util/cleanup.h"
 #include "util/log.h"
@@ -177,6 +178,8 @@ static void on_gone(void *arg, struct guest *g, enum guest_gone how)
 	r->guest = NULL;
 	if (how == GUEST_GONE_DEAD)
 		log_notice("guest %s has ended", r->past->name);
+	if (how == GUEST_GONE_DEAD)
+		adopt_qemu_gone(r->past);
 	if (how == GUEST_GONE_DEAD || r->moving)
 		resident_free(r);
 }

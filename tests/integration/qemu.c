@@ -241,8 +241,8 @@ static void end(struct trip *t)
 	lab_end(t->lab);
 }
 
-/* It has arrived: is it the same, and is there nothing of it where it was? */
-static void arrived(struct trip *t, const struct lab_vm_state *before)
+/* It has arrived: is there nothing of it where it was? */
+static void came(struct trip *t)
 {
 	struct lab_vm *old = vm(t);
 	json_t *e;
@@ -254,8 +254,14 @@ static void arrived(struct trip *t, const struct lab_vm_state *before)
 	lab_check(t->lab, strncmp(lab_str(t->lab, e, "uuid"), "00000000-0000", 13) != 0, "uuid");
 	json_decref(e);
 	lab_vm_attach(vm(t), pid_of(t));
-	lab_vm_goes_on(vm(t), before);
 	lab_until(t->lab, 5000, !lab_vm_alive(old), "the source's QEMU has not ended");
+}
+
+/* And is it the same? */
+static void arrived(struct trip *t, const struct lab_vm_state *before)
+{
+	came(t);
+	lab_vm_goes_on(vm(t), before);
 }
 
 static void move(struct trip *t, const struct lab_move *how)
@@ -519,6 +525,64 @@ Test(qemu, agents_are_killed, .timeout = 150)
 	lab_until(t.lab, 10000, lab_host_guests(to(&t)) == 0, "a QEMU is left at the destination");
 	left_nothing(&t, before);
 	move(&t, &(struct lab_move){.mode = "hybrid"});
+	end(&t);
+}
+
+static struct lab_proc *until_postcopy(struct trip *t)
+{
+	const struct lab_move slow = {.args = {"--bandwidth", "80Mbit"}, .mode = "postcopy"};
+	struct lab_proc *p = lab_migrate_begin(from(t), to(t), &t->g, &slow);
+
+	lab_until(t->lab, 30000, lab_job_phase_is(from(t), "postcopy"), "no post-copy");
+	return p;
+}
+
+/* Rule 4: it stands where it was, whoever looks for it there. */
+static void stands(struct trip *t, unsigned int ms)
+{
+	for (uint64_t end = lab_now_ms() + ms; lab_now_ms() < end; usleep(20000))
+		lab_check(t->lab, lab_vm_status(vm(t), "postmigrate"), "it goes on where it was");
+}
+
+/* What is missing stays in QEMU's memory, and a new agent goes on with it. */
+Test(qemu, source_is_killed_in_postcopy, .timeout = 150)
+{
+	struct lab_vm_state state, now;
+	struct lab_proc *p;
+	struct trip t;
+
+	begin(&t, &(struct lab_vm_opts){.mb = 144, .rate = 500});
+	state = lab_vm_check(vm(&t));
+	p = until_postcopy(&t);
+	lab_proc_kill(t.lab, from(&t)->source);
+	lab_proc_kill(t.lab, p);
+	stands(&t, 500);
+	lab_host_source_start(from(&t));
+	lab_until(t.lab, 30000, lab_job_phase_is(from(&t), "completed"), "it is not recovered");
+	came(&t);
+	/* Its kernel has noticed that it stood for long, and may say so. */
+	now = lab_vm_state(vm(&t));
+	lab_check(t.lab, !now.bad && !now.gap && now.counter >= state.counter, "%lu bad, gap %ld",
+		  now.bad, now.gap);
+	end(&t);
+}
+
+/* It is held where it is; nobody lets it run where it was. */
+Test(qemu, dest_is_killed_in_postcopy, .timeout = 150)
+{
+	struct lab_proc *p;
+	struct trip t;
+
+	begin(&t, &(struct lab_vm_opts){.mb = 144, .rate = 500});
+	p = until_postcopy(&t);
+	lab_proc_kill(t.lab, to(&t)->dest);
+	stands(&t, 500);
+	lab_host_dest_start(to(&t));
+	stands(&t, 2500);
+	lab_proc_kill(t.lab, p);
+	lab_check(t.lab, lab_host_guests(to(&t)) == 1, "it has ended where it is");
+	kill(qemu_at(&t, to(&t)), SIGKILL);
+	lab_until(t.lab, 10000, lab_proc_said(t.lab, to(&t)->dest, "has died"), "nobody noticed");
 	end(&t);
 }
 

@@ -207,6 +207,7 @@ Test(qemu_driver, private_memory_is_refused_by_name)
 {
 	struct guest *g;
 
+	lab_test_long();
 	begin(&(struct lab_vm_opts){.mb = 128, .backing = LAB_VM_ANON});
 	g = attach(w.vm->qmp);
 	lab_check(w.lab, !strcmp(g->cannot.code, "anonymous-memory"), "%s", g->cannot.msg);
@@ -251,6 +252,7 @@ Test(qemu_driver, a_pause_outlives_the_agent)
 {
 	struct guest *g;
 
+	lab_test_long();
 	begin(&(struct lab_vm_opts){.mb = 128});
 	g = attach(w.vm->qmp);
 	lab_check(w.lab, !do_it(guest_pause, g, 5000u), "%s", w.err.msg);
@@ -388,6 +390,7 @@ Test(qemu_driver, its_end_is_told)
 {
 	struct guest *g;
 
+	lab_test_long();
 	begin(&(struct lab_vm_opts){.mb = 128});
 	g = attach(w.vm->qmp);
 	lab_check(w.lab, !do_it(guest_quit, g), "%s", w.err.msg);
@@ -402,6 +405,7 @@ Test(qemu_driver, it_is_left_to_another_agent)
 {
 	struct guest *g;
 
+	lab_test_long();
 	begin(&(struct lab_vm_opts){.mb = 128});
 	g = attach(w.vm->qmp);
 	lab_check(w.lab, !do_it(guest_move, g, "/any/where"), "%s", w.err.msg);

@@ -92,6 +92,7 @@ Test(qemu_images, an_image_is_restored, .timeout = 120)
 	struct world w;
 	int status;
 
+	lab_test_long();
 	begin(&w);
 	before = lab_vm_check(w.vm);
 	snapshot(&w, "monday", NULL);

@@ -119,6 +119,15 @@ static int check(const struct incoming *inc, const struct guest *g, struct error
 	return r;
 }
 
+/* The operator's word travels with the guest, like all of its vars. */
+static const char *no_dma(const struct msg_setup *s)
+{
+	for (uint16_t i = 0; i < s->nvars; i++)
+		if (!strcmp(s->vars[i].key, QEMU_VAR_NO_DMA))
+			return s->vars[i].value;
+	return NULL;
+}
+
 static void look(void *arg);
 
 static void look_later(struct incoming *inc)
@@ -153,7 +162,8 @@ static void look(void *arg)
 	struct qemu_spec spec = {.name = s->name,
 				 .path = inc->qmp,
 				 .uuid = s->uuid,
-				 .generation = s->generation + 1};
+				 .generation = s->generation + 1,
+				 .no_dma = no_dma(s)};
 	struct error err = {0};
 
 	event_free(steal_ptr(&inc->look_again));

@@ -81,14 +81,15 @@ static void guest_row(struct cli_table *t, const json_t *g)
 /* What a row has no room for: why it is not found or cannot be moved, and what it takes to move it. */
 static void guest_notes(const json_t *g)
 {
-	const json_t *problem = json_object_get(g, "problem");
-	const char *name = cli_str(g, "name"), *why = cli_str(problem, "message");
+	const char *name = cli_str(g, "name"), *why = cli_str(g, "problem.message");
 	bool attached = json_is_true(json_object_get(g, "attached"));
 
 	if (why)
 		printf("%s %s: %s\n", name, attached ? "cannot be moved" : "is not found", why);
-	if (cli_str(g, "dma"))
-		printf("%s: %s\n", name, cli_str(g, "dma"));
+	if (cli_str(g, "dma.why"))
+		printf("%s: %s; moved by %s (hybrid), %s (precopy), %s (postcopy)\n", name,
+		       cli_str(g, "dma.why"), cli_str(g, "dma.ways.hybrid"),
+		       cli_str(g, "dma.ways.precopy"), cli_str(g, "dma.ways.postcopy"));
 }
 
 int cli_guests(struct cli *c)

@@ -20,13 +20,13 @@ static const struct {
 		 "protected in a pause without I/O; buffers registered for I/O are saved in it"},
 };
 
-enum dma_way dma_choose(const struct mig_options *o, bool snapshot, bool dma)
+enum dma_way dma_choose(enum mig_mode mode, bool snapshot, bool dma)
 {
 	if (!dma)
 		return DMA_NONE;
 	if (snapshot)
 		return DMA_SAVED;
-	switch (o->mode) {
+	switch (mode) {
 	case MIG_MODE_PRECOPY:
 		return DMA_QUARANTINE;
 	case MIG_MODE_HYBRID:

@@ -30,8 +30,8 @@ enum dma_way {
 	DMA_SAVED,
 };
 
-/** dma_choose() - @dma: a block is not declared free of DMA; @snapshot: an image is stored, nothing moves */
-enum dma_way dma_choose(const struct mig_options *o, bool snapshot, bool dma);
+/** dma_choose() - @mode: asked for; @dma: a block is not declared free of DMA; @snapshot: an image is stored, nothing moves */
+enum dma_way dma_choose(enum mig_mode mode, bool snapshot, bool dma);
 /** dma_holds() - Return: whether pages are held back by held.h, and the first protection takes a pause */
 bool dma_holds(enum dma_way way);
 /** dma_way_name() - Return: as in REST: "none", "postcopy", "ever-dirty", "quarantine", "saved" */

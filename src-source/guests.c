@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "dma.h"
 #include "guests_qemu.h"
 #include "migration.h"
 #include "util/cleanup.h"
@@ -117,6 +118,13 @@ static int replaceable(const struct source_guest *old, const struct conf_guest *
 			 "a guest named %s is attached and described already", desc->name);
 }
 
+/* What the operator says of a VM's devices is in its vars: it is looked at anew. */
+static void let_go(struct source_guest *sg)
+{
+	cancel_welcome(sg);
+	guest_free(steal_ptr(&sg->conn));
+}
+
 static struct source_guest *replace(struct source_guest *sg, const struct conf_guest *desc)
 {
 	struct conf_guest copy;
@@ -126,6 +134,8 @@ static struct source_guest *replace(struct source_guest *sg, const struct conf_g
 	if (sg->conn) {
 		uuid_text(sg->conn->uuid, copy.uuid);
 		copy.generation = sg->desc.generation;
+		if (copy.driver == GUEST_DRIVER_QEMU && !json_equal(copy.vars, sg->desc.vars))
+			let_go(sg);
 	}
 	guests_qemu_stop(sg);
 	conf_guest_clear(&sg->desc);
@@ -290,6 +300,25 @@ static json_t *problem_json(const struct source_guest *sg)
 			       : json_null();
 }
 
+/* Why its memory is not free of DMA, and how it is therefore moved in each mode; null if it is. */
+static json_t *dma_json(const struct guest *g)
+{
+	const struct guest_block *b;
+	char why[GUEST_DMA_MAX] = "";
+
+	if (!g || guest_no_dma(g, &b))
+		return json_null();
+	if (g->dma[0])
+		snprintf(why, sizeof(why), "%s", g->dma);
+	else
+		snprintf(why, sizeof(why), "block %s is not declared free of DMA", b->name);
+	return json_pack("{s:s, s:{s:s, s:s, s:s, s:s}}", "why", why, "ways", "hybrid",
+			 dma_way_name(dma_choose(MIG_MODE_HYBRID, false, true)), "precopy",
+			 dma_way_name(dma_choose(MIG_MODE_PRECOPY, false, true)), "postcopy",
+			 dma_way_name(dma_choose(MIG_MODE_POSTCOPY, false, true)), "snapshot",
+			 dma_way_name(dma_choose(MIG_MODE_PRECOPY, true, true)));
+}
+
 json_t *guests_json(const struct source_guest *sg)
 {
 	json_t *o = conf_guest_json(&sg->desc);
@@ -305,7 +334,7 @@ json_t *guests_json(const struct source_guest *sg)
 			    g ? json_integer((json_int_t)g->generation) : json_null());
 	json_object_set_new(o, "blocks", blocks_json(g));
 	json_object_set_new(o, "problem", problem_json(sg));
-	json_object_set_new(o, "dma", g && g->dma[0] ? json_string(g->dma) : json_null());
+	json_object_set_new(o, "dma", dma_json(g));
 	json_object_set_new(o, "stopped_us",
 			    g ? json_integer((json_int_t)g->stopped_us) : json_null());
 	json_object_set_new(o, "migration",

@@ -67,7 +67,11 @@ void guests_qemu_look(struct source_guest *sg)
 {
 	const struct conf_guest *d = &sg->desc;
 	uint8_t uuid[UUID_LEN];
-	struct qemu_spec spec = {.name = d->name, .path = d->qmp, .generation = d->generation};
+	struct qemu_spec spec = {
+		.name = d->name,
+		.path = d->qmp,
+		.generation = d->generation,
+		.no_dma = json_string_value(json_object_get(d->vars, QEMU_VAR_NO_DMA))};
 	struct error err = {0};
 
 	if (d->driver != GUEST_DRIVER_QEMU || !d->qmp || sg->conn || sg->look || sg->handed_over)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * State setup, stage by stage: connect, describe the guest and have the destination prepare one,
- * the urgent channel, the bulk channels, write tracking.
+ * State setup, stage by stage: look at what writes into the guest's memory, connect, describe the guest and
+ * have the destination prepare one, the urgent channel, the bulk channels, write tracking.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -505,7 +505,7 @@ void mig_on_prepared(struct migration *m)
 	mig_dial_further(m);
 }
 
-void mig_act_setup(struct migration *m)
+static void begin_session(struct migration *m)
 {
 	struct error err = {0};
 
@@ -521,4 +521,48 @@ void mig_act_setup(struct migration *m)
 		return;
 	}
 	connect_control(m);
+}
+
+/* --- what writes into its memory --- */
+
+static void tell_dma(const struct migration *m)
+{
+	if (m->dma == DMA_NONE)
+		return;
+	log_info("migration %s of %s: block %s is not free of DMA%s%s: %s: %s", m->id,
+		 m->guest_name, m->dma_block, *m->dma_device ? ": " : "", m->dma_device,
+		 dma_way_name(m->dma), dma_why(m->dma));
+}
+
+static void on_looked(void *arg, int ret, const struct error *err, int fd)
+{
+	struct migration *m = arg;
+
+	(void)fd;
+	if (m->state != MIG_SETUP || m->stage != MIG_STAGE_LOOK)
+		return;
+	if (ret < 0) {
+		mig_event(m, MIG_EV_ERROR, err);
+		return;
+	}
+	mig_set_dma(m);
+	tell_dma(m);
+	begin_session(m);
+}
+
+/* A device can have come since the guest was attached. */
+void mig_act_setup(struct migration *m)
+{
+	struct guest *g = mig_conn(m);
+	int r;
+
+	mig_stage(m, MIG_STAGE_LOOK, MIG_PREPARE_US);
+	r = g ? guest_look(g, on_looked, m) : -ESRCH;
+	if (r == -EOPNOTSUPP) {
+		tell_dma(m);
+		begin_session(m);
+	} else if (r < 0) {
+		mig_fail(m, "guest-gone", "guest %s cannot be asked for its devices: %s",
+			 m->guest_name, strerror(-r));
+	}
 }

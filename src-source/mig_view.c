@@ -120,8 +120,9 @@ static json_t *postcopy_json(const struct migration *m, const struct migration_t
 static json_t *dma_json(const struct migration *m, const struct migration_totals *t)
 {
 	return json_pack(
-		"{s:s, s:s, s:o, s:o, s:I}", "way", dma_way_name(m->dma), "why", dma_why(m->dma),
-		"block", m->dma_block[0] ? json_string(m->dma_block) : json_null(), "pause_us",
+		"{s:s, s:s, s:o, s:o, s:o, s:I}", "way", dma_way_name(m->dma), "why",
+		dma_why(m->dma), "block", m->dma_block[0] ? json_string(m->dma_block) : json_null(),
+		"device", m->dma_device[0] ? json_string(m->dma_device) : json_null(), "pause_us",
 		m->first_pause_us ? json_integer((json_int_t)m->first_pause_us) : json_null(),
 		"held_bytes", (json_int_t)t->held_bytes);
 }

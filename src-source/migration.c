@@ -296,14 +296,15 @@ static void set_snapshot(struct migration *m, const struct migration_image *imag
 }
 
 /* Named where it is chosen: what is said of it is the same in the log, in REST and on the terminal. */
-static void set_dma(struct migration *m)
+void mig_set_dma(struct migration *m)
 {
+	const struct guest *g = m->guest->conn;
 	const struct guest_block *b;
-	bool dma = !guest_no_dma(m->guest->conn, &b);
+	bool dma = !guest_no_dma(g, &b);
 
-	m->dma = dma_choose(&m->options, m->snapshot, dma);
-	if (dma)
-		snprintf(m->dma_block, sizeof(m->dma_block), "%s", b->name);
+	m->dma = dma_choose(m->options.mode, m->snapshot, dma);
+	snprintf(m->dma_block, sizeof(m->dma_block), "%s", dma ? b->name : "");
+	snprintf(m->dma_device, sizeof(m->dma_device), "%s", g->dma);
 }
 
 int migration_new(struct source *s, struct source_guest *sg, const char *to, const char *key,
@@ -347,7 +348,7 @@ int migration_new(struct source *s, struct source_guest *sg, const char *to, con
 	memcpy(m->uuid, sg->conn->uuid, sizeof(m->uuid));
 	if (image)
 		set_snapshot(m, image);
-	set_dma(m);
+	mig_set_dma(m);
 	fdio_uuid4(m->id);
 	uuid_parse(m->id, m->id_raw);
 	r = mig_journal_open(m, err);
@@ -359,9 +360,6 @@ int migration_new(struct source *s, struct source_guest *sg, const char *to, con
 	s->migrations = m;
 	sg->migration = m;
 	prune(s);
-	if (m->dma != DMA_NONE)
-		log_info("migration %s of %s: block %s is not declared free of DMA: %s: %s", m->id,
-			 m->guest_name, m->dma_block, dma_way_name(m->dma), dma_why(m->dma));
 	mig_event(m, MIG_EV_START, NULL);
 	*ret = m;
 	return 0;

@@ -39,6 +39,7 @@
  */
 enum mig_stage {
 	MIG_STAGE_NONE,
+	MIG_STAGE_LOOK,
 	MIG_STAGE_CONNECT,
 	MIG_STAGE_PREPARE,
 	MIG_STAGE_URGENT,
@@ -173,6 +174,7 @@ struct mig_recover {
  * @first_pause_us: how long the guest stood for the first protection; 0 if it did not
  * @dma:	how memory that devices may write to is moved
  * @dma_block:	the first block of that kind, "" without
+ * @dma_device:	which device does, where the driver knows, else ""
  * @phase_us:	clock_us() of the last change of state
  * @totals:	counters of the engine, as of its end
  * @tracking:	kind, "none" without
@@ -214,6 +216,7 @@ struct migration {
 	uint64_t first_pause_us;
 	enum dma_way dma;
 	char dma_block[GUEST_NAME_MAX];
+	char dma_device[GUEST_DMA_MAX];
 	uint64_t downtime_us;
 	struct migration_totals totals;
 	const char *tracking;
@@ -224,6 +227,8 @@ struct migration {
 /* --- migration.c --- */
 /** mig_event() - look the step up, set the state, do the action. @err: reason of error and lost; may be NULL */
 void mig_event(struct migration *m, enum mig_event ev, const struct error *err);
+/** mig_set_dma() - choose how memory that devices may write to is moved, by what is known of the guest now */
+void mig_set_dma(struct migration *m);
 /** mig_stage() - enter a stage: the old step's time limit ends, a new one begins (0: none) */
 void mig_stage(struct migration *m, enum mig_stage stage, uint64_t timeout_us);
 /** mig_timer() - new time limit within the stage; 0: none */

@@ -26,6 +26,11 @@ void guest_watch_vcpus(struct guest *g, guest_vcpu_fn *on_vcpu)
 	g->on_vcpu = on_vcpu;
 }
 
+int guest_look(struct guest *g, guest_done_fn *done, void *arg)
+{
+	return g->ops->look ? g->ops->look(g, done, arg) : -EOPNOTSUPP;
+}
+
 int guest_pause(struct guest *g, uint32_t bound_ms, guest_done_fn *done, void *arg)
 {
 	if (!bound_ms || bound_ms > GWIRE_BOUND_MAX_MS)

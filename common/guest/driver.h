@@ -28,6 +28,7 @@
 #define GUEST_UUID_LEN   GWIRE_UUID_LEN
 #define GUEST_TOKEN_LEN  GWIRE_TOKEN_LEN
 #define GUEST_BLOCKS_MAX GWIRE_BLOCKS_MAX
+#define GUEST_DMA_MAX    256 /* of guest.dma, with the NUL */
 #define GUEST_VCPUS_MAX  GWIRE_VCPUS_MAX
 #define GUEST_STATE_MAX  GWIRE_STATE_MAX /* bytes of saved state */
 #define GUEST_RANGES_MAX GWIRE_RANGES_MAX
@@ -138,7 +139,7 @@ struct guest_ops;
  * @uffd_how:	how the last userfaultfd was made
  * @nblocks, @blocks: fixed while the struct guest lives
  * @cannot:	why it cannot be moved at all; empty if it can
- * @dma:	why its blocks are not free of DMA, where the driver knows; else empty
+ * @dma:	why its blocks are not free of DMA, where the driver knows; else empty. guest_look() sets it anew
  * @facts:	object of strings: what the process at the destination must have as well; owned; NULL
  *		without
  * @stopped_us:	longest time that a thread of its process was stood still to make it do something
@@ -169,7 +170,7 @@ struct guest {
 	uint16_t nblocks;
 	struct guest_block *blocks;
 	struct error cannot;
-	char dma[96];
+	char dma[GUEST_DMA_MAX];
 	json_t *facts;
 	uint64_t stopped_us;
 	uint64_t state_bytes;
@@ -185,6 +186,7 @@ struct guest {
  * A member that is NULL is an operation that the driver cannot do (-EOPNOTSUPP).
  */
 struct guest_ops {
+	int (*look)(struct guest *g, guest_done_fn *done, void *arg);
 	int (*pause)(struct guest *g, uint32_t bound_ms, guest_done_fn *done, void *arg);
 	int (*resume)(struct guest *g, guest_done_fn *done, void *arg);
 	int (*save)(struct guest *g, guest_chunk_fn *chunk, guest_done_fn *done, void *arg);
@@ -212,6 +214,17 @@ void guest_watch(struct guest *g, guest_gone_fn *on_gone, guest_state_fn *on_sta
 
 /** guest_watch_vcpus() - who is told of changes to guest.vcpus; with the @arg of guest_watch() */
 void guest_watch_vcpus(struct guest *g, guest_vcpu_fn *on_vcpu);
+
+/**
+ * guest_look() - look again at what writes into the guest's memory, for it can have changed
+ *
+ * Sets guest.dma and GUEST_BLOCK_NO_DMA of its blocks; nothing else may be in use of them. From then
+ * on guest_pause() fails ("devices-changed") when it finds a block that was free of DMA to be so no more.
+ * -EOPNOTSUPP: the guest itself has declared its blocks, for good.
+ *
+ * Done with an error: it cannot be moved; it says why
+ */
+int guest_look(struct guest *g, guest_done_fn *done, void *arg);
 
 /**
  * guest_pause() - stop the guest

@@ -134,6 +134,7 @@ struct lab_vm *lab_vm_new(struct lab *lab, const struct lab_vm_opts *opts)
 	o.smp = o.smp ? o.smp : 1;
 	o.machine = o.machine ? o.machine : "pc";
 	o.disk_mb = o.disk_mb ? o.disk_mb : 64;
+	o.aio = o.aio ? o.aio : "threads";
 	o.mac = o.mac ? o.mac : "52:54:00:de:ca:01";
 	lab_check(lab, strcmp(o.machine, "microvm") != 0 || (!o.disk && !o.tap && !o.rng),
 		  "a microvm has no devices here");
@@ -200,9 +201,8 @@ static void device_words(struct lab_vm *vm, json_t *argv)
 
 	if (o->disk) {
 		word(argv, "-drive");
-		word(argv, "file=%s,format=raw,if=none,id=disk0,cache=%s%s", vm->image,
-		     o->disk == LAB_VM_DISK_NONE ? "none" : "writeback",
-		     o->disk == LAB_VM_DISK_NONE ? ",aio=threads" : "");
+		word(argv, "file=%s,format=raw,if=none,id=disk0,cache=%s,aio=%s", vm->image,
+		     o->disk == LAB_VM_DISK_NONE ? "none" : "writeback", o->aio);
 		word(argv, "-device");
 		word(argv, "virtio-blk-pci,drive=disk0");
 	}

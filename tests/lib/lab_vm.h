@@ -51,6 +51,7 @@ enum lab_vm_disk { LAB_VM_NO_DISK, LAB_VM_DISK_WRITEBACK, LAB_VM_DISK_NONE };
  * @machine:	"pc" (default), "q35", "microvm" (which has no devices besides the console here: Debian's
  *		kernel finds them by ACPI only, and then has no timer without KVM)
  * @disk, @disk_mb: default size 64 MiB
+ * @aio:	how QEMU does the disk's I/O: "threads" (default), "native" (LAB_VM_DISK_NONE only), "io_uring"
  * @tap:	virtio-net on this tap interface, which must exist where it is started
  * @mac:	default 52:54:00:de:ca:01
  * @rng:	virtio-rng
@@ -70,6 +71,7 @@ struct lab_vm_opts {
 	enum lab_vm_backing backing;
 	enum lab_vm_disk disk;
 	unsigned int disk_mb;
+	const char *aio;
 	const char *tap, *mac;
 	bool rng, defaults, nobody, prealloc, reboots;
 	const struct lab_ns *ns;
@@ -135,7 +137,9 @@ struct lab_vm_state {
 const char *lab_vm_missing(struct lab *lab);
 /** lab_vm_new() - folder, paths and disk image of a VM; starts nothing */
 struct lab_vm *lab_vm_new(struct lab *lab, const struct lab_vm_opts *opts);
-/** lab_vm_start() - boot a VM and wait until it has filled its memory */
+/** lab_vm_boot() - start what lab_vm_new() has made, and wait until it has filled its memory */
+void lab_vm_boot(struct lab_vm *vm);
+/** lab_vm_start() - lab_vm_new() and lab_vm_boot() */
 struct lab_vm *lab_vm_start(struct lab *lab, const struct lab_vm_opts *opts);
 /** lab_vm_twin() - the same VM at another place, to receive it; @side is a word for its names */
 struct lab_vm *lab_vm_twin(struct lab_vm *vm, const char *side);

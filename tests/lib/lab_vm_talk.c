@@ -109,9 +109,9 @@ void lab_vm_attach(struct lab_vm *vm, pid_t pid)
 	json_decref(lab_vm_qmp(vm, "qmp_capabilities", NULL));
 }
 
-struct lab_vm *lab_vm_start(struct lab *lab, const struct lab_vm_opts *opts)
+void lab_vm_boot(struct lab_vm *vm)
 {
-	struct lab_vm *vm = lab_vm_new(lab, opts);
+	struct lab *lab = vm->lab;
 	uint64_t start = lab_now_ms(), end = start + BOOT_MS * lab->slow;
 	char line[sizeof(vm->line)] = "";
 
@@ -122,6 +122,13 @@ struct lab_vm *lab_vm_start(struct lab *lab, const struct lab_vm_opts *opts)
 		lab_check(lab, strncmp(line, "failed: ", 8) != 0, "%s", line);
 	}
 	vm->boot_ms = lab_now_ms() - start;
+}
+
+struct lab_vm *lab_vm_start(struct lab *lab, const struct lab_vm_opts *opts)
+{
+	struct lab_vm *vm = lab_vm_new(lab, opts);
+
+	lab_vm_boot(vm);
 	return vm;
 }
 

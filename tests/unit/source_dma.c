@@ -20,7 +20,7 @@ static enum dma_way way(enum mig_mode mode, bool snapshot, bool dma)
 
 	conf_options_defaults(&o);
 	o.mode = mode;
-	return dma_choose(&o, snapshot, dma);
+	return dma_choose(o.mode, snapshot, dma);
 }
 
 Test(dma, every_mode_has_a_way)

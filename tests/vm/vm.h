@@ -20,8 +20,8 @@
  *   rate N|full             see above
  *   corrupt memory|disk     flip a bit in a page that is in the checker's care; with a rate of 0 and
  *                           the disk stopped the next check must find it
- *   disk direct|buffered THREADS MIB   read random runs of /dev/vda into MIB for each thread, for ever
- *                           (of its first half)
+ *   disk direct|buffered THREADS MIB RUN   read random runs of up to RUN (16) pages of /dev/vda into MIB for
+ *                           each thread, for ever (of its first half)
  *   disk write              and write new versions of records of the second half, for ever
  *   disk stop               all of that
  *   latency                 "touches N p50 NS p99 NS max NS": what the checker's first access to a page took
@@ -120,6 +120,7 @@ enum vm_disk_mode { VM_DISK_STOP, VM_DISK_DIRECT, VM_DISK_BUFFERED };
 
 /**
  * struct vm_reader - a thread of the disk checker
+ * @run:	most pages of a read
  * @idle:	has seen that it shall stop, and reads nothing
  * @reads, @errors: reads of a run, and those that failed
  */
@@ -128,7 +129,7 @@ struct vm_reader {
 	pthread_t thread;
 	struct vm_pages pages;
 	uint64_t random;
-	uint64_t records;
+	uint64_t records, run;
 	int direct, buffered;
 	_Atomic bool idle;
 	_Atomic uint64_t reads;

@@ -14,11 +14,12 @@
 #include "record.h"
 #include "vm.h"
 
-#define RUN_MAX 16
+/* Pages of a run that are verified as soon as it was read. */
+#define RUN_VERIFIED 16
 
 static void read_run(struct vm_reader *r, int fd, bool direct)
 {
-	uint64_t len = 1 + vm_random(&r->random) % RUN_MAX;
+	uint64_t len = 1 + vm_random(&r->random) % r->run;
 	uint64_t to = vm_random(&r->random) % (r->pages.n - len + 1);
 	uint64_t from = vm_random(&r->random) % (r->records - len + 1);
 	ssize_t got;
@@ -31,11 +32,12 @@ static void read_run(struct vm_reader *r, int fd, bool direct)
 	atomic_fetch_add(&r->reads, 1);
 	if (got != (ssize_t)(len * RECORD_SIZE))
 		atomic_fetch_add(&r->errors, 1);
-	/* After a failed read the pages must hold what they cannot: they count as bad, too. */
-	for (uint64_t i = 0; i < len; i++) {
+	/* After a failed read the pages must hold what they cannot: they count as bad, too. The rest of
+	 * a long run waits for the next check: an emulated processor reads slower than a disk. */
+	for (uint64_t i = 0; i < len; i++)
 		r->pages.number[to + i] = from + i;
+	for (uint64_t i = 0; i < len && i < RUN_VERIFIED; i++)
 		vm_pages_verify(r->vm, &r->pages, to + i, "disk");
-	}
 }
 
 static void *reader_main(void *arg)
@@ -62,11 +64,12 @@ static void *reader_main(void *arg)
 }
 
 /* All of its memory is read once, so that every page holds a record. */
-static const char *reader_start(struct vm *vm, struct vm_reader *r, uint64_t mib)
+static const char *reader_start(struct vm *vm, struct vm_reader *r, uint64_t mib, uint64_t run)
 {
 	uint64_t bytes = 0;
 
 	r->vm = vm;
+	r->run = run;
 	r->random = vm->seed ^ (uint64_t)(uintptr_t)r;
 	r->direct = open("/dev/vda", O_RDONLY | O_DIRECT | O_CLOEXEC);
 	r->buffered = open("/dev/vda", O_RDONLY | O_CLOEXEC);
@@ -74,7 +77,8 @@ static const char *reader_start(struct vm *vm, struct vm_reader *r, uint64_t mib
 		return "/dev/vda";
 	/* The second half is vm_write.c's. */
 	r->records = bytes / RECORD_SIZE / 2;
-	if (r->records < RUN_MAX || mib < 1 || !vm_pages_new(&r->pages, (mib << 20) / RECORD_SIZE))
+	if (!run || r->records < run || mib < 1 || (mib << 20) / RECORD_SIZE < run ||
+	    !vm_pages_new(&r->pages, (mib << 20) / RECORD_SIZE))
 		return "size of disk or memory";
 	for (uint64_t i = 0; i < r->pages.n; i++) {
 		r->pages.number[i] = i % r->records;
@@ -90,7 +94,7 @@ static const char *reader_start(struct vm *vm, struct vm_reader *r, uint64_t mib
 }
 
 static void disk_go(struct vm *vm, const char *tag, enum vm_disk_mode mode, unsigned int threads,
-		    uint64_t mib)
+		    uint64_t mib, uint64_t run)
 {
 	const char *failed = NULL;
 
@@ -99,7 +103,7 @@ static void disk_go(struct vm *vm, const char *tag, enum vm_disk_mode mode, unsi
 		return;
 	}
 	while (!failed && vm->n_readers < threads)
-		failed = reader_start(vm, &vm->readers[vm->n_readers], mib);
+		failed = reader_start(vm, &vm->readers[vm->n_readers], mib, run);
 	if (failed) {
 		vm_say(vm, "%s error: %s: %s", tag, failed, strerror(errno));
 		return;
@@ -132,12 +136,13 @@ void vm_disk(struct vm *vm, const char *tag, const char *args)
 {
 	char mode[16] = "";
 	unsigned int threads = 1;
-	unsigned long mib = 4;
+	unsigned long mib = 4, run = 16;
 
-	if (sscanf(args, "%15s %u %lu", mode, &threads, &mib) >= 1 && !strcmp(mode, "direct"))
-		disk_go(vm, tag, VM_DISK_DIRECT, threads, mib);
+	if (sscanf(args, "%15s %u %lu %lu", mode, &threads, &mib, &run) >= 1 &&
+	    !strcmp(mode, "direct"))
+		disk_go(vm, tag, VM_DISK_DIRECT, threads, mib, run);
 	else if (!strcmp(mode, "buffered"))
-		disk_go(vm, tag, VM_DISK_BUFFERED, threads, mib);
+		disk_go(vm, tag, VM_DISK_BUFFERED, threads, mib, run);
 	else if (!strcmp(mode, "write"))
 		disk_write(vm, tag);
 	else if (!strcmp(mode, "stop"))

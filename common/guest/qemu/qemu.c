@@ -28,6 +28,8 @@ static void free_op(struct qemu_op *op)
 {
 	errand_drop(&op->errand);
 	free_event(&op->timer);
+	for (size_t i = 0; i < QEMU_LOOKS; i++)
+		json_decref(op->got[i]);
 	if (op->fd >= 0)
 		close(op->fd);
 	free(op);
@@ -188,6 +190,7 @@ static void destroy(struct qemu *v)
 	free(v->g.blocks);
 	free(v->huge);
 	free(v->path);
+	free(v->no_dma);
 	free(v);
 }
 
@@ -398,13 +401,16 @@ struct qemu *qemu_new(struct loop *loop, const struct qemu_spec *spec)
 	if (spec->uuid)
 		memcpy(v->g.uuid, spec->uuid, sizeof(v->g.uuid));
 	v->path = strdup(spec->path);
-	if (v->path)
+	v->no_dma = spec->no_dma ? strdup(spec->no_dma) : NULL;
+	if (v->path && !v->no_dma == !spec->no_dma)
 		return v;
+	free(v->path);
 	free(v);
 	return NULL;
 }
 
 const struct guest_ops qemu_ops = {
+	.look = qemu_look_again,
 	.pause = qemu_ops_pause,
 	.resume = qemu_ops_resume,
 	.save = qemu_stream_save,

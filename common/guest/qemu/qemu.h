@@ -24,13 +24,19 @@
  * @uuid:	of the guest; NULL: what QEMU was started with (-uuid), else one made of what its process
  *		is, which is the same as long as that lives
  * @generation:	of the guest
+ * @no_dma:	devices, block nodes or files that the operator answers for: they write into no memory unseen;
+ *		separated by spaces or commas; NULL without
  */
 struct qemu_spec {
 	const char *name;
 	const char *path;
 	const uint8_t *uuid;
 	uint64_t generation;
+	const char *no_dma;
 };
+
+/** QEMU_VAR_NO_DMA - the launcher variable, which travels with a guest, that is @no_dma */
+#define QEMU_VAR_NO_DMA "no_dma"
 
 struct qemu_attach;
 

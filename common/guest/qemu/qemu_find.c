@@ -38,6 +38,7 @@ static const struct query queries[] = {
 	[QEMU_Q_MACHINE] = {"qom-get", "{\"path\": \"/machine\", \"property\": \"type\"}", true},
 	[QEMU_Q_DEVICES] = {"qom-list", "{\"path\": \"/machine/peripheral\"}", true},
 	[QEMU_Q_ANON_DEVICES] = {"qom-list", "{\"path\": \"/machine/peripheral-anon\"}", true},
+	[QEMU_Q_OBJECTS] = {"qom-list", "{\"path\": \"/objects\"}", true},
 	[QEMU_Q_HOLD] = {"qom-get",
 			 "{\"path\": \"/objects/" QEMU_HOLD "\", \"property\": \"data\"}", false},
 	[QEMU_Q_KEPT] = {"qom-get",
@@ -364,7 +365,7 @@ static int complete(struct qemu_attach *a, struct error *err)
 				 "(x-ignore-shared): 4.0 or later is needed",
 				 qmp_version(v->qmp));
 	fill_blocks(a);
-	qemu_facts_obstacles(v, a->got);
+	qemu_look_first(v, a->got);
 	v->g.facts = qemu_facts(v, a->got);
 	return v->g.facts ? 0 : error_set(err, -ENOMEM, NULL, "out of memory");
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Inside of the qemu driver: qemu.c (connection, operations under way, events), qemu_find.c (attaching),
- * qemu_facts.c, qemu_ops.c, qemu_uffd.c (injection), qemu_stream.c (device state).
+ * qemu_facts.c, qemu_look.c (who writes to its memory), qemu_ops.c, qemu_uffd.c (injection), qemu_stream.c (device state).
  */
 #ifndef DECANT_GUEST_QEMU_QEMU_IMPL_H
 #define DECANT_GUEST_QEMU_QEMU_IMPL_H
@@ -19,6 +19,9 @@
 #define QEMU_DEATH_MS         200u   /* from the end of the connection to that of the process */
 #define QEMU_FEED_HIGH        (1u << 20)
 #define QEMU_FEED_LOW         (256u << 10)
+
+/** QEMU_LOOKS - questions of a look at its devices */
+#define QEMU_LOOKS 6
 
 #define QEMU_HOLD "decant-hold"
 #define QEMU_KEPT "decant-uffd"
@@ -51,6 +54,7 @@ typedef void qemu_step_fn(struct qemu_op *op, int ret, const json_t *result,
  * @us:		for how long a thread of QEMU's stood
  * @until_us:	clock_us() until when it is tried again
  * @uuid, @generation: the new identity
+ * @got, @at:	of a look at its devices: answers so far, and the question that waits for one
  */
 struct qemu_op {
 	struct qemu_op *next;
@@ -71,6 +75,8 @@ struct qemu_op {
 	uint64_t until_us;
 	uint8_t uuid[GUEST_UUID_LEN];
 	uint64_t generation;
+	json_t *got[QEMU_LOOKS];
+	unsigned int at;
 };
 
 /**
@@ -107,6 +113,7 @@ struct qemu_stream {
  * @g:		what the agent sees
  * @attach:	while it is being attached
  * @path:	of the monitor
+ * @no_dma:	see struct qemu_spec; NULL without
  * @held:	it stands because of guest_pause(), or was loaded and not let go
  * @go_on:	lifting that lets it run: it ran before, or is to run when it has arrived
  * @arriving:	it was loaded here and not let go yet
@@ -128,6 +135,7 @@ struct qemu {
 	struct qemu_attach *attach;
 	struct qmp *qmp;
 	char *path;
+	char *no_dma;
 	struct event *ev_pidfd;
 	struct event *death;
 	bool held;
@@ -216,6 +224,7 @@ enum qemu_query {
 	QEMU_Q_MACHINE,
 	QEMU_Q_DEVICES,
 	QEMU_Q_ANON_DEVICES,
+	QEMU_Q_OBJECTS,
 	QEMU_Q_HOLD,
 	QEMU_Q_KEPT,
 	QEMU_Q_CAPS,
@@ -231,8 +240,18 @@ enum qemu_query {
  * Return: new reference to an object of strings, NULL when out of memory
  */
 json_t *qemu_facts(const struct qemu *v, json_t *const got[QEMU_Q_COUNT]);
-/** qemu_facts_obstacles() - fill guest.cannot and guest.dma by what the answers and /proc say */
-void qemu_facts_obstacles(struct qemu *v, json_t *const got[QEMU_Q_COUNT]);
+
+/* --- qemu_look.c: its devices --- */
+/** qemu_look_first() - when attaching: fill guest.cannot, guest.dma and the flags of its blocks by the answers */
+void qemu_look_first(struct qemu *v, json_t *const got[QEMU_Q_COUNT]);
+/** qemu_look_again() - guest_ops.look */
+int qemu_look_again(struct guest *g, guest_done_fn *done, void *arg);
+/**
+ * qemu_look_stands() - does it still read only as was known when the migration began?
+ *
+ * Return: 0, or -EBUSY with @err naming the device
+ */
+int qemu_look_stands(struct qemu *v, struct error *err);
 
 /* --- operations --- */
 /** qemu_ops_note_hold() - note in QEMU that it stands because of us, and whether it is to go on */

@@ -54,8 +54,13 @@ static bool state_moves(const char *status)
 static void on_status(struct qemu_op *op, int ret, const json_t *result, const struct error *err)
 {
 	const char *status = json_string_value(json_object_get(result, "status"));
+	struct error why = {0};
 	struct qemu *v = op->v;
 
+	if (!ret) {
+		ret = qemu_look_stands(v, &why);
+		err = &why;
+	}
 	if (ret < 0) {
 		undo_pause(v);
 		qemu_op_end(op, ret, err, -1);
@@ -72,6 +77,7 @@ static void on_status(struct qemu_op *op, int ret, const json_t *result, const s
 	}
 }
 
+/* `stop` is answered when the block layer is drained: from here on no device writes for the guest. */
 static void on_stopped(struct qemu_op *op, int ret, const json_t *result, const struct error *err)
 {
 	(void)result;

@@ -2,6 +2,7 @@
 #include "frame.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include "util/cleanup.h"
@@ -117,7 +118,9 @@ enum stage { STAGE_HEADER, STAGE_FIXED, STAGE_BODY, STAGE_PAYLOAD };
 
 int frame_reader_init(struct frame_reader *r, enum msg_channel channel, bool from_source)
 {
-	*r = (struct frame_reader){.channel = channel, .from_source = from_source};
+	/* Whole frames may come before anything was read in vain, which would tell what to wait for. */
+	*r = (struct frame_reader){
+		.channel = channel, .from_source = from_source, .events = POLLIN};
 	r->buf = aligned_alloc(PAYLOAD_ALIGN, MSG_PAGES_RAW_MAX);
 	r->m = malloc(sizeof(*r->m));
 	if (r->buf && r->m)

@@ -80,7 +80,7 @@ int frame_send_pages(const struct frame_io *io, const struct msg_pages *p, uint8
 
 /**
  * struct frame_reader - takes frames off a channel without ever waiting
- * @events:	after -EAGAIN: POLLIN or POLLOUT, what reading waits for
+ * @events:	what reading waits for: POLLIN, or POLLOUT if that is what the last -EAGAIN meant
  *
  * The other fields are its own.
  */

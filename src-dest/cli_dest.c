@@ -147,7 +147,8 @@ static int wait_restored(struct cli *c, const char *what, json_t **in)
 	}
 	if (r || !strcmp(cli_str(*in, "phase") ?: "?", "completed"))
 		return r;
-	return cli_error(CLI_FAILED, what, "%s: %s (%s)", cli_str(*in, "phase") ?: "?",
+	return cli_error(json_is_true(json_object_get(*in, "refused")) ? CLI_REFUSED : CLI_FAILED,
+			 what, "%s: %s (%s)", cli_str(*in, "phase") ?: "?",
 			 cli_str(*in, "error.message") ?: "no reason is known",
 			 cli_str(*in, "error.code") ?: "-");
 }

@@ -4,7 +4,6 @@
  * fault.h says: nothing here places or closes anything but a channel.
  */
 #include <errno.h>
-#include <poll.h>
 #include <string.h>
 #include "fault_priv.h"
 #include "util/cleanup.h"
@@ -40,8 +39,6 @@ static int open_urgent(struct fault *f)
 	if (!f->urgent)
 		return 0;
 	r = frame_reader_init(&f->in, MSG_CHANNEL_URGENT, true);
-	/* The first answer may be there before anything was read in vain, which would tell. */
-	f->in.events = POLLIN;
 	return r ? r : frame_writer_init(&f->out, FAULT_REQUESTS_MAX);
 }
 

@@ -139,6 +139,12 @@ static const char *snapshot(const struct incoming *inc)
 	return inc->store ? inc->store->name : inc->restore ? restore_name(inc->restore) : NULL;
 }
 
+/* It was told no, by whichever part of this host (parts.h): nothing had been started. */
+static bool refused(const struct incoming *inc)
+{
+	return inc->state == INC_END && inc->stage == STAGE_ADMIT && !inc->store;
+}
+
 json_t *incoming_view(const struct incoming *inc)
 {
 	char uuid[UUID_TEXT_MAX] = "";
@@ -146,13 +152,13 @@ json_t *incoming_view(const struct incoming *inc)
 
 	if (inc->setup)
 		uuid_text(inc->setup->uuid, uuid);
-	return json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:s*}",
-			 "id", inc->id_text, "guest", inc->setup ? inc->setup->name : "", "uuid",
-			 uuid, "phase", phase(inc), "from", inc->from, "identity", inc->identity,
-			 "created_at", time_json(inc->created_us), "ended_at",
-			 time_json(inc->ended_us), "error", error_json(&inc->err), "memory", memory,
-			 "postcopy", incoming_view_postcopy(&inc->place), "channels",
-			 channels_json(inc), "digest_ok",
-			 inc->receipt_ok < 0 ? json_null() : json_boolean(inc->receipt_ok),
-			 "snapshot", snapshot(inc));
+	return json_pack(
+		"{s:s, s:s, s:s, s:s, s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:b, s:s*}",
+		"id", inc->id_text, "guest", inc->setup ? inc->setup->name : "", "uuid", uuid,
+		"phase", phase(inc), "from", inc->from, "identity", inc->identity, "created_at",
+		time_json(inc->created_us), "ended_at", time_json(inc->ended_us), "error",
+		error_json(&inc->err), "memory", memory, "postcopy",
+		incoming_view_postcopy(&inc->place), "channels", channels_json(inc), "digest_ok",
+		inc->receipt_ok < 0 ? json_null() : json_boolean(inc->receipt_ok), "refused",
+		refused(inc), "snapshot", snapshot(inc));
 }

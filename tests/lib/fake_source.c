@@ -12,7 +12,8 @@
 #include "util/fdio.h"
 #include "util/uuid.h"
 
-#define WAIT_US 8000000ull
+/* Longer than the agent takes to say what it waits for in vain. */
+#define WAIT_US 14000000ull
 
 struct fake_source *fake_new(struct lab_host *to, const struct fake_opts *opts)
 {

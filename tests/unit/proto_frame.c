@@ -243,6 +243,7 @@ Test(proto_frame, payload_that_differs)
 
 	fixture_pair(&p);
 	cr_assert_eq(frame_reader_init(&r, MSG_CHANNEL_URGENT, true), 0);
+	cr_assert_eq(r.events, POLLIN, "what it waits for before it has read in vain");
 	cr_assert_eq(msg_pages_encode(&raw, head), MSG_PAGES_FIXED);
 	head[0]--;
 	cr_assert_eq(fixture_put(p.client, head, sizeof(head)), 0);

@@ -93,7 +93,7 @@ static void check_members(struct lab *lab, json_t *job)
 	lab_check(lab, one_of(lab_str(lab, job, "owner"), "source destination in-doubt"), "owner");
 }
 
-static void check_completed(struct lab *lab, json_t *job)
+static void check_completed(struct lab *lab, json_t *job, uint64_t page)
 {
 	double total = lab_num(lab, job, "memory.total_bytes");
 	double sent = lab_num(lab, job, "memory.sent_bytes");
@@ -105,7 +105,7 @@ static void check_completed(struct lab *lab, json_t *job)
 	lab_check(lab, lab_num(lab, job, "memory.wire_bytes") >= sent, "wire_bytes < sent_bytes");
 	lab_check(lab, lab_num(lab, job, "downtime_us") > 0, "no downtime at all");
 	/* What was neither sent nor known as zeros cannot have arrived. */
-	lab_check(lab, sent + lab_num(lab, job, "memory.zero_pages") * 4096 >= total,
+	lab_check(lab, sent + lab_num(lab, job, "memory.zero_pages") * (double)page >= total,
 		  "%.0f bytes sent and %.0f zero pages do not make %.0f", sent,
 		  lab_num(lab, job, "memory.zero_pages"), total);
 	lab_check(lab,
@@ -140,7 +140,7 @@ static void check_job(struct lab *lab, json_t *job, const struct lab_move *move)
 		lab_check(lab, !strcmp(lab_str(lab, job, "tracking.kind"), move->tracking),
 			  "tracking is %s", lab_str(lab, job, "tracking.kind"));
 	if (completed)
-		check_completed(lab, job);
+		check_completed(lab, job, move->huge ? 2 << 20 : 4096);
 }
 
 /* --- the command --- */

@@ -18,6 +18,7 @@
  * @code:	its error's code; default none
  * @owner:	default "destination" if completed, else "source"
  * @ms:		longest duration; default 60 s
+ * @huge:	its memory is of 2 MiB pages, zero pages are such
  */
 struct lab_move {
 	const char *mode;
@@ -28,6 +29,7 @@ struct lab_move {
 	const char *code;
 	const char *owner;
 	unsigned int ms;
+	bool huge;
 };
 
 /**

@@ -49,6 +49,9 @@ Test(qemu_facts, what_may_differ)
 		{"", ", 'cpu.7.0.EBX': '1'"},
 		{"", ", 'something.of.a.later.version': '1'"},
 		{", 'cpu.7.0.EBX': '0'", ""},
+		{", 'disk.d': 'raw of 8 bytes', 'image.d': '/a'",
+		 ", 'disk.d': 'raw of 8 bytes', 'image.d': '/b'"},
+		{", 'image.d': '/a'", ""},
 	};
 	struct error err;
 
@@ -74,6 +77,15 @@ Test(qemu_facts, what_may_not_is_named)
 		{"", ", 'device.virtio-rng-pci': '1'", "machine-differs", "is here and not"},
 		{"", ", 'pci.0.3.0': '1af4.1000'", "machine-differs", "pci.0.3.0 is 1af4.1001"},
 		{"", ", 'pci.0.4.0': '1af4.1000'", "machine-differs", "pci.0.4.0 is here and not"},
+		{", 'disk.d': 'raw of 8 bytes', 'image.d': '/a'",
+		 ", 'disk.d': 'raw of 9 bytes', 'image.d': '/b'", "disk-differs",
+		 "raw of 8 bytes at the source (/a), and raw of 9 bytes here (/b)"},
+		{", 'disk.d': 'empty'", ", 'disk.d': 'raw of 9 bytes'", "disk-differs",
+		 "empty at the source (no file"},
+		{", 'disk.d': 'empty'", ", 'disk.e': 'empty'", "disk-differs",
+		 "disk d (no file of a known path) of the source is missing"},
+		{"", ", 'disk.d': 'empty', 'image.d': '/b'", "disk-differs",
+		 "disk d (/b) is here and not at the source"},
 		{", 'what.a.later.version.says': '1'", "", "machine-differs", "what.a.later"},
 	};
 	struct error err;
@@ -90,8 +102,9 @@ Test(qemu_facts, what_may_not_is_named)
 Test(qemu_facts, rubbish_does_no_harm)
 {
 	struct error err = {0};
-	json_t *own = facts(""), *strange = json_pack("{s:s, s:i, s:s, s:s}", "qemu", "", "cpus", 7,
-						      "cpu.", "zz", "machine", "");
+	json_t *own = facts(""),
+	       *strange = json_pack("{s:s, s:i, s:i, s:s, s:s}", "qemu", "", "cpus", 7, "disk.", 3,
+				    "cpu.", "zz", "machine", "");
 
 	cr_expect_eq(qemu_facts_compare(strange, own, &err), -EINVAL);
 	cr_expect_eq(qemu_facts_compare(json_null(), own, &err), -EINVAL, "devices are here only");

@@ -107,6 +107,7 @@ json_t *qemu_facts(const struct qemu *v, json_t *const got[QEMU_Q_COUNT])
 	put(facts, "accelerator",
 	    json_is_true(json_object_get(got[QEMU_Q_KVM], "enabled")) ? "kvm" : "tcg");
 	put(facts, "cpus", cpus);
+	qemu_disks_facts(facts, got[QEMU_Q_BLOCK]);
 	put_features(facts, got[QEMU_Q_FEATURES]);
 	put_devices(facts, got[QEMU_Q_DEVICES]);
 	put_devices(facts, got[QEMU_Q_ANON_DEVICES]);
@@ -175,10 +176,14 @@ int qemu_facts_compare(const json_t *source, const json_t *own, struct error *er
 	int r = 0;
 
 	json_object_foreach((json_t *)source, key, value) {
-		if (!r && json_is_string(value))
+		if (!r && !strncmp(key, "disk.", 5))
+			r = qemu_disks_compare(source, own, key, err);
+		else if (!r && json_is_string(value) && strncmp(key, "image.", 6) != 0)
 			r = compare_one(key, json_string_value(value), text_of(own, key), err);
 	}
 	json_object_foreach((json_t *)own, key, value) {
+		if (!r && !strncmp(key, "disk.", 5))
+			r = qemu_disks_compare(source, own, key, err);
 		if (!r && (!strncmp(key, "device.", 7) || !strncmp(key, "pci.", 4)) &&
 		    !json_object_get(source, key))
 			r = error_set(err, -EINVAL, "machine-differs",

@@ -31,6 +31,7 @@ static const struct query queries[] = {
 	[QEMU_Q_NETWORK] = {"human-monitor-command", "{\"command-line\": \"info network\"}", true},
 	[QEMU_Q_MIGRATE] = {"query-migrate", NULL, true},
 	[QEMU_Q_NODES] = {"query-named-block-nodes", "{\"flat\": true}", true},
+	[QEMU_Q_BLOCK] = {"query-block", NULL, true},
 	[QEMU_Q_CPUS] = {"query-cpus-fast", NULL, true},
 	[QEMU_Q_KVM] = {"query-kvm", NULL, false},
 	[QEMU_Q_UUID] = {"query-uuid", NULL, false},

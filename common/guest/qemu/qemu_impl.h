@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Inside of the qemu driver: qemu.c (connection, operations under way, events), qemu_find.c (attaching),
- * qemu_facts.c, qemu_look.c (who writes to its memory), qemu_ops.c, qemu_uffd.c (injection), qemu_stream.c (device state).
+ * qemu_facts.c, qemu_disks.c, qemu_look.c (who writes to its memory), qemu_ops.c, qemu_uffd.c (injection),
+ * qemu_stream.c (device state).
  */
 #ifndef DECANT_GUEST_QEMU_QEMU_IMPL_H
 #define DECANT_GUEST_QEMU_QEMU_IMPL_H
@@ -217,6 +218,7 @@ enum qemu_query {
 	QEMU_Q_NETWORK,
 	QEMU_Q_MIGRATE,
 	QEMU_Q_NODES,
+	QEMU_Q_BLOCK,
 	QEMU_Q_CPUS,
 	QEMU_Q_KVM,
 	QEMU_Q_UUID,
@@ -252,6 +254,10 @@ int qemu_look_again(struct guest *g, guest_done_fn *done, void *arg);
  * Return: 0, or -EBUSY with @err naming the device
  */
 int qemu_look_stands(struct qemu *v, struct error *err);
+
+/* --- qemu_disks.c --- */
+/** qemu_disks_facts() - add those of the drives; @list: answer to query-block */
+void qemu_disks_facts(json_t *facts, const json_t *list);
 
 /* --- operations --- */
 /** qemu_ops_note_hold() - note in QEMU that it stands because of us, and whether it is to go on */

@@ -9,6 +9,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <jansson.h>
 #include <stdint.h>
 #include "msg.h"
 #include "util/error.h"
@@ -28,6 +29,8 @@
  * @created_us:	clock_wall_us() of its beginning
  * @setup:	the guest
  * @blocks:	@setup.blocks of them, owned by the image
+ * @machine:	what the source told of the guest's machine (FACTS): an object of strings, NULL if nothing or
+ *		if the image is still being written; a reference of the image's
  * @total:	bytes of all blocks
  * @state_bytes: of the guest's device state
  */
@@ -37,6 +40,7 @@ struct image_facts {
 	uint64_t created_us;
 	struct msg_setup setup;
 	struct msg_block *blocks;
+	json_t *machine;
 	uint64_t total;
 	uint64_t state_bytes;
 };
@@ -50,7 +54,7 @@ bool image_name_ok(const char *name);
 /**
  * image_create() - begin an image
  * @dir:	folder of images, which exists
- * @facts:	name, id, created_us, setup and blocks are copied
+ * @facts:	name, id, created_us, setup, blocks and machine are copied
  *
  * Return: 0; -EEXIST (code "snapshot-exists") if an image of the name is there or being written;
  * -EINVAL for a bad name; or -errno with @err filled

@@ -109,6 +109,7 @@ int image_progress_reader(struct image_progress *p, const struct image_facts *f,
 	if (!img)
 		return error_set(err, -ENOMEM, NULL, "out of memory");
 	img->facts = *f;
+	img->facts.machine = NULL; /* memory is all that is read meanwhile */
 	img->layout = *l;
 	img->facts.blocks = calloc(n ? n : 1, sizeof(*f->blocks));
 	img->fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);

@@ -2,6 +2,7 @@
 /* Header and description of an image: the part of IMAGE.md that is coded field by field. */
 #include <errno.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <xxhash.h>
@@ -156,6 +157,29 @@ static int put_frame(const struct msg *m, uint8_t *out, uint64_t *len, struct er
 	return 0;
 }
 
+/* What the codec refuses was refused when it came. */
+static int put_machine(const json_t *machine, struct msg *m, uint8_t *out, uint64_t *len,
+		       struct error *err)
+{
+	const char *key;
+	json_t *value;
+
+	if (!machine)
+		return 0;
+	m->type = MSG_FACTS;
+	m->facts.n = 0;
+	json_object_foreach((json_t *)machine, key, value) {
+		struct msg_var *v = &m->facts.facts[m->facts.n];
+
+		if (m->facts.n >= MSG_FACTS_MAX || !json_is_string(value))
+			continue;
+		snprintf(v->key, sizeof(v->key), "%s", key);
+		snprintf(v->value, sizeof(v->value), "%s", json_string_value(value));
+		m->facts.n++;
+	}
+	return put_frame(m, out, len, err);
+}
+
 int image_describe(const struct image_facts *f, uint8_t **ret, uint64_t *ret_len, struct error *err)
 {
 	CLEANUP_FREE uint8_t *out = malloc(IMAGE_DESCRIPTION_MAX);
@@ -165,9 +189,11 @@ int image_describe(const struct image_facts *f, uint8_t **ret, uint64_t *ret_len
 
 	if (!out || !m)
 		return error_set(err, -ENOMEM, NULL, "out of memory");
+	r = put_machine(f->machine, m, out, &len, err);
 	m->type = MSG_SETUP;
 	m->setup = f->setup;
-	r = put_frame(m, out, &len, err);
+	if (!r)
+		r = put_frame(m, out, &len, err);
 	for (uint32_t i = 0; !r && i < f->setup.blocks; i++) {
 		m->type = MSG_BLOCK;
 		m->block = f->blocks[i];
@@ -200,13 +226,40 @@ static int get_frame(const uint8_t **p, uint64_t *len, enum msg_type type, struc
 	return 0;
 }
 
+json_t *image_machine(const struct msg_facts *facts)
+{
+	json_t *o = json_object();
+
+	for (unsigned int i = 0; o && i < facts->n; i++)
+		json_object_set_new(o, facts->facts[i].key, json_string(facts->facts[i].value));
+	return o;
+}
+
+/* Only those that the source told. */
+static int get_machine(const uint8_t **p, uint64_t *len, struct msg *m, struct image_facts *f,
+		       struct error *err)
+{
+	struct msg_header h;
+	int r = 0;
+
+	if (*len < MSG_HEADER_LEN || msg_header_decode(*p, MSG_CHANNEL_CONTROL, true, &h, err) ||
+	    h.type != MSG_FACTS)
+		return 0; /* whatever is wrong with it, it is so as a SETUP, too */
+	r = get_frame(p, len, MSG_FACTS, m, err);
+	if (!r)
+		f->machine = image_machine(&m->facts);
+	return !r && !f->machine ? error_set(err, -ENOMEM, NULL, "out of memory") : r;
+}
+
 int image_description_decode(const uint8_t *p, uint64_t len, struct image_facts *f,
 			     struct error *err)
 {
 	CLEANUP_FREE struct msg *m = malloc(sizeof(*m));
-	int r = m ? get_frame(&p, &len, MSG_SETUP, m, err)
+	int r = m ? get_machine(&p, &len, m, f, err)
 		  : error_set(err, -ENOMEM, NULL, "out of memory");
 
+	if (!r)
+		r = get_frame(&p, &len, MSG_SETUP, m, err);
 	if (r)
 		return r;
 	f->setup = m->setup;

@@ -9,7 +9,7 @@
 /** IMAGE_HEADER - bytes of the header, the last eight of which are its digest */
 #define IMAGE_HEADER 4096u
 #define IMAGE_MAGIC  "DECANTIM"
-/** IMAGE_DESCRIPTION_MAX - bytes of the description: a SETUP and all BLOCKs */
+/** IMAGE_DESCRIPTION_MAX - bytes of the description: FACTS, a SETUP and all BLOCKs */
 #define IMAGE_DESCRIPTION_MAX (1u << 20)
 
 /** struct image_part - a range of the file; @digest: XXH3-64 of it, where it has one */
@@ -66,12 +66,14 @@ void image_header_encode(const struct image_facts *f, const struct image_layout 
 /** image_header_decode() - Return: 0, -EBADMSG or -EOPNOTSUPP with @err filled; name, id, created_us and state_bytes of @f */
 int image_header_decode(const uint8_t in[static IMAGE_HEADER], struct image_facts *f,
 			struct image_layout *l, struct error *err);
-/** image_describe() - SETUP and BLOCKs as frames. Return: 0 with @ret for free(3), or -errno with @err filled */
+/** image_describe() - FACTS, SETUP and BLOCKs as frames. Return: 0 with @ret for free(3), or -errno with @err filled */
 int image_describe(const struct image_facts *f, uint8_t **ret, uint64_t *ret_len,
 		   struct error *err);
-/** image_description_decode() - fills setup, blocks and total. Return: 0 or -EBADMSG with @err filled */
+/** image_description_decode() - fills setup, blocks, machine and total. Return: 0 or -EBADMSG with @err filled */
 int image_description_decode(const uint8_t *p, uint64_t len, struct image_facts *f,
 			     struct error *err);
+/** image_machine() - Return: FACTS as image_facts.machine has them, new reference; NULL when out of memory */
+json_t *image_machine(const struct msg_facts *facts);
 /** image_lay_out() - where everything is, for a description of @len bytes */
 void image_lay_out(uint64_t len, uint64_t total, struct image_layout *ret);
 /** image_bad() - @err with the code of a damaged image. Return: -EBADMSG */

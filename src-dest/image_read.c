@@ -112,6 +112,7 @@ void image_close(struct image *img)
 		image_progress_leave(img->progress);
 	if (img->fd >= 0)
 		close(img->fd);
+	json_decref(img->facts.machine);
 	free(img->facts.blocks);
 	free(img);
 }

@@ -135,6 +135,7 @@ static int copy_facts(struct image_writer *w, const struct image_facts *facts, s
 	w->facts = *facts;
 	w->facts.total = 0;
 	w->facts.state_bytes = 0;
+	json_incref(w->facts.machine);
 	w->facts.blocks = calloc(n ? n : 1, sizeof(*w->facts.blocks));
 	w->state_hash = XXH3_createState();
 	if (!w->facts.blocks || !w->state_hash)
@@ -347,6 +348,7 @@ void image_writer_free(struct image_writer *w)
 	for (uint32_t i = 0; w->blocks && i < w->facts.setup.blocks; i++)
 		bitmap_free(&w->blocks[i].have);
 	free(w->blocks);
+	json_decref(w->facts.machine);
 	free(w->facts.blocks);
 	XXH3_freeState(w->state_hash);
 	free(w->part);

@@ -340,6 +340,7 @@ static int describe(struct incoming *inc, const struct image_facts *f, struct er
 	if (!inc->setup || !inc->blocks)
 		return error_set(err, -ENOMEM, NULL, "out of memory");
 	*inc->setup = f->setup;
+	inc->facts = json_incref(f->machine);
 	inc->nblocks = f->setup.blocks;
 	inc->total = f->total;
 	for (unsigned int i = 0; i < inc->nblocks; i++) {

@@ -72,6 +72,7 @@ void store_begin(struct incoming *inc)
 		f->created_us = inc->created_us;
 		f->setup = *inc->setup;
 		f->blocks = inc->blocks;
+		f->machine = inc->facts;
 		r = image_create(dir, f, &inc->writer, &err);
 	}
 	if (!r)

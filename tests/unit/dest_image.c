@@ -160,6 +160,30 @@ Test(dest_image, comes_back_as_it_was)
 	box_end(&b);
 }
 
+/* What the source told of the machine is there for whoever restores it, and only then. */
+Test(dest_image, machine_comes_back)
+{
+	json_t *machine = json_pack("{s:s, s:s}", "machine", "pc-i440fx-7.2", "cpus", "2");
+	struct image *img;
+	struct box b;
+
+	finished(&b);
+	cr_assert_eq(open_box(&b, &img), 0, "%s", b.err.msg);
+	cr_assert_null(image_facts(img)->machine);
+	image_close(img);
+	cr_assert_eq(unlink(b.path), 0);
+	b.facts.machine = machine;
+	cr_assert_eq(image_create(b.dir, &b.facts, &b.w, &b.err), 0, "%s", b.err.msg);
+	write_all(&b);
+	cr_assert_eq(image_finish(b.w, &b.err), 0, "%s", b.err.msg);
+	cr_assert_eq(open_box(&b, &img), 0, "%s", b.err.msg);
+	cr_assert(json_equal(image_facts(img)->machine, machine));
+	cr_assert_str_eq(image_facts(img)->setup.name, "web-1");
+	image_close(img);
+	json_decref(machine);
+	box_end(&b);
+}
+
 /* Zeros cost nothing on the disk. */
 Test(dest_image, is_sparse)
 {

@@ -245,7 +245,10 @@ static void on_resumed(void *arg, int ret, const struct error *err, int fd)
 	if (ret) {
 		why = *err;
 		error_prefix(&why, "guest %s could not be resumed", inc->setup->name);
-		incoming_event(inc, INC_EV_FAIL, &why);
+		if (inc->restore)
+			restore_not_run(inc, &why);
+		else
+			incoming_event(inc, INC_EV_FAIL, &why);
 		return;
 	}
 	inc->resumed = true;

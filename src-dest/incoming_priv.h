@@ -323,6 +323,8 @@ void restore_prepared(struct incoming *inc);
 void restore_feed(struct incoming *inc);
 /** restore_ready() - it has its state: let it run */
 void restore_ready(struct incoming *inc);
+/** restore_not_run() - it could not be let go: end it, and the session with @why */
+void restore_not_run(struct incoming *inc, const struct error *why);
 /** restore_fill() - it runs: fill in what it has not touched */
 void restore_fill(struct incoming *inc);
 /** restore_name() - Return: of the image */

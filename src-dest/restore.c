@@ -14,8 +14,10 @@
  */
 #include <errno.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/pidfd.h>
 #include <time.h>
 #include "incoming_priv.h"
 #include "util/cleanup.h"
@@ -327,6 +329,19 @@ void restore_ready(struct incoming *inc)
 
 	if (handover_commit(inc, &m, &err))
 		incoming_event(inc, INC_EV_FAIL, &err);
+}
+
+/*
+ * Nothing is lost with it: it never ran, and its image is as it was. Held, it would keep a name and
+ * memory for nobody. Rule 5: it keeps its copy of the userfaultfd as long as it lives.
+ */
+void restore_not_run(struct incoming *inc, const struct error *why)
+{
+	if (inc->guest)
+		pidfd_send_signal(inc->guest->pidfd, SIGKILL, NULL, 0);
+	if (inc->launch)
+		launch_kill(inc->launch);
+	incoming_event(inc, INC_EV_GONE, why);
 }
 
 /* --- the beginning --- */

@@ -152,7 +152,14 @@ static void on_cont(struct qemu_op *op, int ret, const json_t *result, const str
 	    !qemu_op_later(op, CONT_AGAIN_US, try_cont))
 		return;
 	v->resuming = false;
-	qemu_op_end(op, ret, err, -1);
+	if (ret == -EREMOTEIO && strstr(err->msg, " lock"))
+		qemu_op_failf(
+			op, ret, "disk-in-use",
+			"%.160s: a disk image is open elsewhere, such as in the VM that this one "
+			"is a copy of: end that one, or give this one an image of its own",
+			err->msg);
+	else
+		qemu_op_end(op, ret, err, -1);
 }
 
 static void try_cont(struct qemu_op *op)

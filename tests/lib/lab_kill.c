@@ -16,6 +16,7 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 #include "lib/lab_guest.h"
+#include "lib/lab_kill.h"
 #include "uffd/uffd.h"
 #include "util/clock.h"
 
@@ -151,27 +152,51 @@ static void control_end(struct lab *lab, struct control *c)
 	munmap(c, sizeof(*c));
 }
 
-void lab_guest_kill_agent(struct lab_guest *g, struct lab_proc *agent)
+void lab_kill_agent(struct lab *lab, struct lab_proc *agent, const struct lab_writers *w)
 {
-	struct lab *lab = g->lab;
 	struct control *c = control_start(lab, lab_usage(lab, agent->pid).threads);
-	uint64_t pages = lab_guest_report(g).pages, counter, writes, stall, usual;
+	uint64_t writes, stall, usual;
 
-	lab_guest_calm(g);
+	w->calm(w->arg);
 	atomic_store(&c->calm, true);
 	kill(atomic_load(&c->holder), SIGKILL);
 	lab_proc_kill(lab, agent);
-	counter = lab_guest_counter(g, g->at);
 	writes = atomic_load(&c->writes);
-	lab_until(lab, 20000,
-		  lab_guest_counter(g, g->at) > counter + pages / 4 &&
-			  atomic_load(&c->writes) > writes + 2,
-		  "the writers do not go on");
-	stall = lab_guest_report(g).stall_us;
+	w->go_on(w->arg);
+	lab_until(lab, 20000, atomic_load(&c->writes) > writes + 2, "the bystander does not go on");
+	stall = w->stall_us(w->arg);
 	usual = atomic_load(&c->stall_us);
 	fprintf(stderr, "%s killed: a writer stood for %lu us, the bystander's for %lu us\n",
 		agent->name, stall, usual);
 	lab_check(lab, stall <= (STALL_US + UNLIKE * usual) * lab->slow,
 		  "a writer stood for %lu us, the bystander's for %lu us", stall, usual);
 	control_end(lab, c);
+}
+
+/* --- a native guest --- */
+
+static void calm_guest(void *arg)
+{
+	lab_guest_calm(arg);
+}
+
+static void guest_goes_on(void *arg)
+{
+	struct lab_guest *g = arg;
+	uint64_t pages = lab_guest_report(g).pages, counter = lab_guest_counter(g, g->at);
+
+	lab_until(g->lab, 20000, lab_guest_counter(g, g->at) > counter + pages / 4,
+		  "the writers do not go on");
+}
+
+static uint64_t stall_of_guest(void *arg)
+{
+	return lab_guest_report(arg).stall_us;
+}
+
+void lab_guest_kill_agent(struct lab_guest *g, struct lab_proc *agent)
+{
+	const struct lab_writers w = {g, calm_guest, guest_goes_on, stall_of_guest};
+
+	lab_kill_agent(g->lab, agent, &w);
 }

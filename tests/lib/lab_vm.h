@@ -190,6 +190,18 @@ struct lab_vm_state lab_vm_check(struct lab_vm *vm);
  */
 struct lab_vm_state lab_vm_goes_on(struct lab_vm *vm, const struct lab_vm_state *before);
 
+/* --- lab_vm_left.c: what decant leaves --- */
+
+/**
+ * lab_vm_note() - note what its process has: descriptors, mappings of its memory with their flags, and what
+ * its QEMU knows of: objects, migration capabilities
+ *
+ * Return: for lab_vm_left_nothing(), and free(3)
+ */
+char *lab_vm_note(struct lab_vm *vm);
+/** lab_vm_left_nothing() - it is as @before again, and no thread of it is traced, stopped, or deaf to signals */
+void lab_vm_left_nothing(struct lab_vm *vm, const char *before);
+
 /* --- QEMU, on the test's monitor --- */
 
 /** lab_vm_qmp() - a command that must succeed; steals @args, may be NULL. Return: its "return" */

@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* SIGKILL of an agent that tracks somebody's writers, beside a control; see lab_kill.c. */
+#ifndef DECANT_TESTS_LAB_KILL_H
+#define DECANT_TESTS_LAB_KILL_H
+
+#include "lib/lab.h"
+
+/**
+ * struct lab_writers - whose memory the agent tracks
+ * @calm:	forget the longest stall so far
+ * @go_on:	wait until they have written on; fails the test if they do not
+ * @stall_us:	the longest that one of them stood since @calm
+ */
+struct lab_writers {
+	void *arg;
+	void (*calm)(void *arg);
+	void (*go_on)(void *arg);
+	uint64_t (*stall_us)(void *arg);
+};
+
+/** lab_kill_agent() - SIGKILL @agent: the writers stand no longer than 100 ms, or three times as long as
+ * those of a bystander whose tracker is killed at the same moment */
+void lab_kill_agent(struct lab *lab, struct lab_proc *agent, const struct lab_writers *w);
+
+#endif

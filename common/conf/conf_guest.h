@@ -30,7 +30,8 @@ enum guest_disposal { GUEST_DISPOSAL_QUIT, GUEST_DISPOSAL_KEEP };
  * @qmp:	path of its QMP socket (qemu), else NULL
  * @generation:	of a qemu guest, which cannot say itself how often it was moved
  * @launcher:	name of the launcher on the other host, NULL if not told
- * @vars:	object of strings for the launcher; never NULL, may be empty
+ * @vars:	object of strings for the launcher; never NULL, may be empty. One is for the driver, too:
+ *		QEMU_VAR_NO_DMA of guest/qemu/qemu.h
  * @priority:	-1000..1000, higher leaves earlier
  * @disposal:	see enum guest_disposal
  */

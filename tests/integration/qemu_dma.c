@@ -27,7 +27,7 @@ TestSuite(qemu_dma, .timeout = 900);
 #define IOPS        "250"
 #define READERS     "disk direct 8 10 48"
 #define MOUNT_MS    10000
-#define ROUNDS      20
+#define ROUNDS      8
 #define FUSE_MAGIC_ 0x65735546
 
 /**
@@ -270,6 +270,9 @@ static void something_lost(const char *aio)
 		json_decref(job);
 		s = lab_vm_state(t->vm);
 		losing += s.disk_bad > bad;
+		if (s.disk_bad > bad)
+			fprintf(stderr, "journey %u, %s: %lu pages lost\n", i + 1,
+				ways[i % LAB_COUNT(ways)].move.mode, s.disk_bad - bad);
 		bad = s.disk_bad;
 	}
 	fprintf(stderr, "aio=%s: %lu pages lost in %u of %u journeys, %lu passes, %lu reads\n", aio,

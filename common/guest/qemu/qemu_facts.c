@@ -94,6 +94,14 @@ static void put_features(json_t *facts, const json_t *words)
 	}
 }
 
+static void put_what_is_plugged(json_t *facts, json_t *const got[QEMU_Q_COUNT])
+{
+	qemu_disks_facts(facts, got[QEMU_Q_BLOCK]);
+	put_devices(facts, got[QEMU_Q_DEVICES]);
+	put_devices(facts, got[QEMU_Q_ANON_DEVICES]);
+	put_pci(facts, got[QEMU_Q_PCI]);
+}
+
 json_t *qemu_facts(const struct qemu *v, json_t *const got[QEMU_Q_COUNT])
 {
 	json_t *facts = json_object();
@@ -107,12 +115,26 @@ json_t *qemu_facts(const struct qemu *v, json_t *const got[QEMU_Q_COUNT])
 	put(facts, "accelerator",
 	    json_is_true(json_object_get(got[QEMU_Q_KVM], "enabled")) ? "kvm" : "tcg");
 	put(facts, "cpus", cpus);
-	qemu_disks_facts(facts, got[QEMU_Q_BLOCK]);
 	put_features(facts, got[QEMU_Q_FEATURES]);
-	put_devices(facts, got[QEMU_Q_DEVICES]);
-	put_devices(facts, got[QEMU_Q_ANON_DEVICES]);
-	put_pci(facts, got[QEMU_Q_PCI]);
+	put_what_is_plugged(facts, got);
 	return facts;
+}
+
+void qemu_facts_again(json_t *facts, json_t *const got[QEMU_Q_COUNT])
+{
+	static const char *const plugged[] = {"disk.", "image.", "device.", "pci."};
+	const char *key;
+	json_t *value;
+	void *next;
+
+	json_object_foreach_safe(facts, next, key, value) {
+		for (size_t i = 0; i < ARRAY_SIZE(plugged); i++)
+			if (!strncmp(key, plugged[i], strlen(plugged[i]))) {
+				json_object_del(facts, key);
+				break;
+			}
+	}
+	put_what_is_plugged(facts, got);
 }
 
 /* --- comparing ----------------------------------------------------------------------------------- */

@@ -22,7 +22,7 @@
 #define QEMU_FEED_LOW         (256u << 10)
 
 /** QEMU_LOOKS - questions of a look at its devices */
-#define QEMU_LOOKS 6
+#define QEMU_LOOKS 8
 
 #define QEMU_HOLD "decant-hold"
 #define QEMU_KEPT "decant-uffd"
@@ -242,6 +242,8 @@ enum qemu_query {
  * Return: new reference to an object of strings, NULL when out of memory
  */
 json_t *qemu_facts(const struct qemu *v, json_t *const got[QEMU_Q_COUNT]);
+/** qemu_facts_again() - devices and disks come and go: put those of @facts right, by new answers */
+void qemu_facts_again(json_t *facts, json_t *const got[QEMU_Q_COUNT]);
 
 /* --- qemu_look.c: its devices --- */
 /** qemu_look_first() - when attaching: fill guest.cannot, guest.dma and the flags of its blocks by the answers */

@@ -18,6 +18,8 @@ static const struct ask {
 	{QEMU_Q_NETWORK, "human-monitor-command", "{\"command-line\": \"info network\"}"},
 	{QEMU_Q_MIGRATE, "query-migrate", NULL},
 	{QEMU_Q_NODES, "query-named-block-nodes", "{\"flat\": true}"},
+	{QEMU_Q_BLOCK, "query-block", NULL},
+	{QEMU_Q_PCI, "query-pci", NULL},
 };
 
 /* All blocks are alike: a device can be told to write to any part of the guest's memory. */
@@ -78,17 +80,19 @@ static void on_looked(struct qemu_op *op, int ret, const json_t *result, const s
 	json_t *got[QEMU_Q_COUNT] = {NULL};
 	struct error why = {0};
 
-	if (ret < 0) {
+	/* There are machines without PCI. */
+	if (ret < 0 && (ret != -EREMOTEIO || asks[op->at].query != QEMU_Q_PCI)) {
 		qemu_op_end(op, ret, err, -1);
 		return;
 	}
-	op->got[op->at++] = json_incref((json_t *)result);
+	op->got[op->at++] = ret < 0 ? NULL : json_incref((json_t *)result);
 	if (op->at < QEMU_LOOKS) {
 		ask_next(op);
 		return;
 	}
 	for (size_t i = 0; i < QEMU_LOOKS; i++)
 		got[asks[i].query] = op->got[i];
+	qemu_facts_again(op->v->g.facts, got);
 	judge(op->v, got, &why);
 	qemu_op_end(op, error_is_set(&why) ? -EOPNOTSUPP : 0, &why, -1);
 }

@@ -19,12 +19,24 @@ struct waiter {
 	uint64_t total_us;
 };
 
+/* Waits of threads without a name that are remembered. */
+#define EARLY_MAX 64
+
+/** struct early - a thread without a name waits for @page since @since_us; @tid 0: none */
+struct early {
+	uint32_t tid;
+	uint64_t page;
+	uint64_t since_us;
+};
+
 /**
  * struct blocktime - @lock protects all
  * @w, @n:	in the order in which they were named first
  * @named, @waiting: how many are
  * @all_since_us: when the last of them began to wait, while @all
  * @all_us:	time during which all waited, that has ended
+ * @early, @next_early: a thread that names itself and touches a page can be heard in the other order: a
+ *		ring, because most that are in it are never named
  */
 struct blocktime {
 	pthread_mutex_t lock;
@@ -35,6 +47,8 @@ struct blocktime {
 	bool all;
 	uint64_t all_since_us;
 	uint64_t all_us;
+	struct early early[EARLY_MAX];
+	unsigned int next_early;
 };
 
 struct blocktime *blocktime_new(void)
@@ -89,6 +103,39 @@ static struct waiter *find(struct blocktime *bt, uint32_t tid)
 	return NULL;
 }
 
+static struct early *find_early(struct blocktime *bt, uint32_t tid)
+{
+	for (unsigned int i = 0; i < EARLY_MAX; i++)
+		if (tid && bt->early[i].tid == tid)
+			return &bt->early[i];
+	return NULL;
+}
+
+static void remember(struct blocktime *bt, uint32_t tid, uint64_t page, uint64_t now_us)
+{
+	struct early *e = find_early(bt, tid);
+
+	if (e && e->page == page)
+		return;
+	if (!e)
+		e = &bt->early[bt->next_early++ % EARLY_MAX];
+	*e = (struct early){.tid = tid, .page = page, .since_us = now_us};
+}
+
+/* It has a name now: what it waits for already counts from when it began. */
+static void take_early(struct blocktime *bt, struct waiter *w)
+{
+	struct early *e = find_early(bt, w->tid);
+
+	if (!e)
+		return;
+	w->waits = true;
+	w->page = e->page;
+	w->since_us = e->since_us;
+	bt->waiting++;
+	e->tid = 0;
+}
+
 static void name(struct blocktime *bt, struct waiter *w, bool on, uint64_t now_us)
 {
 	if (w->named == on)
@@ -96,6 +143,8 @@ static void name(struct blocktime *bt, struct waiter *w, bool on, uint64_t now_u
 	stop_waiting(bt, w, now_us);
 	w->named = on;
 	bt->named += on ? 1 : -1u;
+	if (on)
+		take_early(bt, w);
 	look_at_all(bt, now_us);
 }
 
@@ -126,7 +175,11 @@ void blocktime_begin(struct blocktime *bt, uint32_t tid, uint64_t page, uint64_t
 
 	LOCK_SCOPE(&bt->lock);
 	w = find(bt, tid);
-	if (!w || !w->named || (w->waits && w->page == page))
+	if (!w || !w->named) {
+		remember(bt, tid, page, now_us);
+		return;
+	}
+	if (w->waits && w->page == page)
 		return;
 	stop_waiting(bt, w, now_us);
 	w->waits = true;
@@ -139,8 +192,12 @@ void blocktime_begin(struct blocktime *bt, uint32_t tid, uint64_t page, uint64_t
 void blocktime_undo(struct blocktime *bt, uint32_t tid, uint64_t page)
 {
 	struct waiter *w;
+	struct early *e;
 
 	LOCK_SCOPE(&bt->lock);
+	e = find_early(bt, tid);
+	if (e && e->page == page)
+		e->tid = 0;
 	w = find(bt, tid);
 	if (!w || !w->waits || w->page != page)
 		return;
@@ -156,6 +213,9 @@ void blocktime_end(struct blocktime *bt, uint64_t page, uint64_t now_us)
 	for (unsigned int i = 0; i < bt->n; i++)
 		if (bt->w[i].waits && bt->w[i].page == page)
 			stop_waiting(bt, &bt->w[i], now_us);
+	for (unsigned int i = 0; i < EARLY_MAX; i++)
+		if (bt->early[i].page == page)
+			bt->early[i].tid = 0;
 	look_at_all(bt, now_us);
 }
 

@@ -46,7 +46,7 @@ void blocktime_name_none(struct blocktime *bt, uint64_t now_us);
  * blocktime_begin() - a thread waits for a page
  * @page:	any number that stands for it
  *
- * Threads that are not named are passed over. One that was known to wait for another page has got that,
+ * A thread that is not named does not count, until it is: then from here on. One that was known to wait for another page has got that,
  * unnoticed: it counts until now.
  */
 void blocktime_begin(struct blocktime *bt, uint32_t tid, uint64_t page, uint64_t now_us);

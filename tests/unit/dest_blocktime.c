@@ -104,16 +104,46 @@ Test(dest_blocktime, threads_come_and_go)
 	comes_to(bt, 300, 100, 200, 200, 0);
 	blocktime_begin(bt, 3, 12, 300);
 	blocktime_name(bt, 3, true, 400);
-	comes_to(bt, 500, 200, 400, 400, 0);
-	blocktime_name(bt, 2, false, 600); /* what waits is ended */
+	comes_to(bt, 500, 300, 400, 400, 200); /* it waited before it had a name */
+	blocktime_name(bt, 2, false, 600);     /* what waits is ended */
 	blocktime_end(bt, 11, 700);
-	comes_to(bt, 800, 200, 700, 500, 0);
+	comes_to(bt, 800, 600, 700, 500, 500);
 	blocktime_name_none(bt, 900);
-	comes_to(bt, 5000, 200, 800, 500, 0);
+	comes_to(bt, 5000, 700, 800, 500, 600);
 	blocktime_free(bt);
 }
 
 /* Of two threads' clocks one is behind. */
+/* The name can come behind the first fault; a wait that is over or was none by then does not count. */
+Test(dest_blocktime, named_while_it_waits)
+{
+	struct blocktime *bt = blocktime_new();
+
+	blocktime_begin(bt, 1, 10, 100);
+	blocktime_begin(bt, 2, 11, 150);
+	blocktime_begin(bt, 3, 12, 160);
+	blocktime_begin(bt, 4, 13, 170);
+	blocktime_end(bt, 12, 190);
+	blocktime_undo(bt, 4, 13);
+	blocktime_name(bt, 1, true, 200);
+	blocktime_name(bt, 2, true, 300);
+	blocktime_name(bt, 3, true, 400);
+	comes_to(bt, 500, 200, 400, 350, 0);
+	blocktime_name(bt, 3, false, 600);
+	blocktime_end(bt, 11, 700);
+	comes_to(bt, 1000, 300, 900, 550, 0);
+	blocktime_name(bt, 4, true, 1000);
+	blocktime_end(bt, 10, 1100);
+	{
+		struct blocktime_sums s = {0};
+
+		blocktime_read(bt, 2000, &s);
+		cr_assert(eq(u32, s.n, 4));
+		cr_assert(eq(u64, s.thread_us[3], 0));
+	}
+	blocktime_free(bt);
+}
+
 Test(dest_blocktime, time_never_runs_backwards)
 {
 	struct blocktime *bt = three();

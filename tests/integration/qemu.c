@@ -551,6 +551,7 @@ Test(qemu, source_is_killed_in_postcopy, .timeout = 150)
 	struct lab_proc *p;
 	struct trip t;
 
+	lab_test_long();
 	begin(&t, &(struct lab_vm_opts){.mb = 144, .rate = 500});
 	state = lab_vm_check(vm(&t));
 	p = until_postcopy(&t);

@@ -283,6 +283,7 @@ Test(qemu_driver, a_kept_userfaultfd_is_found_again)
 {
 	struct guest *g;
 
+	lab_test_long();
 	begin(&(struct lab_vm_opts){.mb = 128});
 	g = attach(w.vm->qmp);
 	lab_check(w.lab, !do_it(guest_uffd, g, false, 0), "%s", w.err.msg);

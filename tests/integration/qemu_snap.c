@@ -399,6 +399,7 @@ Test(qemu_snap, clone_beside_the_original)
 	struct lab_vm_state before;
 	struct scene s;
 
+	lab_test_long();
 	begin(&s, &(struct lab_vm_opts){
 			  .mb = 144, .rate = 1000, .disk = LAB_VM_DISK_WRITEBACK, .disk_mb = 8});
 	lab_vm_do(s.vm, "disk buffered 1 1");
@@ -460,6 +461,7 @@ Test(qemu_snap, source_killed_in_the_middle)
 	struct lab_proc *p;
 	struct scene s;
 
+	lab_test_long();
 	begin(&s, &(struct lab_vm_opts){.mb = 144, .rate = 5000});
 	before = lab_vm_check(s.vm);
 	p = snapshot_begin(&s, "half", "80Mbit");
@@ -509,6 +511,7 @@ Test(qemu_snap, between_migrations)
 	struct scene s;
 	json_t *job;
 
+	lab_test_long();
 	begin(&s, &(struct lab_vm_opts){.mb = 144, .rate = 2000, .disk = LAB_VM_DISK_NONE});
 	lab_vm_do(s.vm, "disk direct 1 2");
 	before = lab_vm_check(s.vm);

@@ -173,8 +173,7 @@ ParameterizedTestParameters(vm, variants)
 
 	for (unsigned int i = 0; i < LAB_COUNT(variants); i++)
 		numbers[i] = i;
-	return cr_make_param_array(unsigned int, numbers,
-				   full &&*full ? LAB_COUNT(variants) : 1);
+	return cr_make_param_array(unsigned int, numbers, full &&*full ? LAB_COUNT(variants) : 1);
 }
 
 ParameterizedTest(unsigned int *number, vm, variants, .timeout = 240)

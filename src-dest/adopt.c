@@ -10,18 +10,23 @@
 #include <sys/pidfd.h>
 #include <unistd.h>
 #include "proc.h"
+#include "incoming_priv.h"
 #include "resident.h"
+#include "revive.h"
 #include "util/cleanup.h"
 #include "util/log.h"
 #include "util/trace.h"
 
+/* From one attempt to take a guest over to the next. */
+#define LATER_US 100000
+
 /**
- * struct adopted - a guest that is held
+ * struct adopted - a guest that is held, or was until an incoming took it over
  * @past:	its record
- * @guest:	owned; NULL until it attaches itself, and while it is disconnected
+ * @guest:	owned; NULL until it attaches itself, while it is disconnected, and once it is an incoming's
  * @pidfd:	of its process; owned
  * @ended:	tells its end
- * @soon:	lets it go, once it is welcomed
+ * @soon:	makes an incoming of it, once it is welcomed
  */
 struct adopted {
 	struct dest *d;
@@ -56,6 +61,23 @@ void adopt_free_all(struct dest *d)
 	adopt_qemu_free_all(d);
 	while (d->adopted)
 		adopted_free(d->adopted);
+}
+
+static struct adopted *held(const struct dest *d, const struct past *p)
+{
+	struct adopted *a = d->adopted;
+
+	while (a && a->past != p)
+		a = a->next;
+	return a;
+}
+
+void adopt_over(struct incoming *inc)
+{
+	struct adopted *a = held(inc->d, inc->past);
+
+	if (a)
+		adopted_free(a);
 }
 
 /* --- page states --- */
@@ -106,7 +128,10 @@ static void on_ended(evutil_socket_t fd, short what, void *arg)
 	(void)fd;
 	(void)what;
 	adopted_free(a);
-	note_dead(d, p);
+	if (p->live)
+		revive_ended(d, p);
+	else
+		note_dead(d, p);
 }
 
 /* Its end is told by the pidfd, whether it is attached or not. */
@@ -133,14 +158,87 @@ static void on_let_go(void *arg, int ret, const struct error *err, int fd)
 		   a->past->name);
 }
 
-static void let_go(void *arg)
+/* Whatever is the matter with its memory, it is ours, and shall not stand still because of us. */
+static void hold(struct adopted *a, const struct error *why)
+{
+	log_error("guest %s is held: pages of it may be missing since the agent ended in incoming "
+		  "%s, and it cannot be taken over: %s",
+		  a->past->name, a->past->id, why->msg);
+	if (a->guest->run_state == GUEST_PAUSED_MIGRATION && guest_resume(a->guest, on_let_go, a))
+		log_error("guest %s could not be resumed", a->past->name);
+}
+
+static void take_over(void *arg);
+
+/* The last thread of an agent that was killed may still be on its way out. */
+static void take_over_later(struct adopted *a)
+{
+	a->soon = loop_timer(a->d->loop, LATER_US, take_over, a);
+	if (!a->soon)
+		log_error("guest %s: out of memory", a->past->name);
+}
+
+static void have_incoming(struct adopted *a, int uffd)
+{
+	struct guest *g = steal_ptr(&a->guest);
+	struct error err = {0};
+	int r = revive(a->d, a->past, g, uffd, &err);
+
+	if (!r)
+		return;
+	a->guest = g;
+	if (r == -EBUSY)
+		take_over_later(a);
+	else
+		hold(a, &err);
+}
+
+static void on_uffd(void *arg, int ret, const struct error *err, int fd)
 {
 	struct adopted *a = arg;
 
-	event_free(a->soon);
-	a->soon = NULL;
-	if (guest_resume(a->guest, on_let_go, a))
-		log_error("guest %s could not be resumed", a->past->name);
+	/* Lost: it attaches itself again. */
+	if (ret == -ECONNRESET)
+		return;
+	if (ret)
+		hold(a, err);
+	else
+		have_incoming(a, fd);
+}
+
+/* If it cannot be, there is another way once it answers. */
+static void take_over_qemu(struct adopted *a)
+{
+	struct error err = {0};
+	int r = revive_qemu(a->d, a->past, &err);
+
+	if (r == -EBUSY)
+		take_over_later(a);
+	else if (r)
+		log_warn("guest %s cannot be taken over before it answers: %s", a->past->name,
+			 err.msg);
+}
+
+static void take_over(void *arg)
+{
+	struct adopted *a = arg;
+	struct error err = {0};
+	int r;
+
+	event_free(steal_ptr(&a->soon));
+	if (!a->guest && revive_is_qemu(a->past))
+		take_over_qemu(a);
+	if (!a->guest)
+		return;
+	r = revive_check(a->past, a->guest, &err);
+	if (!r)
+		r = guest_uffd_again(a->guest, on_uffd, a);
+	else if (r == 1)
+		have_incoming(a, -1);
+	if (r < 0) {
+		error_set(&err, r, NULL, "%s", strerror(-r));
+		hold(a, &err);
+	}
 }
 
 static int take(struct adopted *a, struct guest *g, struct error *err)
@@ -150,12 +248,9 @@ static int take(struct adopted *a, struct guest *g, struct error *err)
 				 a->past->name);
 	a->guest = g;
 	guest_watch(g, on_gone, NULL, a);
-	log_warn(
-		"guest %s is held: pages of it may be missing since the agent ended in incoming %s",
-		a->past->name, a->past->id);
 	/* It is welcomed only behind this call. */
-	if (g->run_state == GUEST_PAUSED_MIGRATION && !a->soon)
-		a->soon = loop_timer(a->d->loop, 1, let_go, a);
+	if (!a->soon)
+		a->soon = loop_timer(a->d->loop, 1, take_over, a);
 	return 0;
 }
 
@@ -179,16 +274,9 @@ static bool watch(struct dest *d, struct past *p)
 		event_add(a->ended, NULL);
 	a->next = d->adopted;
 	d->adopted = a;
+	if (revive_is_qemu(p))
+		a->soon = loop_timer(d->loop, 1, take_over, a);
 	return true;
-}
-
-static struct adopted *held(const struct dest *d, const struct past *p)
-{
-	struct adopted *a = d->adopted;
-
-	while (a && a->past != p)
-		a = a->next;
-	return a;
 }
 
 /* --- attaching --- */
@@ -217,10 +305,25 @@ static int refuse_launched(const struct dest *d, const struct guest *g, struct e
 			 g->name);
 }
 
+/* A QEMU that was taken over before it answered. */
+static int attach_to_incoming(struct dest *d, const struct past *p, struct guest *g,
+			      struct error *err)
+{
+	for (struct incoming *inc = d->incomings; inc; inc = incoming_next(inc)) {
+		bool mine = false;
+
+		if (incoming_past(inc) == p && !incoming_attach(inc, g, &mine, err) && mine)
+			return 0;
+	}
+	return -ENOENT;
+}
+
 int adopt_attach(struct dest *d, struct guest *g, struct error *err)
 {
 	struct past *p = history_find_guest(d->history, g->uuid, g->generation);
 
+	if (p && p->live && !attach_to_incoming(d, p, g, err))
+		return 0;
 	if (p && p->live)
 		return error_set(err, -EEXIST, "guest-exists", "guest %s is attached already",
 				 p->name);

@@ -3,8 +3,9 @@
  * Guests that an earlier life of this agent left behind. What they are is told by the records alone:
  *
  *   "owner"	handed over, pages may be missing. It is let go if that had not been done (rule 4: the
- *		record is what gives the right to), and held: what is missing waits behind its own
- *		copy of the userfaultfd (rule 5), which nobody here closes
+ *		record is what gives the right to), and as soon as it is attached it is an incoming again
+ *		(revive.h). Until then, and where that fails, it is held: what is missing waits
+ *		behind its own copy of the userfaultfd (rule 5), which nobody here closes
  *   "completed"	arrived: becomes a resident
  *   "aborted"	never ran and never will: is ended
  *
@@ -17,6 +18,7 @@
 #include "history.h"
 
 struct adopted;
+struct incoming;
 
 /**
  * adopt_attach() - a guest has attached itself that is nobody's: was it left behind?
@@ -35,6 +37,8 @@ void adopt_qemu(struct dest *d, struct past *past);
 void adopt_qemu_gone(const struct past *past);
 /** adopt_qemu_free_all() - look no longer */
 void adopt_qemu_free_all(struct dest *d);
+/** adopt_over() - an incoming is at its end: if it was made of one that was held, no more is to be told */
+void adopt_over(struct incoming *inc);
 /** adopt_free_all() - the agent ends; the guests run on */
 void adopt_free_all(struct dest *d);
 

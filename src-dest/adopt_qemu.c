@@ -3,8 +3,8 @@
  * QEMUs that an earlier life of this agent left behind do not attach themselves: they are looked for at the
  * monitors that the records name, until they are found or have ended.
  *
- * One that waits for a missing page may not answer: its main thread can be the one that waits. It is
- * held all the same, and asked again.
+ * One that waits for a missing page may not answer: its main thread can be the one that waits. So its memory is
+ * taken over before that (revive.h), and it is asked again.
  */
 #include <errno.h>
 #include <stdlib.h>

@@ -9,7 +9,7 @@
  *   1, 5		the discards are done and seen to be holes before the blocks are registered, and
  *		the blocks are registered before the guest touches memory (its state is loaded after)
  *   8		"owner" is written before the guest runs: whoever takes over after a SIGKILL knows
- *		that it may let the guest go
+ *		that it may let the guest go; "may-own" tells it of the guest's memory (revive.h)
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -18,6 +18,7 @@
 #include "incoming_priv.h"
 #include "proc.h"
 #include "parts.h"
+#include "revive.h"
 #include "uffd/uffd.h"
 #include "util/cleanup.h"
 #include "util/log.h"
@@ -28,6 +29,7 @@
 int handover_intent(struct incoming *inc, const struct msg *m, struct error *err)
 {
 	uint64_t due = inc->setup->generation + 1;
+	json_t *more;
 	int r;
 
 	if (inc->stage != STAGE_PREPARED)
@@ -37,7 +39,11 @@ int handover_intent(struct incoming *inc, const struct msg *m, struct error *err
 		return error_set(err, -EBADMSG, "bad-generation",
 				 "INTENT for generation %" PRIu64 ", due is %" PRIu64,
 				 m->number.value, due);
-	r = history_note(inc->past, HISTORY_MAY_OWN, NULL, true, err);
+	/* Now, and not with "owner": the guest still runs. */
+	more = revive_record(inc);
+	r = more ? history_note(inc->past, HISTORY_MAY_OWN, more, true, err)
+		 : error_set(err, -ENOMEM, NULL, "out of memory");
+	json_decref(more);
 	if (r)
 		return r;
 	inc->stage = STAGE_INTENT;
@@ -210,8 +216,10 @@ static int note_owner(struct incoming *inc, struct error *err)
 
 	if (!inc->guest)
 		return error_set(err, -ESRCH, "guest-gone", "guest %s has gone", inc->setup->name);
-	more = json_pack("{s:I, s:I}", "pid", (json_int_t)inc->guest->pid, "pid_start",
-			 (json_int_t)proc_start(inc->guest->pid));
+	more = json_pack("{s:I, s:I, s:I, s:b}", "pid", (json_int_t)inc->guest->pid, "pid_start",
+			 (json_int_t)proc_start(inc->guest->pid), "pass",
+			 (json_int_t)atomic_load(&inc->place.pass), "listened",
+			 inc->listen_postcopy);
 	r = more ? history_note(inc->past, HISTORY_OWNER, more, false, err)
 		 : error_set(err, -ENOMEM, NULL, "out of memory");
 	json_decref(more);

@@ -55,14 +55,18 @@ static void past_free(struct past *p)
 	journal_close(p->journal);
 	json_decref(p->facts);
 	json_decref(p->view);
+	json_decref(p->place);
 	free(p->identity);
 	free(p);
 }
 
+/* Nothing more becomes of it. */
 static void drop_journal(struct past *p)
 {
 	journal_close(p->journal);
 	p->journal = NULL;
+	json_decref(p->place);
+	p->place = NULL;
 }
 
 bool history_ended(const struct past *p)
@@ -128,7 +132,20 @@ static void take_members(struct past *p, const json_t *rec)
 	if (json_object_get(rec, "pid")) {
 		p->pid = (pid_t)json_integer_value(json_object_get(rec, "pid"));
 		p->pid_start = (uint64_t)json_integer_value(json_object_get(rec, "pid_start"));
+		p->pass = (uint32_t)json_integer_value(json_object_get(rec, "pass"));
+		p->listened = json_is_true(json_object_get(rec, "listened"));
 	}
+}
+
+/* As large as a guest has blocks: kept only where somebody needs it. */
+static void take_place(struct past *p, json_t *rec)
+{
+	json_t *place = json_object_get(rec, "place");
+
+	if (!json_is_object(place))
+		return;
+	json_decref(p->place);
+	p->place = json_incref(place);
 }
 
 static int replay(const struct history *h, struct past *p, const json_t *records)
@@ -150,6 +167,7 @@ static int replay(const struct history *h, struct past *p, const json_t *records
 		else
 			p->fate = (enum history_fate)fate;
 		take_members(p, rec);
+		take_place(p, rec);
 	}
 	return 0;
 }

@@ -62,6 +62,8 @@ struct journal;
  * @live:	an incoming of this life of the agent is behind it
  * @journal:	open while there may be further records, else NULL
   * @pid, @pid_start: process of the guest, as "owner" noted it (proc.h)
+ * @place:	what "may-own" noted of its memory, for revive.h; of an earlier life only, else NULL
+ * @pass, @listened: as "owner" noted them: the pass of SWITCH, and whether pages may have been missing
  * @next:	older
  */
 struct past {
@@ -79,6 +81,9 @@ struct past {
 	struct journal *journal;
 	pid_t pid;
 	uint64_t pid_start;
+	json_t *place;
+	uint32_t pass;
+	bool listened;
 	bool unsynced;
 	struct past *next;
 };
@@ -109,8 +114,8 @@ int history_begin(struct history *h, const json_t *facts, struct past **ret, str
 /**
  * history_note() - write a record
  * @fate:	must follow from the one before (asserted)
-  * @more:	members to go with it, borrowed, NULL for none: "view" is kept as past.view, "pid" and
- *		"pid_start" belong to HISTORY_OWNER
+  * @more:	members to go with it, borrowed, NULL for none: "view" is kept as past.view, "pid",
+ *		"pid_start", "pass" and "listened" belong to HISTORY_OWNER, "place" to HISTORY_MAY_OWN
  * @sync:	return only when it is on the disk
  *
  * Return: 0 or -errno with @err filled: then @fate has not changed

@@ -366,8 +366,8 @@ void incoming_take_control(struct incoming *inc, struct conn *conn)
 
 /* --- opening and joining --- */
 
-static struct incoming *incoming_new(struct dest *d, const uint8_t id[static MSG_UUID_LEN],
-				     const char *identity, const char *from)
+struct incoming *incoming_new(struct dest *d, const uint8_t id[static MSG_UUID_LEN],
+			      const char *identity, const char *from)
 {
 	struct incoming *inc = calloc(1, sizeof(*inc));
 
@@ -403,7 +403,7 @@ static int check_room(const struct dest *d, struct error *err)
 	return 0;
 }
 
-static void add(struct incoming *inc)
+void incoming_add(struct incoming *inc)
 {
 	struct dest *d = inc->d;
 
@@ -426,7 +426,7 @@ int incoming_local(struct dest *d, const char *from, struct incoming **ret, stru
 	inc = incoming_new(d, id, "local", from);
 	if (!inc)
 		return error_set(err, -ENOMEM, NULL, "out of memory");
-	add(inc);
+	incoming_add(inc);
 	*ret = inc;
 	return 0;
 }
@@ -452,7 +452,7 @@ int incoming_open(struct dest *d, struct conn *conn, const struct msg_hello *h,
 		return error_set(err, -ENOMEM, NULL, "out of memory");
 	}
 	inc->capabilities = capabilities;
-	add(inc);
+	incoming_add(inc);
 	incoming_take_control(inc, conn);
 	conn_set_timeout(conn, INCOMING_SETUP_US);
 	ack->type = MSG_HELLO_ACK;

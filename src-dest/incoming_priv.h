@@ -81,7 +81,7 @@ struct inc_load {
  * @resuming:	see enum inc_resuming
  * @bitmap_block, @bitmap_page: where the bitmap goes on, in RESUMING_BITMAP
  * @capabilities: agreed on
- * @state:	only incoming_event() changes it
+ * @state:	only incoming_event() changes it; of one that revive.h makes it begins as held
  * @stage:	inside advise
  * @control:	NULL when the session is over
  * @setup:	as it came; NULL before
@@ -193,6 +193,13 @@ struct incoming {
 
 /* incoming.c */
 
+/** incoming_new() - in no list yet, in state none. Return: for incoming_add() or incoming_unref(); NULL
+ * when out of memory or descriptors */
+struct incoming *incoming_new(struct dest *d, const uint8_t id[static MSG_UUID_LEN],
+			      const char *identity, const char *from);
+/** incoming_add() - to the list, which has its reference from now on */
+void incoming_add(struct incoming *inc);
+
 /**
  * incoming_event() - the only way in which the state changes: look the step up, go there, act
  * @err:	why, for the events of failure; the first one is kept; NULL for the others
@@ -228,6 +235,15 @@ void prepare_begin(struct incoming *inc);
 void prepare_admitted(struct incoming *inc);
 /** prepare_attached() - the launched guest is there. Return: 0, or -errno with @err filled */
 int prepare_attached(struct incoming *inc, struct guest *g, struct error *err);
+/**
+ * prepare_place() - fill inc->place with the memory of @g, after comparing it with BLOCK
+ * @again:	the states of its pages are in run_dir: an earlier life of the agent left them
+ *
+ * Return: 0, or -errno with @err naming the block
+ */
+int prepare_place(struct incoming *inc, const struct guest *g, bool again, struct error *err);
+/** prepare_log_path() - where the guest's output is. Return: 0, or -errno with @err filled */
+int prepare_log_path(struct incoming *inc, struct error *err);
 /** prepare_guest_watch() - be told of the guest's loss */
 void prepare_guest_watch(struct incoming *inc);
 /* prepare_qemu.c */

@@ -152,10 +152,11 @@ static int check_past(const struct peer *p, struct error *err)
 	case HISTORY_GONE:
 		return error_set(err, -ESRCH, "guest-gone", "guest %s has died here", past->name);
 	case HISTORY_OWNER:
-		return error_set(err, -EBUSY, "guest-held",
-				 "guest %s is held since this agent was started again: its session "
-				 "cannot be recovered",
-				 past->name);
+		return error_set(
+			err, -EBUSY, "guest-held",
+			"guest %s has not been taken over yet since this agent was started "
+			"again: try again; if it stays so, the agent's log says why",
+			past->name);
 	default:
 		return error_set(err, -EEXIST, "migration-ended",
 				 "this migration of guest %s has ended here", past->name);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "parts.h"
+#include "adopt.h"
 #include "incoming_priv.h"
 #include "sharing.h"
 #include "util/cleanup.h"
@@ -11,6 +12,7 @@ static const struct part parts[] = {
 	{.name = "limits", .advise = admit_limits},
 	{.name = "residents", .advise = admit_resident},
 	{.name = "launcher", .advise = admit_launcher},
+	{.name = "adopted", .end = adopt_over},
 	{.name = "qemu", .advise = prepare_qemu_socket, .end = prepare_qemu_end},
 	{.name = "memory", .listen = handover_listen_memory},
 	/* Behind memory: sharers fault at once, and what they ask for is placed. */

@@ -301,6 +301,15 @@ uint64_t place_features(const struct place *p, uint64_t has);
  */
 int place_register(struct place *p, struct error *err);
 /**
+ * place_register_again() - the blocks are registered with @p->uffd since an earlier life of the agent
+ *
+ * Wakes everybody who waits: what that life had read of their faults nobody would see again. So the
+ * fault thread is to run. Unlike place_register() it undoes nothing (rule 5).
+ *
+ * Return: 0, or -errno with @err naming the block; -EBUSY: it is another descriptor's
+ */
+int place_register_again(struct place *p, struct error *err);
+/**
  * place_unregister() - off again; threads that wait are woken
  *
  * Rule 5: only when place_complete(), or when the guest never ran. Return: 0, or the first -errno; goes

@@ -137,6 +137,39 @@ int place_register(struct place *p, struct error *err)
 	return r;
 }
 
+/*
+ * The kernel finds the range registered and changes nothing; what it refuses is a range that the guest
+ * has unmapped since, wholly or for something else: that needs no placing, and cannot be unregistered.
+ */
+static int register_block_again(struct place *p, struct place_block *b, struct error *err)
+{
+	uint64_t can = 0;
+	int r = uffd_register(p->uffd, b->mem.block.addr, b->length, UFFD_MODE_MISSING, &can);
+
+	if (r == -EINVAL || r == -ENOMEM || r == -ENOENT)
+		atomic_store(&b->changed, true);
+	else if (r)
+		return error_set(err, r, "cannot-register",
+				 "block %s is not registered with the userfaultfd that the guest "
+				 "has kept: %s",
+				 b->name, strerror(-r));
+	b->registered = true;
+	atomic_store(&b->zeropage, can & UFFD_CAN_ZEROPAGE);
+	trace_block_start(b->name, b->page_size, b->mem.block.addr, b->length);
+	r = uffd_wake(p->uffd, b->mem.block.addr, b->length);
+	return r ? error_set(err, r, "userfaultfd", "block %s: waking: %s", b->name, strerror(-r))
+		 : 0;
+}
+
+int place_register_again(struct place *p, struct error *err)
+{
+	int r = 0;
+
+	for (unsigned int i = 0; i < p->n && !r; i++)
+		r = register_block_again(p, &p->blocks[i], err);
+	return r;
+}
+
 int place_unregister(struct place *p, struct error *err)
 {
 	int first = 0;

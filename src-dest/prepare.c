@@ -16,6 +16,7 @@
 #include <unistd.h>
 #include "incoming_priv.h"
 #include "parts.h"
+#include "revive.h"
 #include "uffd/uffd.h"
 #include "util/cleanup.h"
 #include "util/clock.h"
@@ -91,7 +92,7 @@ static void on_launch_exit(void *arg, const char *how)
 }
 
 /* What a guest has to say is of use longer than it lives: not in run_dir. */
-static int make_log_path(struct incoming *inc, struct error *err)
+int prepare_log_path(struct incoming *inc, struct error *err)
 {
 	CLEANUP_FREE char *dir = NULL;
 	int r;
@@ -127,7 +128,7 @@ static int launch(struct incoming *inc, const struct conf_launcher *l, struct er
 	struct prepare_text text;
 	struct launch_facts facts = prepare_facts(inc, &text);
 	char **argv;
-	int r = make_log_path(inc, err);
+	int r = prepare_log_path(inc, err);
 
 	if (r)
 		return r;
@@ -253,7 +254,7 @@ static int want_blocktime(struct incoming *inc, const struct guest *g, struct er
 
 /* One block of the place: memory, states, bitmap. */
 static int fill_block(struct incoming *inc, const struct guest *g, unsigned int i, uint16_t index,
-		      struct error *err)
+		      bool again, struct error *err)
 {
 	const struct msg_block *m = &inc->blocks[i];
 	struct place_block *b = &inc->place.blocks[i];
@@ -273,7 +274,10 @@ static int fill_block(struct incoming *inc, const struct guest *g, unsigned int 
 		return error_set(err, -ENOMEM, NULL, "out of memory");
 	r = gmem_open(&b->mem, g, index, err);
 	if (!r)
-		r = pages_create(&b->pages, path, &what, err);
+		r = again ? pages_open(&b->pages, path, &what, err)
+			  : pages_create(&b->pages, path, &what, err);
+	if (!r)
+		atomic_store(&b->received, pages_received(b->pages));
 	if (!r && (bitmap_init(&b->asked, b->npages) || bitmap_init(&b->shared, b->npages)))
 		r = error_set(err, -ENOMEM, NULL, "out of memory");
 	if (r)
@@ -281,7 +285,7 @@ static int fill_block(struct incoming *inc, const struct guest *g, unsigned int 
 	return r;
 }
 
-static int fill_place(struct incoming *inc, const struct guest *g, struct error *err)
+int prepare_place(struct incoming *inc, const struct guest *g, bool again, struct error *err)
 {
 	uint16_t index[MSG_BLOCKS_MAX];
 	uint64_t page_max = 0;
@@ -298,7 +302,7 @@ static int fill_place(struct incoming *inc, const struct guest *g, struct error 
 	inc->place.punch_arg = inc;
 	r = want_blocktime(inc, g, err);
 	for (unsigned int i = 0; i < inc->nblocks && !r; i++)
-		r = fill_block(inc, g, i, index[i], err);
+		r = fill_block(inc, g, i, index[i], again, err);
 	return r;
 }
 
@@ -397,14 +401,11 @@ static void on_uffd(void *arg, int ret, const struct error *err, int fd)
 
 static void step_uffd(struct incoming *inc)
 {
-	uint32_t tag;
-
 	if (!inc->setup->may_postcopy) {
 		step_empty(inc);
 		return;
 	}
-	memcpy(&tag, inc->id, sizeof(tag));
-	step_begun(inc, guest_uffd(inc->guest, true, tag | 1, on_uffd, inc),
+	step_begun(inc, guest_uffd(inc->guest, true, revive_tag(inc->id), on_uffd, inc),
 		   "cannot make a userfaultfd");
 }
 
@@ -482,7 +483,7 @@ int prepare_attached(struct incoming *inc, struct guest *g, struct error *err)
 	explicit_bzero(inc->guest_token, sizeof(inc->guest_token));
 	inc->stage = STAGE_GUEST;
 	if (!r)
-		r = fill_place(inc, g, err);
+		r = prepare_place(inc, g, false, err);
 	if (r) {
 		fail(inc, err);
 		return r;

@@ -8,6 +8,7 @@
 #include "guest/attach_check.h"
 #include "incoming_priv.h"
 #include "proc.h"
+#include "uffd/uffd.h"
 #include "util/cleanup.h"
 #include "util/log.h"
 
@@ -213,6 +214,10 @@ static void check_settled(struct sharing *s, uint32_t id, const struct gwire_sha
 		s->over = true;
 		return;
 	}
+	/* An earlier life of the agent guarded it, and did not come to tell of the end. */
+	if (s->share->again && s->share->uffd >= 0 &&
+	    !uffd_unregister(s->share->uffd, r->address, r->length))
+		uffd_wake(s->share->uffd, r->address, r->length);
 	answer(s, id, 0, false, &err);
 }
 

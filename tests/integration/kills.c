@@ -144,14 +144,28 @@ Test(kills, dest_in_postcopy)
 			     (const char *[]){"cancel", lab_str(lab, job, "id"), NULL}) == 3,
 		  "cancelled after the hand-over");
 	json_decref(job);
+	/* A new agent takes the guest over, and the source goes on. */
 	lab_host_dest_start(b);
-	stays_held(g, a, b);
-	lab_proc_kill(lab, p);
-	/* Once nobody can need the states of its pages any more, an agent that starts removes them. */
-	lab_guest_abandon(g);
-	lab_until(lab, 5000, lab_proc_said(lab, b->dest, "has died"), "its death is not noticed");
+	json_decref(lab_migrate_end(a, p, &move));
+	lab_guest_arrived(g, b);
+	lab_end(lab);
+}
+
+/* Once nobody can need the states of its pages any more, an agent that starts removes them. */
+Test(kills, dest_in_postcopy_and_the_guest)
+{
+	struct lab_host *a, *b;
+	struct lab *lab = lab_test_pair(&a, &b);
+	struct lab_guest *g = lab_guest_start(a, &(struct lab_guest_opts){.mb = 64, .threads = 2});
+	struct lab_move move = slow("postcopy", NULL);
+	struct lab_proc *p = lab_migrate_begin(a, b, g, &move);
+
+	lab_until(lab, 10000, lab_job_phase_is(a, "postcopy"), "post-copy was not reached");
 	lab_proc_kill(lab, b->dest);
+	lab_proc_kill(lab, p);
+	lab_guest_abandon(g);
 	lab_host_dest_start(b);
+	lab_until(lab, 5000, lab_proc_said(lab, b->dest, "has died"), "its death is not noticed");
 	lab_end(lab);
 }
 

@@ -201,18 +201,19 @@ Test(sharers, the_agent_is_killed)
 	s = share(&w, "sharer", "stay");
 	lab_until(w.lab, 10000, reports(&w, "sharer", "guarded"), "not guarded");
 	lab_proc_kill(w.lab, w.b->dest);
-	lab_host_dest_start(w.b);
 	for (end = lab_now_ms() + 1000; lab_now_ms() < end; lab_nap()) {
 		lab_check(w.lab, !reports(&w, "sharer", "good"), "it has seen what is not there");
 		lab_check(w.lab, paint_said(&w, "bad") == 0, "the guest has found bad pages");
 	}
 	lab_check(w.lab, lab_proc_alive(s), "it has ended");
-	lab_proc_kill(w.lab, job);
-	lab_proc_kill(w.lab, s);
+	lab_host_dest_start(w.b);
+	ends(&w, job, 0);
+	lab_until(w.lab, 10000, paint_said(&w, "done"), "the guest does not come to an end");
+	lab_until(w.lab, 10000, reports(&w, "sharer", "good"), "not all pages were seen");
+	lab_check(w.lab, paint_said(&w, "bad") == 0, "the guest has found bad pages");
+	kill(s->pid, SIGTERM);
+	ends(&w, s, 0);
 	kill((pid_t)paint_said(&w, "pid"), SIGKILL);
-	lab_until(w.lab, 5000, lab_proc_said(w.lab, w.b->dest, "has died"),
-		  "its death is not noticed");
-	lab_proc_kill(w.lab, w.guest);
 	lab_end(w.lab);
 }
 

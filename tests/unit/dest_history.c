@@ -347,3 +347,31 @@ Test(dest_history, old_ones_go)
 	cr_assert(eq(uint, n, HISTORY_MAX + 1), "their files, too");
 	box_free(&b);
 }
+
+/* What a later life needs of a guest that runs: until nothing more can become of it. */
+Test(dest_history, the_place_is_kept_while_it_is_needed)
+{
+	json_t *place = json_pack("{s:{s:i}}", "place", "version", 1);
+	json_t *owner = json_pack("{s:i, s:i, s:i, s:b}", "pid", 10, "pid_start", 20, "pass", 3,
+				  "listened", 1);
+	struct box b;
+	struct past *p;
+
+	box_init(&b);
+	p = begin(&b);
+	cr_assert(zero(int, history_note(p, HISTORY_MAY_OWN, place, true, &b.err)));
+	cr_assert(zero(ptr, p->place), "a life that has the guest needs no copy");
+	cr_assert(zero(int, history_note(p, HISTORY_OWNER, owner, true, &b.err)));
+	json_decref(place);
+	json_decref(owner);
+	box_again(&b);
+	p = history_find(b.h, ID);
+	cr_assert(eq(int, p->fate, HISTORY_OWNER));
+	cr_assert(eq(i64, json_integer_value(json_object_get(p->place, "version")), 1));
+	cr_assert(eq(u32, p->pass, 3));
+	cr_assert(p->listened);
+	note(&b, p, HISTORY_GONE, true);
+	history_end(b.h, p, NULL);
+	cr_assert(zero(ptr, p->place));
+	box_free(&b);
+}

@@ -462,23 +462,6 @@ static const struct refusal {
 	{"no-file", "guest-gone", "Could not open '/nowhere/disk.img'"},
 };
 
-Test(qemu, what_the_destination_cannot_take_stays, .timeout = 150)
-{
-	struct trip t;
-
-	lab_test_long();
-	begin(&t, &(struct lab_vm_opts){.mb = 144, .rate = 500, .args = {"-serial", "null"}});
-	for (size_t i = 0; i < LAB_COUNT(refusals); i++) {
-		describe_for(&t, refusals[i].launcher);
-		fails(&t,
-		      &(struct lab_move){.exit = 1, .phase = "failed", .code = refusals[i].code},
-		      refusals[i].says);
-	}
-	describe(&t);
-	move(&t, &(struct lab_move){.mode = "hybrid"});
-	end(&t);
-}
-
 /* The process behind a monitor, as the kernel knows it. */
 static pid_t qemu_at(struct trip *t, struct lab_host *h)
 {
@@ -492,6 +475,40 @@ static pid_t qemu_at(struct trip *t, struct lab_host *h)
 	lab_check(t->lab, !getsockopt(s, SOL_SOCKET, SO_PEERCRED, &cred, &len), "who is it?");
 	close(s);
 	return cred.pid;
+}
+
+static struct lab_proc *until_postcopy(struct trip *t)
+{
+	const struct lab_move slow = {.args = {"--bandwidth", "80Mbit"}, .mode = "postcopy"};
+	struct lab_proc *p = lab_migrate_begin(from(t), to(t), &t->g, &slow);
+
+	lab_until(t->lab, 30000, lab_job_phase_is(from(t), "postcopy"), "no post-copy");
+	return p;
+}
+
+/* Rule 4: it stands where it was, whoever looks for it there. */
+static void stands(struct trip *t, unsigned int ms)
+{
+	for (uint64_t end = lab_now_ms() + ms; lab_now_ms() < end; usleep(20000))
+		lab_check(t->lab, lab_vm_status(vm(t), "postmigrate"), "it goes on where it was");
+}
+
+/* What is missing stays in QEMU's memory, and a new agent goes on with it. */
+static void source_is_killed_in_postcopy(struct trip *t)
+{
+	struct lab_vm_state state = lab_vm_check(vm(t)), now;
+	struct lab_proc *p = until_postcopy(t);
+
+	lab_proc_kill(t->lab, from(t)->source);
+	lab_proc_kill(t->lab, p);
+	stands(t, 500);
+	lab_host_source_start(from(t));
+	lab_until(t->lab, 30000, lab_job_phase_is(from(t), "completed"), "it is not recovered");
+	came(t);
+	/* Its kernel has noticed that it stood for long, and may say so. */
+	now = lab_vm_state(vm(t));
+	lab_check(t->lab, !now.bad && !now.gap && now.counter >= state.counter, "%lu bad, gap %ld",
+		  now.bad, now.gap);
 }
 
 /* Agents that are killed in the middle: the VM does not notice, and what they left is tidied up by the next. */
@@ -524,47 +541,7 @@ Test(qemu, agents_are_killed, .timeout = 150)
 	lab_host_dest_start(to(&t));
 	lab_until(t.lab, 10000, lab_host_guests(to(&t)) == 0, "a QEMU is left at the destination");
 	left_nothing(&t, before);
-	move(&t, &(struct lab_move){.mode = "hybrid"});
-	end(&t);
-}
-
-static struct lab_proc *until_postcopy(struct trip *t)
-{
-	const struct lab_move slow = {.args = {"--bandwidth", "80Mbit"}, .mode = "postcopy"};
-	struct lab_proc *p = lab_migrate_begin(from(t), to(t), &t->g, &slow);
-
-	lab_until(t->lab, 30000, lab_job_phase_is(from(t), "postcopy"), "no post-copy");
-	return p;
-}
-
-/* Rule 4: it stands where it was, whoever looks for it there. */
-static void stands(struct trip *t, unsigned int ms)
-{
-	for (uint64_t end = lab_now_ms() + ms; lab_now_ms() < end; usleep(20000))
-		lab_check(t->lab, lab_vm_status(vm(t), "postmigrate"), "it goes on where it was");
-}
-
-/* What is missing stays in QEMU's memory, and a new agent goes on with it. */
-Test(qemu, source_is_killed_in_postcopy, .timeout = 150)
-{
-	struct lab_vm_state state, now;
-	struct lab_proc *p;
-	struct trip t;
-
-	lab_test_long();
-	begin(&t, &(struct lab_vm_opts){.mb = 144, .rate = 500});
-	state = lab_vm_check(vm(&t));
-	p = until_postcopy(&t);
-	lab_proc_kill(t.lab, from(&t)->source);
-	lab_proc_kill(t.lab, p);
-	stands(&t, 500);
-	lab_host_source_start(from(&t));
-	lab_until(t.lab, 30000, lab_job_phase_is(from(&t), "completed"), "it is not recovered");
-	came(&t);
-	/* Its kernel has noticed that it stood for long, and may say so. */
-	now = lab_vm_state(vm(&t));
-	lab_check(t.lab, !now.bad && !now.gap && now.counter >= state.counter, "%lu bad, gap %ld",
-		  now.bad, now.gap);
+	source_is_killed_in_postcopy(&t);
 	end(&t);
 }
 
@@ -575,6 +552,7 @@ Test(qemu, dest_is_killed_in_postcopy, .timeout = 150)
 	struct lab_proc *p;
 	struct trip t;
 
+	lab_test_long();
 	begin(&t, &(struct lab_vm_opts){.mb = 144, .rate = 500});
 	state = lab_vm_check(vm(&t));
 	p = until_postcopy(&t);
@@ -624,7 +602,7 @@ static void in_precopy(struct trip *t, enum mishap what, const struct lab_move *
 	lab_until(t->lab, 5000, lab_host_guests(to(t)) == 0, "a QEMU is left at the destination");
 }
 
-Test(qemu, mishaps_keep_the_vm, .timeout = 150)
+Test(qemu, what_fails_keeps_the_vm, .timeout = 150)
 {
 	const struct lab_move dies = {.exit = 1,
 				      .phase = "failed",
@@ -639,8 +617,18 @@ Test(qemu, mishaps_keep_the_vm, .timeout = 150)
 		.exit = 1, .phase = "cancelled", .args = {"--bandwidth", "200Mbit"}};
 	struct trip t;
 
-	begin(&t, &(struct lab_vm_opts){
-			  .mb = 144, .rate = 500, .disk = LAB_VM_DISK_WRITEBACK, .disk_mb = 8});
+	begin(&t, &(struct lab_vm_opts){.mb = 144,
+					.rate = 500,
+					.disk = LAB_VM_DISK_WRITEBACK,
+					.disk_mb = 8,
+					.args = {"-serial", "null"}});
+	for (size_t i = 0; i < LAB_COUNT(refusals); i++) {
+		describe_for(&t, refusals[i].launcher);
+		fails(&t,
+		      &(struct lab_move){.exit = 1, .phase = "failed", .code = refusals[i].code},
+		      refusals[i].says);
+	}
+	describe(&t);
 	in_precopy(&t, DIES, &dies, "has died");
 	in_precopy(&t, CANCELLED, &cancelled, NULL);
 	in_precopy(&t, HANGS, &hangs, NULL);

@@ -126,7 +126,8 @@ void vm_sys_settled(struct vm *vm)
 /* What any emulated processor says whose thread had to wait for one of the host's. */
 static bool is_of_the_host(const char *text)
 {
-	return strstr(text, "hrtimer: interrupt took ");
+	return strstr(text, "hrtimer: interrupt took ") ||
+	       strstr(text, "clocksource: Long readout interval");
 }
 
 /* /dev/kmsg hands out one message with each read: "PRIORITY,SEQUENCE,TIME,FLAGS;TEXT". */

@@ -79,8 +79,8 @@ static char *launchers(struct scene *s)
 /* Its next copy is made by this launcher. */
 static void describe(struct scene *s, const char *launcher)
 {
-	json_t *desc = json_pack("{s:s, s:s, s:s, s:s}", "name", s->g.name, "driver", "qemu",
-				 "launcher", launcher, "qmp", s->vm->qmp);
+	json_t *desc = json_pack("{s:s, s:s, s:s, s:s, s:s}", "name", s->g.name, "driver", "qemu",
+				 "launcher", launcher, "qmp", s->vm->qmp, "disposal", "keep");
 	char path[LAB_PATH_MAX + 16];
 
 	if (s->attached) {
@@ -136,7 +136,7 @@ static void begin(struct scene *s, const struct lab_vm_opts *opts)
 
 static void end(struct scene *s)
 {
-	if (lab_vm_alive(s->vm)) {
+	if (lab_vm_status(s->vm, "running")) {
 		lab_check(s->lab,
 			  !lab_decant(s->a, 10000, NULL, NULL,
 				      (const char *[]){"remove", s->g.name, NULL}),
@@ -348,13 +348,24 @@ static void end_copy(struct scene *s, struct lab_vm *copy)
 
 /* --- tests --- */
 
-/* Two images, and each is of its own instant; then a copy beside the original, then it leaves. */
+/* Out of image @name, beside the original. */
+static void restored(struct scene *s, const char *name, struct lab_vm *copy,
+		     const struct lab_vm_state *before)
+{
+	json_t *in = restore(s, name, 0);
+
+	lab_check(s->lab, lab_num(s->lab, in, "postcopy.faults") > 0, "nothing was served lazily");
+	json_decref(in);
+	is_copy(s, copy, before);
+	end_copy(s, copy);
+}
+
+/* Two images, and each is of its own instant; then the original leaves, and its QEMU is kept. */
 Test(qemu_snap, instants_of_a_vm)
 {
 	struct lab_vm_state first, second, third;
 	struct pace *pace;
 	struct scene s;
-	json_t *in;
 
 	begin(&s, &(struct lab_vm_opts){.mb = 160, .rate = 2000, .smp = 2});
 	pace = pace_start(s.lab);
@@ -364,16 +375,16 @@ Test(qemu_snap, instants_of_a_vm)
 	describe(&s, "vm1");
 	json_decref(snapshot(&s, "tuesday", NULL));
 	third = unharmed(&s, &second);
+	if (s.lab->full)
+		restored(&s, "monday", s.copies[0], &first);
+	restored(&s, "tuesday", s.copies[1], &second);
+	third = unharmed(&s, &third);
+	describe(&s, "vm2");
+	json_decref(lab_migrate(s.a, s.b, &s.g, &(struct lab_move){.mode = "hybrid"}));
+	lab_vm_attach(s.copies[2], 0);
+	lab_vm_goes_on(s.copies[2], &third);
+	lab_vm_left_nothing(s.vm, s.attached);
 	stood_briefly(&s, pace);
-	in = restore(&s, "monday", 0);
-	lab_check(s.lab, lab_num(s.lab, in, "postcopy.faults") > 0, "nothing was served lazily");
-	json_decref(in);
-	is_copy(&s, s.copies[0], &first);
-	end_copy(&s, s.copies[0]);
-	json_decref(restore(&s, "tuesday", 0));
-	is_copy(&s, s.copies[1], &second);
-	end_copy(&s, s.copies[1]);
-	unharmed(&s, &third);
 	end(&s);
 }
 

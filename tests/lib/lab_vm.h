@@ -199,7 +199,10 @@ struct lab_vm_state lab_vm_goes_on(struct lab_vm *vm, const struct lab_vm_state 
  * Return: for lab_vm_left_nothing(), and free(3)
  */
 char *lab_vm_note(struct lab_vm *vm);
-/** lab_vm_left_nothing() - it is as @before again, and no thread of it is traced, stopped, or deaf to signals */
+/**
+ * lab_vm_left_nothing() - it is as @before again, and no thread of it is traced, stopped, or deaf to signals;
+ * if it stands, as one does that is kept after it has moved, there is a note of that in it, else none
+ */
 void lab_vm_left_nothing(struct lab_vm *vm, const char *before);
 
 /* --- QEMU, on the test's monitor --- */

@@ -74,18 +74,29 @@ static void note_memory(struct lab_vm *vm, FILE *out)
 	fclose(f);
 }
 
-static void note_objects(struct lab_vm *vm, FILE *out)
+/* Return: whether there is a note that it stands for decant; that is no part of the text. */
+static bool note_objects(struct lab_vm *vm, FILE *out)
 {
-	json_t *list = lab_vm_qmp(vm, "qom-list", json_pack("{s:s}", "path", "/objects"));
+	json_t *list = lab_vm_qmp(vm, "qom-list", json_pack("{s:s}", "path", "/objects")), *o;
 	json_t *caps = lab_vm_qmp(vm, "query-migrate-capabilities", NULL);
+	bool held = false;
+	size_t i;
 
-	json_dumpf(list, out, JSON_SORT_KEYS);
+	json_array_foreach(list, i, o) {
+		const char *name = json_string_value(json_object_get(o, "name"));
+
+		if (!strcmp(name, "decant-hold"))
+			held = true;
+		else
+			fprintf(out, "object %s\n", name);
+	}
 	json_dumpf(caps, out, JSON_SORT_KEYS);
 	json_decref(list);
 	json_decref(caps);
+	return held;
 }
 
-char *lab_vm_note(struct lab_vm *vm)
+static char *note(struct lab_vm *vm, bool *ret_held)
 {
 	char *text = NULL;
 	size_t n = 0;
@@ -94,10 +105,17 @@ char *lab_vm_note(struct lab_vm *vm)
 	lab_check(vm->lab, out, "out of memory");
 	note_fds(vm, out);
 	note_memory(vm, out);
-	note_objects(vm, out);
+	*ret_held = note_objects(vm, out);
 	fclose(out);
 	lab_check(vm->lab, strstr(text, "VmFlags:"), "its memory is not found:\n%s", text);
 	return text;
+}
+
+char *lab_vm_note(struct lab_vm *vm)
+{
+	bool held;
+
+	return note(vm, &held);
 }
 
 /* What is said of one thread behind "NAME:" in its status. */
@@ -142,18 +160,20 @@ static void check_threads(struct lab_vm *vm)
 
 void lab_vm_left_nothing(struct lab_vm *vm, const char *before)
 {
-	char *now = lab_vm_note(vm);
+	bool held, runs = lab_vm_status(vm, "running");
+	char *now = note(vm, &held);
 
 	/* The end of the job is told before QEMU has carried out the last of it. */
-	for (int i = 0; i < 50 && strcmp(now, before) != 0; i++) {
+	for (int i = 0; i < 50 && (strcmp(now, before) != 0 || held == runs); i++) {
 		free(now);
 		usleep(20000);
-		now = lab_vm_note(vm);
+		now = note(vm, &held);
 	}
 	/* A message of the lab's is short. */
 	if (strcmp(now, before) != 0)
 		fprintf(stderr, "%s: before:\n%s\nnow:\n%s\n", vm->dir, before, now);
 	lab_check(vm->lab, !strcmp(now, before), "%s: something is left in QEMU", vm->dir);
+	lab_check(vm->lab, held != runs, "it runs: %d, and is noted as held: %d", runs, held);
 	free(now);
 	check_threads(vm);
 }

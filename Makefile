@@ -142,6 +142,10 @@ $(BUILD)/tests/bench/pacer: $(BUILD)/obj/tests/bench/guest/pacer.o $(BUILD)/libd
 	$(call say,LD,$@)
 	$(Q)mkdir -p $(@D) && $(CC) -o $@ $^ $(LDFLAGS_)
 $(BUILD)/tests/bench/bench: $(call obj,$(wildcard tests/bench/*.c))
+# The other comparison: with QEMU's own migration.
+$(BUILD)/tests/bench/bench_qemu: $(call obj,$(wildcard tests/bench/qemu/*.c) tests/bench/report.c) $(TESTLIB) $(BUILD)/libproto.a $(BUILD)/libcommon.a
+	$(call say,LD,$@)
+	$(Q)mkdir -p $(@D) && $(CC) -o $@ $^ $(LDFLAGS_) $(LIBS)
 $(DEMO_BIN): $(BUILD)/obj/tests/demo/demo_lib.o
 $(BUILD)/tests/bench/bench $(DEMO_BIN): $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(TESTLIB) $(BUILD)/libproto.a $(BUILD)/libcommon.a
 	$(call say,LD,$@)
@@ -155,7 +159,7 @@ $(CERTS): tests/lib/certs deploy/decant-certs
 	$(call say,CERTS,$(@D))
 	$(Q)tests/lib/certs $(@D)
 
-.PHONY: deps vm tests sanitized test test-full test-mutants bench demo demo-qemu
+.PHONY: deps vm tests sanitized test test-full test-mutants bench bench-qemu demo demo-qemu
 deps:
 	$(Q)tests/deps build test
 $(UNIT_BIN) $(INTEG_BIN): | deps
@@ -176,6 +180,8 @@ test-mutants: deps
 	$(Q)tests/mutants/run $(ID)
 bench: all $(BENCH_BIN) $(CERTS)
 	$(Q)$(BUILD)/tests/bench/bench $(BENCH)
+bench-qemu: all vm $(CERTS) $(BUILD)/tests/bench/bench_qemu
+	$(Q)$(BUILD)/tests/bench/bench_qemu $(BENCH)
 demo: all $(GUEST_BIN) $(CERTS) $(BUILD)/tests/demo/demo
 	$(Q)$(BUILD)/tests/demo/demo
 demo-qemu: all vm $(CERTS) $(BUILD)/tests/demo/demo_qemu

@@ -177,16 +177,17 @@ static void memory_words(struct lab_vm *vm, json_t *argv)
 {
 	const char *fill = vm->opts.prealloc ? ",prealloc=on" : "";
 	const char *type = vm->opts.machine, *more = "";
+	unsigned int kb = vm->opts.mb * 1024 + vm->opts.more_kb;
 
 	word(argv, "-m");
-	word(argv, "%uM", vm->opts.mb);
+	word(argv, "%uK", kb);
 	if (vm->opts.backing != LAB_VM_ANON)
 		word(argv, "-object");
 	if (vm->opts.backing == LAB_VM_FILE)
-		word(argv, "memory-backend-file,id=ram0,size=%uM,share=on,mem-path=%s%s",
-		     vm->opts.mb, vm->ram, fill);
+		word(argv, "memory-backend-file,id=ram0,size=%uK,share=on,mem-path=%s%s", kb,
+		     vm->ram, fill);
 	else if (vm->opts.backing != LAB_VM_ANON)
-		word(argv, "memory-backend-memfd,id=ram0,size=%uM,share=on%s%s", vm->opts.mb,
+		word(argv, "memory-backend-memfd,id=ram0,size=%uK,share=on%s%s", kb,
 		     vm->opts.backing == LAB_VM_HUGE ? ",hugetlb=on,hugetlbsize=2M" : "", fill);
 	if (!strcmp(type, "microvm"))
 		more = ",acpi=off,pit=on,pic=on,rtc=on";

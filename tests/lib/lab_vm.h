@@ -43,7 +43,8 @@ enum lab_vm_disk { LAB_VM_NO_DISK, LAB_VM_DISK_WRITEBACK, LAB_VM_DISK_NONE };
  * struct lab_vm_opts - how a VM is; zero means the usual
  * @name:	default "vm"; a guest's name in decant, too
  * @mb:		MiB of memory; default 192
- * @fill:	MiB of them that the checker writes and verifies; default 7/8 of @mb less 104, most of what is
+ * @more_kb:	KiB besides
+ * @fill:	MiB of @mb that the checker writes and verifies; default 7/8 of @mb less 104, most of what is
  *		free
  * @rate:	page writes a second of each of its threads (there is one for each CPU)
  * @full_speed:	as many as it can instead
@@ -64,7 +65,7 @@ enum lab_vm_disk { LAB_VM_NO_DISK, LAB_VM_DISK_WRITEBACK, LAB_VM_DISK_NONE };
  */
 struct lab_vm_opts {
 	const char *name;
-	unsigned int mb, fill, rate;
+	unsigned int mb, more_kb, fill, rate;
 	bool full_speed;
 	unsigned int smp;
 	const char *machine;
@@ -87,6 +88,8 @@ struct lab_vm_opts {
  * @proc:	if the harness started it
  * @pid:	of QEMU, 0 as long as nothing is known of one
  * @boot_ms:	from start to ready
+ * @stop_us, @resume_us: when QEMU last stopped it or let it run, CLOCK_REALTIME, by the events that were read
+ *		so far; 0 if there were none
  * @beat_us:	CLOCK_MONOTONIC when the last tick was read; 0 before the first one
  * @beat_gap_us: longest time between two; of a twin it can begin with the source's @beat_us
  */
@@ -102,6 +105,7 @@ struct lab_vm {
 	struct lab_proc *proc;
 	pid_t pid;
 	uint64_t boot_ms;
+	uint64_t stop_us, resume_us;
 	uint64_t beat_us, beat_gap_us;
 	/* private: connections and what was read of a line that is not complete */
 	bool incoming;
@@ -211,6 +215,8 @@ void lab_vm_left_nothing(struct lab_vm *vm, const char *before);
 json_t *lab_vm_qmp(struct lab_vm *vm, const char *cmd, json_t *args);
 /** lab_vm_qmp_try() - Return: the whole answer, with "return" or "error" */
 json_t *lab_vm_qmp_try(struct lab_vm *vm, const char *cmd, json_t *args);
+/** lab_vm_heard() - read what events have come, even of a QEMU that has ended since */
+void lab_vm_heard(struct lab_vm *vm);
 /** lab_vm_status() - Return: whether query-status says @status ("running", "paused"…) */
 bool lab_vm_status(struct lab_vm *vm, const char *status);
 

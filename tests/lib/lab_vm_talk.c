@@ -16,6 +16,7 @@
 #define BOOT_MS   90000
 #define CHECK_MS  60000
 #define QMP_MS    20000
+#define HEARD_MS  20
 
 /* --- sockets --- */
 
@@ -286,6 +287,30 @@ static json_t *next_message(struct lab_vm *vm, uint64_t end)
 	return NULL;
 }
 
+static void note_event(struct lab_vm *vm, json_t *m)
+{
+	const char *name = json_string_value(json_object_get(m, "event"));
+	json_int_t s = 0, us = 0;
+
+	if (!name ||
+	    json_unpack(m, "{s:{s:I, s:I}}", "timestamp", "seconds", &s, "microseconds", &us) < 0)
+		return;
+	if (!strcmp(name, "STOP"))
+		vm->stop_us = (uint64_t)s * 1000000 + (uint64_t)us;
+	else if (!strcmp(name, "RESUME"))
+		vm->resume_us = (uint64_t)s * 1000000 + (uint64_t)us;
+}
+
+void lab_vm_heard(struct lab_vm *vm)
+{
+	json_t *m;
+
+	while ((m = next_message(vm, lab_now_ms() + HEARD_MS))) {
+		note_event(vm, m);
+		json_decref(m);
+	}
+}
+
 json_t *lab_vm_qmp_try(struct lab_vm *vm, const char *cmd, json_t *args)
 {
 	uint64_t end = lab_now_ms() + QMP_MS * vm->lab->slow;
@@ -302,6 +327,7 @@ json_t *lab_vm_qmp_try(struct lab_vm *vm, const char *cmd, json_t *args)
 	while ((m = next_message(vm, end))) {
 		if (json_object_get(m, "return") || json_object_get(m, "error"))
 			return m;
+		note_event(vm, m);
 		json_decref(m);
 	}
 	lab_check(vm->lab, false, "%s: no answer of QEMU to %s", vm->dir, cmd);

@@ -183,12 +183,17 @@ static void run_round(struct versus *v, unsigned int round)
 
 /* --- the table --- */
 
+/* Less of a difference than this is none. */
+#define ALIKE 1.03
+
 static void print_ratio(const struct figure *f, double decant, double other)
 {
 	double better = f->more_is_better ? decant / other : other / decant;
 
 	if (decant <= 0 || other <= 0)
 		printf("  not measured: too short\n");
+	else if (better > 1 / ALIKE && better < ALIKE)
+		printf("  %7.2f  alike\n", decant / other);
 	else if (better < 1)
 		printf("  %7.2f  decant is WORSE, %.2f times\n", decant / other, 1 / better);
 	else
@@ -234,7 +239,7 @@ static void table(const struct versus *v)
 	       VM_MB, FILL_MB, RATE, v->rounds, v->mode);
 	printf("The VM's RAM is %d KiB larger, as QEMU below 9.0 corrupts emulated guests "
 	       "otherwise: its "
-	       "looks for written\npages take longer so, which lengthens the downtime of its "
+	       "looks for written\npages take longer so, which lengthens downtime and gaps of its "
 	       "precopy\n",
 	       MORE_KB);
 	print_load(v);

@@ -239,7 +239,7 @@ static void table(const struct versus *v)
 	       VM_MB, FILL_MB, RATE, v->rounds, v->mode);
 	printf("The VM's RAM is %d KiB larger, as QEMU below 9.0 corrupts emulated guests "
 	       "otherwise: its "
-	       "looks for written\npages take longer so, which lengthens downtime and gaps of its "
+	       "looks for written\npages take longer so, which lengthens the gaps of its "
 	       "precopy\n",
 	       MORE_KB);
 	print_load(v);

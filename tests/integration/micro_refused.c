@@ -92,12 +92,14 @@ Test(micro_refused, handshakes_that_cannot_be)
 /* Neither the array nor the descriptor come for ever. */
 Test(micro_refused, what_never_comes)
 {
-	struct lab *lab = lab_new(lab_test_failed);
-	struct lab_host *b = micro_host(lab);
+	struct lab *lab;
+	struct lab_host *b;
 	struct lab_proc *p[2];
 	char *id[2];
 
 	lab_test_long();
+	lab = lab_new(lab_test_failed);
+	b = micro_host(lab);
 	micro_memory(b, "memory", MB);
 	micro_import(b, "memory", "vm");
 	id[0] = micro_uffd(b, "vm", "0.sock");

@@ -135,10 +135,11 @@ Test(recover, reset_of_a_bulk_channel)
 /* Neither side hears anything any more; both find out by themselves. */
 Test(recover, black_hole)
 {
-	struct scene s = begin(BUSY, "1");
+	struct scene s;
 	uint64_t since;
 
 	lab_test_long();
+	s = begin(BUSY, "1");
 	some_is_sent(&s);
 	since = lab_now_ms();
 	lab_relay_swallow(s.relay);
@@ -150,9 +151,10 @@ Test(recover, black_hole)
 
 Test(recover, flapping)
 {
-	struct scene s = begin(BUSY, "2");
+	struct scene s;
 
 	lab_test_long();
+	s = begin(BUSY, "2");
 	some_is_sent(&s);
 	lab_relay_flap(s.relay, 300);
 	lab_until(s.lab, 30000, lab_relay_accepted(s.relay) > 16, "nobody dials any more");
@@ -193,9 +195,10 @@ Test(recover, paused_until_there_is_a_way)
 /* A session is lost again while it is being made, after more and more bytes. */
 Test(recover, cut_while_recovering)
 {
-	struct scene s = begin(BUSY, "2");
+	struct scene s;
 
 	lab_test_long();
+	s = begin(BUSY, "2");
 	some_is_sent(&s);
 	for (unsigned int bytes = 1500; bytes < 17000; bytes += 5000) {
 		unsigned int before = lab_relay_accepted(s.relay);

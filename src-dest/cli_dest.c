@@ -43,10 +43,12 @@ static int print_incoming(const json_t *items)
 	return cli_table_print(t);
 }
 
-static int incoming_list(struct cli *c)
+/* GET @path, and print all of it: as one document, or by @table. */
+static int list(struct cli *c, const char *path, const char *what,
+		int (*table)(const json_t *items))
 {
 	json_t *items, *all;
-	int r = cli_list(c, "/v1/incoming", "incoming", &items);
+	int r = cli_list(c, path, what, &items);
 
 	if (r)
 		return r;
@@ -55,7 +57,7 @@ static int incoming_list(struct cli *c)
 		r = cli_print_json(all);
 		json_decref(all);
 	} else {
-		r = print_incoming(items);
+		r = table(items);
 	}
 	json_decref(items);
 	return r;
@@ -67,7 +69,7 @@ static int incoming(struct cli *c)
 	int r;
 
 	if (!c->n_args)
-		return incoming_list(c);
+		return list(c, "/v1/incoming", "incoming", print_incoming);
 	r = cli_find(c, "/v1/incoming", "incoming migration", c->args[0], &in);
 	if (r)
 		return r;
@@ -104,20 +106,7 @@ static int print_snapshots(const json_t *items)
 
 static int snapshots(struct cli *c)
 {
-	json_t *items, *all;
-	int r = cli_list(c, "/v1/snapshots", "snapshots", &items);
-
-	if (r)
-		return r;
-	if (c->json) {
-		all = json_pack("{s:O, s:n}", "items", items, "next");
-		r = cli_print_json(all);
-		json_decref(all);
-	} else {
-		r = print_snapshots(items);
-	}
-	json_decref(items);
-	return r;
+	return list(c, "/v1/snapshots", "snapshots", print_snapshots);
 }
 
 static bool ended(const json_t *in)

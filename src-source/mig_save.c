@@ -52,17 +52,7 @@ static void on_paused(void *arg, int ret, const struct error *err, int fd);
 
 void mig_act_save(struct migration *m)
 {
-	uint64_t limit = (uint64_t)m->options.switchover_timeout_ms * 1000;
-	struct guest *g = mig_conn(m);
-	int r;
-
-	mig_stage(m, MIG_STAGE_PAUSE, limit);
-	m->pause_us = clock_us();
-	r = g ? guest_pause(g, MIN(m->options.switchover_timeout_ms, MIG_GUEST_MS), on_paused, m)
-	      : -ESRCH;
-	if (r < 0)
-		mig_fail(m, "guest-gone", "guest %s cannot be paused: %s", m->guest_name,
-			 strerror(-r));
+	mig_pause(m, MIG_STAGE_PAUSE, 0, on_paused);
 }
 
 static int on_state(void *arg, const void *p, size_t n)

@@ -257,18 +257,7 @@ static void on_first_paused(void *arg, int ret, const struct error *err, int fd)
  */
 static void first_pause(struct migration *m)
 {
-	uint64_t limit = (uint64_t)m->options.switchover_timeout_ms * 1000;
-	struct guest *g = mig_conn(m);
-	int r;
-
-	mig_stage(m, MIG_STAGE_FIRST_PAUSE, limit + MIG_PAUSE_SLACK_US);
-	m->pause_us = clock_us();
-	r = g ? guest_pause(g, MIN(m->options.switchover_timeout_ms, MIG_GUEST_MS), on_first_paused,
-			    m)
-	      : -ESRCH;
-	if (r < 0)
-		mig_fail(m, "guest-gone", "guest %s cannot be paused: %s", m->guest_name,
-			 strerror(-r));
+	mig_pause(m, MIG_STAGE_FIRST_PAUSE, MIG_PAUSE_SLACK_US, on_first_paused);
 }
 
 static void on_tracking(struct migration *m)

@@ -88,20 +88,25 @@ static void on_paused(void *arg, int ret, const struct error *err, int fd)
 	scan_order(m->engine->scan, SCAN_FINAL);
 }
 
-void mig_on_intent_ack(struct migration *m)
+void mig_pause(struct migration *m, enum mig_stage stage, uint64_t slack_us, guest_done_fn *done)
 {
 	uint64_t limit = (uint64_t)m->options.switchover_timeout_ms * 1000;
 	struct guest *g = mig_conn(m);
 	int r;
 
 	/* One time limit for all that the guest stands still for. */
-	mig_stage(m, MIG_STAGE_PAUSE, limit);
+	mig_stage(m, stage, limit + slack_us);
 	m->pause_us = clock_us();
-	r = g ? guest_pause(g, MIN(m->options.switchover_timeout_ms, MIG_GUEST_MS), on_paused, m)
+	r = g ? guest_pause(g, MIN(m->options.switchover_timeout_ms, MIG_GUEST_MS), done, m)
 	      : -ESRCH;
 	if (r < 0)
 		mig_fail(m, "guest-gone", "guest %s cannot be paused: %s", m->guest_name,
 			 strerror(-r));
+}
+
+void mig_on_intent_ack(struct migration *m)
+{
+	mig_pause(m, MIG_STAGE_PAUSE, 0, on_paused);
 }
 
 /* --- the guest's state --- */

@@ -266,6 +266,11 @@ void mig_send_simple(struct migration *m, enum msg_type type);
 void mig_act_switchover(struct migration *m);
 void mig_act_commit(struct migration *m);
 void mig_act_postcopy(struct migration *m);
+/**
+ * mig_pause() - enter a stage in which the guest is to stand still, and ask it to
+ * @slack_us:	beyond options.switchover_timeout_ms, for the whole stage
+ */
+void mig_pause(struct migration *m, enum mig_stage stage, uint64_t slack_us, guest_done_fn *done);
 void mig_on_intent_ack(struct migration *m);
 void mig_on_last_scan(struct migration *m);
 void mig_on_sent(struct migration *m);

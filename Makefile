@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # decant: see README.md. `make V=1` shows the commands, `make SAN=address|undefined|thread` builds
-# an instrumented copy below build/SAN/. Two jobs at a time or as many as there are processors,
+# an instrumented copy below build/SAN/, `make FAULTS=1` one with named fault points
+# (common/util/faultpoint.h) below build/faults/. Two jobs at a time or as many as there are processors,
 # unless -j says otherwise.
 
 CC      ?= gcc
@@ -9,7 +10,7 @@ CC      := gcc
 endif
 PREFIX  ?= /usr/local
 DESTDIR ?=
-BUILD   := build$(if $(SAN),/$(SAN))
+BUILD   := build$(if $(SAN),/$(SAN))$(if $(FAULTS),/faults)
 VERSION := 0.1.0
 
 ifneq ($(V),1)
@@ -22,7 +23,8 @@ MAKEFLAGS += -j$(shell nproc)
 endif
 
 PKGS      := openssl libevent libevent_pthreads jansson libxxhash libsystemd
-CSTD      := -std=gnu17 -D_GNU_SOURCE -DDECANT_VERSION='"$(VERSION)"'
+CSTD      := -std=gnu17 -D_GNU_SOURCE -DDECANT_VERSION='"$(VERSION)"' \
+             $(if $(FAULTS),-DDECANT_FAULTS)
 WARN      := -Wall -Wextra -Wshadow -Wvla -Wmissing-prototypes -Wstrict-prototypes -Wundef -Werror
 OPT       ?= -O2 -g
 # ThreadSanitizer does not see fences; what they order here are atomics, which it does see.
@@ -110,6 +112,7 @@ $(BUILD)/decant: $(BUILD)/decant-source
 # tests/platform/NAME.c and tests/guests/NAME.c plain programs, tests/lib/*.c what they share.
 UNIT_BIN     := $(patsubst tests/unit/%.c,$(BUILD)/tests/unit/%,$(wildcard tests/unit/*.c))
 INTEG_BIN    := $(patsubst tests/integration/%.c,$(BUILD)/tests/integration/%,$(wildcard tests/integration/*.c))
+FAULT_BIN    := $(patsubst tests/faults/%.c,$(BUILD)/tests/faults/%,$(wildcard tests/faults/*.c))
 PLATFORM_BIN := $(patsubst tests/platform/%.c,$(BUILD)/tests/platform/%,$(wildcard tests/platform/*.c))
 GUEST_BIN    := $(patsubst tests/guests/%.c,$(BUILD)/tests/guests/%,$(wildcard tests/guests/*.c))
 DEMO_BIN     := $(BUILD)/tests/demo/demo $(BUILD)/tests/demo/demo_qemu
@@ -124,6 +127,9 @@ $(BUILD)/tests/unit/%: $(BUILD)/obj/tests/unit/%.o $(TESTLIB) $(AGENT_LIBS) $(BU
 	$(Q)mkdir -p $(@D) && $(CC) -o $@ $^ $(LDFLAGS_) $(LIBS) -lcriterion
 $(BUILD)/tests/unit/guest_stamp: | $(BUILD)/tests/guests/stamp
 $(BUILD)/tests/integration/%: $(BUILD)/obj/tests/integration/%.o $(TESTLIB) $(BUILD)/libproto.a $(BUILD)/libcommon.a
+	$(call say,LD,$@)
+	$(Q)mkdir -p $(@D) && $(CC) -o $@ $^ $(LDFLAGS_) $(LIBS) -lcriterion
+$(BUILD)/tests/faults/%: $(BUILD)/obj/tests/faults/%.o $(TESTLIB) $(BUILD)/libproto.a $(BUILD)/libcommon.a
 	$(call say,LD,$@)
 	$(Q)mkdir -p $(@D) && $(CC) -o $@ $^ $(LDFLAGS_) $(LIBS) -lcriterion
 # The proofs about QEMU take the tests' VM; the others use nothing of ours.
@@ -152,29 +158,35 @@ $(BUILD)/tests/bench/bench $(DEMO_BIN): $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o
 	$(Q)mkdir -p $(@D) && $(CC) -o $@ $^ $(LDFLAGS_) $(LIBS)
 
 SANITIZERS := address undefined thread
-TESTS := $(UNIT_BIN) $(INTEG_BIN) $(PLATFORM_BIN) $(GUEST_BIN)
+TESTS := $(UNIT_BIN) $(INTEG_BIN) $(FAULT_BIN) $(PLATFORM_BIN) $(GUEST_BIN)
 CERTS := build/test-certs/complete
 
 $(CERTS): tests/lib/certs deploy/decant-certs
 	$(call say,CERTS,$(@D))
 	$(Q)tests/lib/certs $(@D)
 
-.PHONY: deps vm tests sanitized test test-full test-mutants bench bench-qemu demo demo-qemu
+.PHONY: deps vm tests sanitized faulty test test-full test-faults test-mutants bench bench-qemu demo demo-qemu
 deps:
 	$(Q)tests/deps build test
-$(UNIT_BIN) $(INTEG_BIN): | deps
-$(INTEG_BIN) $(BUILD)/tests/platform/qemu: | vm
+$(UNIT_BIN) $(INTEG_BIN) $(FAULT_BIN): | deps
+$(INTEG_BIN) $(FAULT_BIN) $(BUILD)/tests/platform/qemu: | vm
 # What the tests' VM boots; it sees by itself whether anything is to be done.
 vm: deps
 	$(Q)CC='$(CC)' tests/vm/make
 tests: $(TESTS) $(CERTS)
 sanitized: all
 	$(Q)for s in $(SANITIZERS); do $(MAKE) --no-print-directory SAN=$$s all || exit; done
-test: deps all tests sanitized
+# Agents that end where they are told to; the tests that tell them are in tests/faults.
+faulty: all
+	$(Q)$(MAKE) --no-print-directory FAULTS=1 all
+test: deps all tests sanitized faulty
 	$(Q)tests/run
-test-full: deps all tests sanitized
+test-full: deps all tests sanitized faulty
 	$(Q)for s in address undefined; do $(MAKE) --no-print-directory SAN=$$s tests || exit; done
 	$(Q)tests/run --full
+# Every fault at every phase, in every mode, of every driver: make test-faults, make test-faults ONLY=kills
+test-faults: deps all tests faulty
+	$(Q)tests/run --full --only faults $(ONLY)
 # One behaviour of tests/behaviours.md broken at a time: make test-mutants, make test-mutants ID=P12
 test-mutants: deps
 	$(Q)tests/mutants/run $(ID)

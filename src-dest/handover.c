@@ -21,6 +21,7 @@
 #include "revive.h"
 #include "uffd/uffd.h"
 #include "util/cleanup.h"
+#include "util/faultpoint.h"
 #include "util/log.h"
 #include "util/trace.h"
 
@@ -229,6 +230,8 @@ static int note_owner(struct incoming *inc, struct error *err)
 int handover_commit(struct incoming *inc, const struct msg *m, struct error *err)
 {
 	int r;
+
+	FAULTPOINT(COMMIT_RECEIVED);
 	if (m->number.value != inc->past->generation)
 		return error_set(err, -EBADMSG, "bad-generation",
 				 "COMMIT of generation %" PRIu64 ", due is %" PRIu64,
@@ -236,6 +239,7 @@ int handover_commit(struct incoming *inc, const struct msg *m, struct error *err
 	r = note_owner(inc, err);
 	if (r)
 		return r;
+	FAULTPOINT(OWNER_MARKED);
 	incoming_event(inc, INC_EV_COMMIT, NULL);
 	return 0;
 }
@@ -260,6 +264,7 @@ static void on_resumed(void *arg, int ret, const struct error *err, int fd)
 		return;
 	}
 	inc->resumed = true;
+	FAULTPOINT(GUEST_LET_GO);
 	trace_resume("guest", inc->setup->name);
 	log_notice("incoming %s: guest %s %s here, generation %" PRIu64, inc->id_text,
 		   inc->setup->name, inc->setup->paused ? "stands paused" : "runs",
@@ -306,6 +311,7 @@ void handover_drained(struct incoming *inc)
 	/* Not while the guest stands still: it was resumed, and RUNNING has been queued behind that. */
 	if (!inc->past || !inc->resumed)
 		return;
+	FAULTPOINT(RUNNING_SENT);
 	if (history_sync(inc->past, &err))
 		log_error("incoming %s: %s", inc->id_text, err.msg);
 }

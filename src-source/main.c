@@ -6,10 +6,12 @@
 #include "cli/cli.h"
 #include "cli_source.h"
 #include "source.h"
+#include "util/faultpoint.h"
 #include "util/log.h"
 
 int main(int argc, char **argv)
 {
+	struct error err = {0};
 	const char *config;
 	int r;
 
@@ -21,6 +23,8 @@ int main(int argc, char **argv)
 	if (log_setup(NULL) < 0)
 		return cli_error(CLI_USAGE, "serve",
 				 "DECANT_LOG is none of debug, info, notice, warning, error");
+	if (faultpoint_check(&err) < 0)
+		return cli_error_of(CLI_USAGE, "serve", &err);
 	/*
 	 * Large buffers come and go with each migration, small records of it stay: kept apart, or the
 	 * heap would grow around the records. (glibc would raise the threshold by itself.)

@@ -13,6 +13,7 @@
 #include "migration_priv.h"
 #include "util/cleanup.h"
 #include "util/clock.h"
+#include "util/faultpoint.h"
 #include "util/log.h"
 #include "util/trace.h"
 
@@ -270,6 +271,8 @@ void mig_on_drained(struct migration *m)
 	if ((in_stage(m, MIG_STAGE_DISCARD) || in_stage(m, MIG_STAGE_LAST_SCAN)) &&
 	    m->sw.discarding)
 		send_discards(m);
+	else if (m->state == MIG_HANDOVER)
+		FAULTPOINT(COMMIT_SENT);
 	else if (m->snapshot)
 		mig_snap_drained(m);
 	else if (in_stage(m, MIG_STAGE_STATE) && m->sw.choked && mig_conn(m)) {
@@ -287,10 +290,12 @@ void mig_act_commit(struct migration *m)
 	m->committed = true;
 	mig_stage(m, MIG_STAGE_NONE, MIG_RUNNING_US);
 	mig_send(m, &msg);
+	FAULTPOINT(COMMIT_QUEUED);
 }
 
 void mig_act_postcopy(struct migration *m)
 {
+	FAULTPOINT(RUNNING_RECEIVED);
 	m->downtime_us = clock_us() - m->pause_us;
 	m->again.since_us = clock_us();
 	mig_timer(m, 0);

@@ -193,7 +193,7 @@ static void where_programs_are(struct lab *lab)
 	}
 	snprintf(lab->build, sizeof(lab->build), "%s", full);
 	snprintf(lab->tests, sizeof(lab->tests), "%s", tests);
-	lab->sanitized = strstr(full, "/build/") != NULL;
+	lab->sanitized = strstr(full, "/build/") && !strstr(full, "/build/faults");
 	lab->slow = strstr(full, "/build/thread") ? 8 : lab->sanitized ? 4 : 1;
 	lab->full = getenv("DECANT_FULL") && *getenv("DECANT_FULL");
 	snprintf(lab->certs, sizeof(lab->certs), "%s/../test-certs", tests);

@@ -205,6 +205,7 @@ json_t *lab_get(struct lab *lab, const char *sock, const char *path);
  * @allow:	whom decant-dest lets in, JSON array; default host-a and host-b
  * @source_conf, @dest_conf: JSON objects merged over the configurations
  * @no_source, @no_dest: leave that agent out
+ * @source_fault, @dest_fault: as in struct lab_host
  */
 struct lab_host_opts {
 	const char *name;
@@ -217,6 +218,8 @@ struct lab_host_opts {
 	const char *dest_conf;
 	bool no_source;
 	bool no_dest;
+	const char *source_fault;
+	const char *dest_fault;
 };
 
 /**
@@ -224,6 +227,8 @@ struct lab_host_opts {
  * @dir:	its folder: source.json, dest.json, run/, state/, sockets, certificates (copies)
  * @to:		"ADDRESS:PORT", what others migrate to
  * @path:	for lab_host_path()
+ * @source_fault, @dest_fault: DECANT_FAULT of that agent when it is started next, and only then; it may
+ *		be dead when its start returns. See lab_matrix.h
  */
 struct lab_host {
 	struct lab *lab;
@@ -240,6 +245,8 @@ struct lab_host {
 	char dest_sock[LAB_PATH_MAX];
 	char attach[LAB_PATH_MAX];
 	unsigned int starts;
+	const char *source_fault;
+	const char *dest_fault;
 };
 
 /** lab_host_new() - write the configurations, start nothing */

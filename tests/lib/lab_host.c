@@ -180,7 +180,8 @@ static bool answers(const char *sock)
 	return lab_http(sock, "GET", "/v1/health", NULL, NULL) == 200;
 }
 
-static struct lab_proc *start_agent(struct lab_host *h, const char *agent, const char *sock)
+static struct lab_proc *start_agent(struct lab_host *h, const char *agent, const char *sock,
+				    const char *fault)
 {
 	char program[LAB_PATH_MAX + 64], conf[LAB_PATH_MAX + 64], name[LAB_NAME_MAX];
 	const char *const argv[] = {program, "serve", "--config", conf, NULL};
@@ -189,22 +190,27 @@ static struct lab_proc *start_agent(struct lab_host *h, const char *agent, const
 	snprintf(program, sizeof(program), "%s/decant-%s", h->lab->build, agent);
 	snprintf(conf, sizeof(conf), "%s/%s.json", h->dir, agent);
 	snprintf(name, sizeof(name), "%.20s-%s-%u", h->name, agent, ++h->starts);
+	if (fault)
+		setenv("DECANT_FAULT", fault, 1);
 	p = lab_spawn(h->lab, h->ns, name, argv);
+	unsetenv("DECANT_FAULT");
 	lab_until(h->lab, START_MS, answers(sock) || !lab_proc_alive(p),
 		  "%s of host %s does not answer", agent, h->name);
-	lab_check(h->lab, lab_proc_alive(p), "%s of host %s has ended with %d", agent, h->name,
-		  p->status);
+	lab_check(h->lab, fault || lab_proc_alive(p), "%s of host %s has ended with %d", agent,
+		  h->name, p->status);
 	return p;
 }
 
 void lab_host_source_start(struct lab_host *h)
 {
-	h->source = start_agent(h, "source", h->source_sock);
+	h->source = start_agent(h, "source", h->source_sock, h->source_fault);
+	h->source_fault = NULL;
 }
 
 void lab_host_dest_start(struct lab_host *h)
 {
-	h->dest = start_agent(h, "dest", h->dest_sock);
+	h->dest = start_agent(h, "dest", h->dest_sock, h->dest_fault);
+	h->dest_fault = NULL;
 }
 
 struct lab_host *lab_host_new(struct lab *lab, const struct lab_host_opts *opts)
@@ -216,6 +222,8 @@ struct lab_host *lab_host_new(struct lab *lab, const struct lab_host_opts *opts)
 	lab->hosts[lab->n_hosts++] = h;
 	h->lab = lab;
 	h->ns = opts->ns;
+	h->source_fault = opts->source_fault;
+	h->dest_fault = opts->dest_fault;
 	snprintf(h->name, sizeof(h->name), "%s", opts->name);
 	snprintf(h->dir, sizeof(h->dir), "%.200s/%.20s", lab->root, opts->name);
 	h->port = free_port(lab);

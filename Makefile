@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # decant: see README.md. `make V=1` shows the commands, `make SAN=address|undefined|thread` builds
 # an instrumented copy below build/SAN/, `make FAULTS=1` one with named fault points
-# (common/util/faultpoint.h) below build/faults/. Two jobs at a time or as many as there are processors,
-# unless -j says otherwise.
+# (common/util/faultpoint.h) below build/faults/, `make fuzz` one for libFuzzer below build/fuzz/. Two
+# jobs at a time or as many as there are processors, unless -j says otherwise.
 
 CC      ?= gcc
 ifeq ($(origin CC),default)
@@ -10,7 +10,13 @@ CC      := gcc
 endif
 PREFIX  ?= /usr/local
 DESTDIR ?=
+# libFuzzer is clang's.
+ifdef FUZZ
+override CC := $(filter ccache,$(CC)) clang
+BUILD   := build/fuzz
+else
 BUILD   := build$(if $(SAN),/$(SAN))$(if $(FAULTS),/faults)
+endif
 VERSION := 0.1.0
 
 ifneq ($(V),1)
@@ -22,14 +28,20 @@ ifeq ($(MAKELEVEL)$(filter clean,$(MAKECMDGOALS)),0)
 MAKEFLAGS += -j$(shell nproc)
 endif
 
+comma     := ,
 PKGS      := openssl libevent libevent_pthreads jansson libxxhash libsystemd
 CSTD      := -std=gnu17 -D_GNU_SOURCE -DDECANT_VERSION='"$(VERSION)"' \
              $(if $(FAULTS),-DDECANT_FAULTS)
 WARN      := -Wall -Wextra -Wshadow -Wvla -Wmissing-prototypes -Wstrict-prototypes -Wundef -Werror
+ifdef FUZZ
+WARN      := -w
+endif
 OPT       ?= -O2 -g
 # ThreadSanitizer does not see fences; what they order here are atomics, which it does see.
 SANFLAGS  := $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer) \
-             $(if $(filter thread,$(SAN)),-Wno-tsan)
+             $(if $(filter thread,$(SAN)),-Wno-tsan) \
+             $(if $(FUZZ),-fsanitize=fuzzer-no-link$(comma)address$(comma)undefined \
+             -fno-sanitize-recover=all -fno-omit-frame-pointer)
 CFLAGS_    = $(CSTD) $(WARN) $(OPT) -fPIC -fvisibility=hidden -pthread $(SANFLAGS) \
              $(PKG_CFLAGS) $(CFLAGS)
 LDFLAGS_  := -pthread $(SANFLAGS) $(LDFLAGS)
@@ -157,8 +169,35 @@ $(BUILD)/tests/bench/bench $(DEMO_BIN): $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o
 	$(call say,LD,$@)
 	$(Q)mkdir -p $(@D) && $(CC) -o $@ $^ $(LDFLAGS_) $(LIBS)
 
+# tests/fuzz/NAME.c is a fuzz target: a program of libFuzzer's below build/fuzz, elsewhere one that
+# runs stored inputs. It gets the agent that its name begins with, and where it is about sessions a
+# channel without TLS in the place of the real one.
+FUZZ_NAMES   := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/*.c))
+FUZZ_BIN     := $(FUZZ_NAMES:%=$(BUILD)/tests/fuzz/%)
+FUZZ_PLAIN   := $(filter proto_conn proto_frame source_% dest_%,$(FUZZ_NAMES))
+fuzz_agent    = $(if $(filter source_%,$(1)),$(BUILD)/libsource.a)$(if $(filter dest_%,$(1)),$(BUILD)/libdest.a)
+
+$(FUZZ_PLAIN:%=$(BUILD)/tests/fuzz/%): $(BUILD)/obj/tests/fuzz/lib/plain_chan.o
+$(BUILD)/tests/fuzz/%: $(BUILD)/obj/tests/fuzz/%.o $(call obj,tests/fuzz/lib/fuzz.c) \
+		$(if $(FUZZ),,$(BUILD)/obj/tests/fuzz/lib/replay.o) $(AGENT_LIBS)
+	$(call say,LD,$@)
+	$(Q)mkdir -p $(@D) && $(CC) -o $@ $(filter %.o,$^) $(call fuzz_agent,$*) $(BUILD)/libproto.a \
+		$(BUILD)/libcommon.a $(LDFLAGS_) $(if $(FUZZ),-fsanitize=fuzzer) $(LIBS)
+# The stored inputs that are made, not found or written by hand.
+$(BUILD)/tests/seeds: $(call obj,$(wildcard tests/fuzz/seeds/*.c)) $(AGENT_LIBS)
+	$(call say,LD,$@)
+	$(Q)mkdir -p $(@D) && $(CC) -o $@ $^ $(LDFLAGS_) $(LIBS) -lcriterion
+
+.PHONY: fuzz fuzz-targets seeds
+fuzz:
+	$(Q)tests/deps build fuzz
+	$(Q)$(MAKE) --no-print-directory FUZZ=1 fuzz-targets
+fuzz-targets: $(FUZZ_BIN)
+seeds: $(BUILD)/tests/seeds
+	$(Q)$(BUILD)/tests/seeds tests/fuzz/corpus
+
 SANITIZERS := address undefined thread
-TESTS := $(UNIT_BIN) $(INTEG_BIN) $(FAULT_BIN) $(PLATFORM_BIN) $(GUEST_BIN)
+TESTS := $(FUZZ_BIN) $(UNIT_BIN) $(INTEG_BIN) $(FAULT_BIN) $(PLATFORM_BIN) $(GUEST_BIN)
 CERTS := build/test-certs/complete
 
 $(CERTS): tests/lib/certs deploy/decant-certs
@@ -181,7 +220,7 @@ faulty: all
 	$(Q)$(MAKE) --no-print-directory FAULTS=1 all
 test: deps all tests sanitized faulty
 	$(Q)tests/run
-test-full: deps all tests sanitized faulty
+test-full: deps all tests sanitized faulty fuzz
 	$(Q)for s in address undefined; do $(MAKE) --no-print-directory SAN=$$s tests || exit; done
 	$(Q)tests/run --full
 # Every fault at every phase, in every mode, of every driver: make test-faults, make test-faults ONLY=kills

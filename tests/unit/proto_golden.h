@@ -366,7 +366,7 @@ static inline struct msg *msg_of(const struct golden *g)
 	return m;
 }
 
-static const struct golden *golden_of(enum msg_type type)
+static inline const struct golden *golden_of(enum msg_type type)
 {
 	for (size_t i = 0; i < GOLDEN_N; i++)
 		if (golden[i].type == type)

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 #include "lib/lab_vm.h"
 #include "vm/record.h"
@@ -17,6 +18,7 @@
 #define NOBODY  65534
 #define END_MS  20000
 #define SEED    1
+#define TSC_NS  50000000
 
 /* A path of @cap bytes; one that does not fit is a failure, not a shorter path. */
 __attribute__((format(printf, 4, 5))) static void path_of(struct lab *lab, char *to, size_t cap,
@@ -123,6 +125,33 @@ static unsigned int fill_of(unsigned int mb)
 	return most > 104 + 16 ? most - 104 : 16;
 }
 
+static bool is_microvm(const struct lab_vm *vm)
+{
+	return !strcmp(vm->opts.machine, "microvm");
+}
+
+static uint64_t now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
+}
+
+/*
+ * With ACPI a microvm has no timer by which a kernel could find out how fast its processor's counter goes: KVM tells
+ * it, emulation does not. Emulated, that counter is the host's, for all processors alike; of more than one the kernel
+ * would not believe that.
+ */
+static uint64_t tsc_khz(void)
+{
+	uint64_t ns = now_ns(), ticks = __builtin_ia32_rdtsc();
+
+	nanosleep(&(struct timespec){.tv_nsec = TSC_NS}, NULL);
+	ticks = __builtin_ia32_rdtsc() - ticks;
+	return ticks * 1000000 / (now_ns() - ns);
+}
+
 struct lab_vm *lab_vm_new(struct lab *lab, const struct lab_vm_opts *opts)
 {
 	struct lab_vm_opts o = *opts;
@@ -136,12 +165,11 @@ struct lab_vm *lab_vm_new(struct lab *lab, const struct lab_vm_opts *opts)
 	o.disk_mb = o.disk_mb ? o.disk_mb : 64;
 	o.aio = o.aio ? o.aio : "threads";
 	o.mac = o.mac ? o.mac : "52:54:00:de:ca:01";
-	lab_check(lab, strcmp(o.machine, "microvm") != 0 || (!o.disk && !o.tap && !o.rng),
-		  "a microvm has no devices here");
 	vm = new_at(lab, &o, "a");
 	path_of(lab, vm->image, sizeof(vm->image), "%s/%s.img", lab->root, o.name);
 	if (o.disk)
 		make_image(vm);
+	vm->tsc_khz = is_microvm(vm) ? tsc_khz() : 0;
 	return vm;
 }
 
@@ -150,6 +178,7 @@ struct lab_vm *lab_vm_twin(struct lab_vm *vm, const char *side)
 	struct lab_vm *twin = new_at(vm->lab, &vm->opts, side);
 
 	path_of(vm->lab, twin->image, sizeof(twin->image), "%s", vm->image);
+	twin->tsc_khz = vm->tsc_khz;
 	twin->incoming = true;
 	return twin;
 }
@@ -189,8 +218,9 @@ static void memory_words(struct lab_vm *vm, json_t *argv)
 	else if (vm->opts.backing != LAB_VM_ANON)
 		word(argv, "memory-backend-memfd,id=ram0,size=%uK,share=on%s%s", kb,
 		     vm->opts.backing == LAB_VM_HUGE ? ",hugetlb=on,hugetlbsize=2M" : "", fill);
-	if (!strcmp(type, "microvm"))
-		more = ",acpi=off,pit=on,pic=on,rtc=on";
+	/* Debian's kernel finds its devices by ACPI only. */
+	if (is_microvm(vm))
+		more = ",acpi=on,rtc=on";
 	word(argv, "-machine");
 	word(argv, "%s%s%s", type, more,
 	     vm->opts.backing == LAB_VM_ANON ? "" : ",memory-backend=ram0");
@@ -199,22 +229,26 @@ static void memory_words(struct lab_vm *vm, json_t *argv)
 static void device_words(struct lab_vm *vm, json_t *argv)
 {
 	const struct lab_vm_opts *o = &vm->opts;
+	const char *way = is_microvm(vm) ? "device" : "pci";
 
 	if (o->disk) {
 		word(argv, "-drive");
 		word(argv, "file=%s,format=raw,if=none,id=disk0,cache=%s,aio=%s", vm->image,
 		     o->disk == LAB_VM_DISK_NONE ? "none" : "writeback", o->aio);
 		word(argv, "-device");
-		word(argv, "virtio-blk-pci,drive=disk0");
+		word(argv, "virtio-blk-%s,drive=disk0", way);
 	}
 	if (o->tap) {
 		word(argv, "-netdev");
 		word(argv, "tap,id=net0,ifname=%s,script=no,downscript=no", o->tap);
 		word(argv, "-device");
-		word(argv, "virtio-net-pci,netdev=net0,mac=%s,romfile=", o->mac);
+		word(argv, "virtio-net-%s,netdev=net0,mac=%s%s", way, o->mac,
+		     is_microvm(vm) ? "" : ",romfile=");
 	}
-	if (o->rng)
-		words(argv, (const char *const[]){"-device", "virtio-rng-pci", NULL});
+	if (o->rng) {
+		word(argv, "-device");
+		word(argv, "virtio-rng-%s", way);
+	}
 }
 
 static void socket_words(struct lab_vm *vm, json_t *argv, const char *qmp)
@@ -232,7 +266,7 @@ static void socket_words(struct lab_vm *vm, json_t *argv, const char *qmp)
 static void boot_words(struct lab_vm *vm, json_t *argv)
 {
 	const struct lab_vm_opts *o = &vm->opts;
-	char rate[16], boot[LAB_PATH_MAX];
+	char rate[16], boot[LAB_PATH_MAX], tsc[56] = "";
 
 	snprintf(rate, sizeof(rate), o->full_speed ? "full" : "%u", o->rate);
 	if (o->nobody)
@@ -243,15 +277,17 @@ static void boot_words(struct lab_vm *vm, json_t *argv)
 	word(argv, "%s/vmlinuz", boot);
 	word(argv, "-initrd");
 	word(argv, "%s/initrd.gz", boot);
+	if (is_microvm(vm))
+		snprintf(tsc, sizeof(tsc), "tsc=reliable tsc_early_khz=%lu ", vm->tsc_khz);
 	word(argv, "-append");
 	/* A panic ends QEMU, which the harness sees at once. What is left out of the boot is most of what
 	 * takes an emulated processor long and no test needs. */
 	word(argv,
-	     "console=ttyS0 quiet panic=-1 "
+	     "console=ttyS0 quiet panic=-1 %s"
 	     "mitigations=off cryptomgr.notests noreplace-smp "
 	     "initcall_blacklist=init_kprobe_trace,trace_eval_init -- seed=%d fill=%u "
 	     "rate=%s%s%s%s",
-	     SEED, o->fill, rate, o->disk ? " blk" : "", o->tap ? " net" : "",
+	     tsc, SEED, o->fill, rate, o->disk ? " blk" : "", o->tap ? " net" : "",
 	     o->rng ? " rng" : "");
 }
 

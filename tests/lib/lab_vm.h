@@ -49,8 +49,7 @@ enum lab_vm_disk { LAB_VM_NO_DISK, LAB_VM_DISK_WRITEBACK, LAB_VM_DISK_NONE };
  * @rate:	page writes a second of each of its threads (there is one for each CPU)
  * @full_speed:	as many as it can instead
  * @smp:	CPUs; default 1
- * @machine:	"pc" (default), "q35", "microvm" (which has no devices besides the console here: Debian's
- *		kernel finds them by ACPI only, and then has no timer without KVM)
+ * @machine:	"pc" (default), "q35", "microvm" (whose virtio devices have no PCI)
  * @disk, @disk_mb: default size 64 MiB
  * @aio:	how QEMU does the disk's I/O: "threads" (default), "native" (LAB_VM_DISK_NONE only), "io_uring"
  * @tap:	virtio-net on this tap interface, which must exist where it is started
@@ -107,8 +106,9 @@ struct lab_vm {
 	uint64_t boot_ms;
 	uint64_t stop_us, resume_us;
 	uint64_t beat_us, beat_gap_us;
-	/* private: connections and what was read of a line that is not complete */
+	/* private: what a microvm is told of its processor's counter, connections, and what was read of a line that is not complete */
 	bool incoming;
+	uint64_t tsc_khz;
 	int tty, mon, pidfd;
 	unsigned int tag;
 	char line[1024];

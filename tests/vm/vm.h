@@ -30,7 +30,7 @@
  *   clock                   "mono NS real NS boot NS step NS": its clocks, and by how much the longest
  *                           step between two looks of a 2 ms ticker exceeded 2 ms since the last "clock"
  *   dmesg                   kernel messages of level "warning" and worse since "ready", then how many;
- *                           without "hrtimer: interrupt took", which is about the host's processors
+ *                           without those that are about the host's processors
  *   net up ADDRESS          /24 on eth0, and a server on port 7: answers each line "X" with "X COUNTER"
  *   rng                     16 bytes from /dev/hwrng
  *   poweroff, reboot, panic no answer

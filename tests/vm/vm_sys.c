@@ -56,15 +56,15 @@ static bool load_all(const char *const names[])
 static const char *drivers(struct vm *vm)
 {
 	static const char *const bus[] = {"virtio_ring", "virtio", NULL};
-	static const char *const pci[] = {"virtio_pci_modern_dev", "virtio_pci_legacy_dev",
-					  "virtio_pci", NULL};
+	static const char *const ways[] = {"virtio_pci_modern_dev", "virtio_pci_legacy_dev",
+					   "virtio_pci", "virtio_mmio", NULL};
 	static const char *const blk[] = {"virtio_blk", NULL};
 	static const char *const net[] = {"failover", "net_failover", "virtio_net", NULL};
 	static const char *const rng[] = {"virtio-rng", NULL};
 
 	if (!vm->blk && !vm->net && !vm->rng)
 		return NULL;
-	if (!load_all(bus) || !load_all(pci))
+	if (!load_all(bus) || !load_all(ways))
 		return "drivers of the bus";
 	if (vm->blk && !load_all(blk))
 		return "driver virtio_blk";
@@ -123,7 +123,10 @@ void vm_sys_settled(struct vm *vm)
 	vm_ticker_start(vm);
 }
 
-/* What any emulated processor says whose thread had to wait for one of the host's. */
+/*
+ * What any emulated processor says whose thread had to wait for one of the host's. That a clock jumped or stood is for
+ * the tests to see, who compare it with the host's; a clock that the kernel takes for unstable it names in other words.
+ */
 static bool is_of_the_host(const char *text)
 {
 	return strstr(text, "hrtimer: interrupt took ") ||

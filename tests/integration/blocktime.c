@@ -5,6 +5,8 @@
  *
  * A thread's own time begins before its fault is read and ends behind its waking, so decant's is never
  * longer; and the stops, which are the most of it, are in both.
+ *
+ * Runs alone: it measures waits.
  */
 #include <signal.h>
 #include <stdlib.h>

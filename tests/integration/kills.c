@@ -2,6 +2,8 @@
 /*
  * An agent's end by SIGKILL, at any moment: no guest is handed zeros, no writer stays blocked,
  * nothing runs twice.
+ *
+ * Runs alone: it measures how long writers stand.
  */
 #include <signal.h>
 #include "lib/lab_test.h"

@@ -4,6 +4,8 @@
  * pause into memory that its guest verifies, and goes from host to host meanwhile. decant finds that out by
  * itself, and no page is lost. The control is the same VM when its description answers for the disk
  * ("no_dma"), so that it is moved like any other: it must lose pages, or this shows nothing.
+ *
+ * Runs alone: a disk that is slow in another way loses none.
  */
 #include <sched.h>
 #include <signal.h>

@@ -7,6 +7,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -97,10 +98,24 @@ static void huge_pages_set(int size, const char *text)
 	}
 }
 
+/*
+ * The machine's huge pages are one test's at a time: what one has reserved and not yet touched would
+ * look free to another, and goes when the first ends. The lock goes with the file.
+ */
+static void huge_pages_lock(struct lab *lab)
+{
+	if (lab->huge_lock >= 0)
+		return;
+	lab->huge_lock = open("/tmp/decant-huge-pages.lock", O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+	if (lab->huge_lock >= 0)
+		flock(lab->huge_lock, LOCK_EX);
+}
+
 static bool huge_pages_reserve(struct lab *lab, int size, unsigned int n)
 {
 	char text[16];
 
+	huge_pages_lock(lab);
 	if (huge_pages_free(size) >= n)
 		return true;
 	lab->huge_before[size] = huge_file(size, "nr_hugepages");
@@ -126,6 +141,8 @@ static void huge_pages_restore(struct lab *lab)
 	for (int size = 0; size < LAB_HUGE_SIZES; size++)
 		if (lab->huge_before[size])
 			huge_pages_set(size, lab->huge_before[size]);
+	if (lab->huge_lock >= 0)
+		close(lab->huge_lock);
 }
 
 static int remove_entry(const char *path, const struct stat *st, int type, struct FTW *ftw)
@@ -214,6 +231,7 @@ struct lab *lab_new(lab_failed_fn *failed)
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
 	signal(SIGPIPE, SIG_IGN);
 	lab->shm_before = shm_list();
+	lab->huge_lock = -1;
 	return lab;
 }
 

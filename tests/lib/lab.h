@@ -65,6 +65,7 @@ struct lab_ns {
  * @full:	`make test-full`
  * @failing:	lab_fail() is at work
  * @huge_before: what nr_hugepages was of either size, if it has been changed
+ * @huge_lock: says that the machine's huge pages are this lab's, or -1
  */
 struct lab {
 	char root[LAB_PATH_MAX];
@@ -84,6 +85,7 @@ struct lab {
 	size_t n_guests;
 	char *shm_before;
 	char *huge_before[LAB_HUGE_SIZES];
+	int huge_lock;
 };
 
 /* --- lab.c: the world --- */

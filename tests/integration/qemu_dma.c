@@ -206,7 +206,7 @@ static json_t *go(struct trip *t, const struct lab_move *move)
 	return job;
 }
 
-/* Many passes, so that many scans fall among reads. */
+/* Many passes, so that many scans fall among reads: none leaves so little that the VM may be stopped for it. */
 #define QUARANTINE "--dma-quarantine-ms", "500"
 #define STUBBORN   "--downtime-limit-ms", "1", "--max-passes", "12", "--no-convergence", "stop"
 
@@ -214,7 +214,7 @@ static const struct way {
 	struct lab_move move;
 	const char *way;
 } ways[] = {
-	{{.mode = "hybrid", .tracking = "async"}, "ever-dirty"},
+	{{.mode = "hybrid", .tracking = "async", .args = {STUBBORN}}, "ever-dirty"},
 	{{.mode = "precopy", .tracking = "async", .args = {QUARANTINE, STUBBORN}}, "quarantine"},
 };
 
@@ -278,27 +278,29 @@ static void something_lost(const char *aio)
 	struct trip *t = trip_new(aio, true, true);
 	struct lab_vm_state s = {0};
 	unsigned int losing[LAB_COUNT(ways)] = {0}, tries = LAB_COUNT(ways) * ROUNDS;
-	uint64_t lost[LAB_COUNT(ways)] = {0}, bad = 0;
+	uint64_t lost[LAB_COUNT(ways)] = {0}, passes[LAB_COUNT(ways)] = {0}, bad = 0;
 
 	for (unsigned int i = 0; i < tries; i++) {
 		json_t *job = go(t, &ways[i % LAB_COUNT(ways)].move);
 
 		lab_check(t->lab, !strcmp(lab_str(t->lab, job, "dma.way"), "none"), "moved by %s",
 			  lab_str(t->lab, job, "dma.way"));
+		passes[i % LAB_COUNT(ways)] += (uint64_t)lab_num(t->lab, job, "memory.passes");
 		json_decref(job);
 		s = lab_vm_state(t->vm);
 		losing[i % LAB_COUNT(ways)] += s.disk_bad > bad;
 		lost[i % LAB_COUNT(ways)] += s.disk_bad - bad;
 		bad = s.disk_bad;
 	}
-	/* Hybrid makes one pass, and has one chance to lose what was read at its beginning. */
 	for (size_t k = 0; k < LAB_COUNT(ways); k++)
-		fprintf(stderr, "aio=%s, control, %s: %lu pages lost in %u of %u journeys\n", aio,
-			ways[k].move.mode, lost[k], losing[k], ROUNDS);
-	lab_check(t->lab, bad > 0,
-		  "THE CONTROL LOST NOTHING in %u journeys: that the others lose nothing shows "
-		  "nothing",
-		  t->n);
+		fprintf(stderr,
+			"aio=%s, control, %s: %lu pages lost in %u of %u journeys, %lu passes\n",
+			aio, ways[k].move.mode, lost[k], losing[k], ROUNDS, passes[k]);
+	for (size_t k = 0; k < LAB_COUNT(ways); k++)
+		lab_check(t->lab, lost[k] > 0,
+			  "THE CONTROL LOST NOTHING in mode %s: that the others lose nothing shows "
+			  "nothing",
+			  ways[k].move.mode);
 	trip_end(t);
 }
 

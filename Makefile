@@ -140,6 +140,7 @@ FAULT_BIN    := $(patsubst tests/faults/%.c,$(BUILD)/tests/faults/%,$(wildcard t
 PLATFORM_BIN := $(patsubst tests/platform/%.c,$(BUILD)/tests/platform/%,$(wildcard tests/platform/*.c))
 GUEST_BIN    := $(patsubst tests/guests/%.c,$(BUILD)/tests/guests/%,$(wildcard tests/guests/*.c))
 DEMO_BIN     := $(BUILD)/tests/demo/demo $(BUILD)/tests/demo/demo_qemu
+SOAK_BIN     := $(BUILD)/tests/soak/main
 BENCH_BIN    := $(BUILD)/tests/bench/bench $(BUILD)/tests/bench/pacer
 TESTLIB      := $(BUILD)/libtests.a
 AGENT_LIBS   := $(BUILD)/libsource.a $(BUILD)/libdest.a $(BUILD)/libproto.a $(BUILD)/libcommon.a
@@ -150,6 +151,10 @@ $(BUILD)/tests/unit/%: $(BUILD)/obj/tests/unit/%.o $(TESTLIB) $(AGENT_LIBS) $(BU
 	$(call say,LD,$@)
 	$(Q)mkdir -p $(@D) && $(CC) -o $@ $^ $(LDFLAGS_) $(LIBS) -lcriterion
 $(BUILD)/tests/unit/guest_stamp: | $(BUILD)/tests/guests/stamp
+SOAK_OBJ := $(call obj,$(filter-out tests/soak/main.c,$(wildcard tests/soak/*.c)))
+$(BUILD)/tests/integration/soak: $(BUILD)/obj/tests/integration/soak.o $(SOAK_OBJ) $(TESTLIB) $(BUILD)/libproto.a $(BUILD)/libcommon.a
+	$(call say,LD,$@)
+	$(Q)mkdir -p $(@D) && $(CC) -o $@ $^ $(LDFLAGS_) $(LIBS) -lcriterion
 $(BUILD)/tests/integration/%: $(BUILD)/obj/tests/integration/%.o $(TESTLIB) $(BUILD)/libproto.a $(BUILD)/libcommon.a
 	$(call say,LD,$@)
 	$(Q)mkdir -p $(@D) && $(CC) -o $@ $^ $(LDFLAGS_) $(LIBS) -lcriterion
@@ -172,6 +177,9 @@ $(BUILD)/tests/bench/pacer: $(BUILD)/obj/tests/bench/guest/pacer.o $(BUILD)/libd
 	$(call say,LD,$@)
 	$(Q)mkdir -p $(@D) && $(CC) -o $@ $^ $(LDFLAGS_)
 $(BUILD)/tests/bench/bench: $(call obj,$(wildcard tests/bench/*.c))
+$(SOAK_BIN): $(BUILD)/obj/tests/soak/main.o $(SOAK_OBJ) $(TESTLIB) $(BUILD)/libproto.a $(BUILD)/libcommon.a
+	$(call say,LD,$@)
+	$(Q)mkdir -p $(@D) && $(CC) -o $@ $^ $(LDFLAGS_) $(LIBS)
 # The other comparison: with QEMU's own migration.
 $(BUILD)/tests/bench/bench_qemu: $(call obj,$(wildcard tests/bench/qemu/*.c) tests/bench/report.c) $(TESTLIB) $(BUILD)/libproto.a $(BUILD)/libcommon.a
 	$(call say,LD,$@)
@@ -216,7 +224,7 @@ $(CERTS): tests/lib/certs deploy/decant-certs
 	$(call say,CERTS,$(@D))
 	$(Q)tests/lib/certs $(@D)
 
-.PHONY: deps vm tests sanitized faulty test test-full test-faults test-mutants bench bench-qemu demo demo-qemu
+.PHONY: deps vm tests sanitized faulty test test-full test-faults test-mutants test-soak bench bench-qemu demo demo-qemu
 deps:
 	$(Q)tests/deps build test
 $(UNIT_BIN) $(INTEG_BIN) $(FAULT_BIN): | deps
@@ -241,6 +249,9 @@ test-faults: deps all tests faulty
 # One behaviour of tests/behaviours.md broken at a time: make test-mutants, make test-mutants ID=P12
 test-mutants: deps
 	$(Q)tests/mutants/run $(ID)
+# Many migrations with a fault in each: make test-soak SEED=… ROUNDS=500, one of them again: SEED=… ROUND=…
+test-soak: all $(GUEST_BIN) $(CERTS) $(SOAK_BIN)
+	$(Q)SEED=$(SEED) ROUNDS=$(ROUNDS) ROUND=$(ROUND) $(SOAK_BIN)
 bench: all $(BENCH_BIN) $(CERTS)
 	$(Q)$(BUILD)/tests/bench/bench $(BENCH)
 bench-qemu: all vm $(CERTS) $(BUILD)/tests/bench/bench_qemu

@@ -143,6 +143,13 @@ static void on_quit(void *arg, int ret, const struct error *err, int fd)
 			 err->msg);
 }
 
+/* Nobody needs its pages any more. */
+void mig_dispose(struct migration *m)
+{
+	if (m->guest->desc.disposal == GUEST_DISPOSAL_QUIT)
+		guest_quit(mig_conn(m), on_quit, m);
+}
+
 /* Rule 3: only the receipt brings a job here. */
 void mig_act_release(struct migration *m)
 {
@@ -157,8 +164,6 @@ void mig_act_release(struct migration *m)
 	if (m->engine)
 		atomic_store(&m->engine->done, true);
 	mig_act_finish(m);
-	if (!g)
-		return;
-	if (m->guest->desc.disposal == GUEST_DISPOSAL_QUIT)
-		guest_quit(g, on_quit, m);
+	if (g)
+		mig_dispose(m);
 }

@@ -531,6 +531,7 @@ void migration_guest_attached(struct source_guest *sg)
 		if (sg->migration != m)
 			migration_forget_guest(sg);
 		sg->migration = m;
+		sg->handed_over = m->state == MIG_COMPLETED;
 		m->guest = sg;
 		m->held = g->run_state == GUEST_PAUSED_MIGRATION;
 		return;
@@ -544,6 +545,9 @@ void migration_guest_welcomed(struct source_guest *sg)
 {
 	struct guest *g = sg->conn;
 
+	/* The agent, or the connection, had ended before it could be told. */
+	if (sg->migration && sg->handed_over)
+		mig_dispose(sg->migration);
 	if (sg->migration)
 		return;
 	if (g->kept_uffd)

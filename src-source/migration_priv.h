@@ -296,6 +296,8 @@ void mig_act_hold(struct migration *m);
 void mig_act_abandon(struct migration *m);
 void mig_act_release(struct migration *m);
 void mig_act_finish(struct migration *m);
+/** mig_dispose() - tell the guest, which is attached and lives elsewhere now, to end, unless it is to be kept */
+void mig_dispose(struct migration *m);
 
 /* --- mig_doubt.c --- */
 void mig_act_ask(struct migration *m);

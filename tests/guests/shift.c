@@ -9,6 +9,7 @@
  *
  * SIGUSR1: unmap a part of every eighth stretch, for good. SIGUSR2: move a part of the first one
  * elsewhere (mremap), and back at the second time.
+ * SIGHUP: all of it has arrived, its file may be punched again.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -39,7 +40,7 @@
  * @punched:	pages whose file was punched: an agent that has not looked yet must find a hole, so they are
  *		not read before they are written, or have arrived
  * @fd:		the block's file, -1 for private memory
- * @arrived:	it has come from another host: files are punched no more, which post-copy cannot see
+ * @arrived:	it has come from another host, and not all may be here yet: files are punched no more, which post-copy cannot see
  */
 struct shift {
 	struct decant_guest *guest;
@@ -55,7 +56,6 @@ struct shift {
 	int fd;
 	bool anon;
 	bool arrived;
-	_Atomic bool quit;
 	_Atomic uint64_t bad, given, written;
 	uint64_t rounds;
 };
@@ -151,7 +151,7 @@ static void *work(void *arg)
 	struct shift *s = arg;
 	uint64_t r = (uint64_t)&r ^ (uint64_t)getpid() << 20;
 
-	while (!s->quit) {
+	for (;;) {
 		uint64_t i;
 
 		r ^= r << 13;
@@ -250,11 +250,11 @@ static int on_load(void *opaque, struct decant_reader *r)
 	return decant_read(r, s->counts, s->pages * sizeof(*s->counts));
 }
 
+/* It is paused: whoever wants a stretch waits for ever. */
 static void on_quit(void *opaque)
 {
-	struct shift *s = opaque;
-
-	s->quit = true;
+	(void)opaque;
+	_exit(0);
 }
 
 static void on_message(void *opaque, const char *text)
@@ -298,13 +298,16 @@ static void live(struct shift *s, const sigset_t *signals)
 {
 	const struct timespec tick = {.tv_nsec = 50000000};
 
-	while (!s->quit) {
+	for (;;) {
 		switch (sigtimedwait(signals, NULL, &tick)) {
 		case SIGUSR1:
 			unmap_parts(s);
 			break;
 		case SIGUSR2:
 			move_part(s);
+			break;
+		case SIGHUP:
+			s->arrived = false;
 			break;
 		}
 		fork_one();
@@ -370,6 +373,7 @@ int main(int argc, char **argv)
 	sigemptyset(&signals);
 	sigaddset(&signals, SIGUSR1);
 	sigaddset(&signals, SIGUSR2);
+	sigaddset(&signals, SIGHUP);
 	pthread_sigmask(SIG_BLOCK, &signals, NULL);
 	config.name = argv[1];
 	config.attach = argv[2];

@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "soak/soak.h"
+
+#include <stdlib.h>
+#include "soak/world.h"
+
+/* Said before the round, so that it stands there whatever happens in it. */
+static void one(struct soak_world *w, unsigned int round, bool zstd)
+{
+	uint64_t began;
+
+	soak_world_sweep(w);
+	soak_plan(&w->plan, w->o->seed, round, w->nguests, w->o->quick, zstd);
+	soak_plan_print(stderr, &w->plan);
+	began = lab_now_ms();
+	soak_round(w);
+	if (!w->o->quiet)
+		fprintf(stderr, "     %lu ms\n", lab_now_ms() - began);
+}
+
+void soak_run(struct lab *lab, const struct soak_opts *opts)
+{
+	uint64_t began = lab_now_ms();
+	struct soak_world *w = soak_world_new(lab, opts);
+	bool zstd = soak_world_zstd(w);
+
+	fprintf(stderr, "soak: seed %lu, rounds %u to %u\n", opts->seed, opts->first,
+		opts->first + opts->rounds - 1);
+	for (unsigned int i = 0; i < opts->rounds; i++)
+		one(w, opts->first + i, zstd);
+	fprintf(stderr,
+		"soak: seed %lu: %u rounds, %u migrations (%u completed, %u failed, %u cancelled) "
+		"and %u snapshots in %lu s; every guest has all of its memory\n",
+		opts->seed, opts->rounds, w->jobs, w->ends[0], w->ends[1], w->ends[2], w->snapshots,
+		(lab_now_ms() - began) / 1000);
+	soak_leaks_table(w, stderr);
+	soak_world_free(w);
+}

@@ -232,6 +232,8 @@ int tls_ctx_new(const struct tls_files *files, enum tls_role role, struct tls_ct
 
 	if (!ctx)
 		return error_set(err, -ENOMEM, NULL, "no memory for a TLS context");
+	/* A thread that dials may be at it when exit(3) begins: nothing is taken away under it. */
+	OPENSSL_init_crypto(OPENSSL_INIT_NO_ATEXIT, NULL);
 	atomic_init(&ctx->refs, 1);
 	ctx->role = role;
 	ctx->ssl = SSL_CTX_new(role == TLS_CLIENT ? TLS_client_method() : TLS_server_method());

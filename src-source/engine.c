@@ -227,7 +227,16 @@ int engine_nack(struct engine *e, const struct msg_nack *n, struct error *err)
 	    n->offset > b->mem.block.length - n->length)
 		return error_set(err, -EBADMSG, "bad-message", "NACK outside of block %s",
 				 b->mem.block.name);
-	atomic_fetch_add(&e->stats.nacks, 1);
+	/*
+	 * What is refused is pending again at once, so that a pass would never end for who refuses all. TLS
+	 * keeps data whole: that anything is damaged at all is rare.
+	 */
+	if (atomic_fetch_add(&e->stats.nacks, 1) >= ENGINE_NACKS_MAX)
+		return error_set(
+			err, -EBADMSG, "digest-mismatch",
+			"the destination keeps refusing pages because of their digests: %u "
+			"runs, the last one of block %s",
+			ENGINE_NACKS_MAX, b->mem.block.name);
 	/* Its writers went on long ago. */
 	if (e->snapshot)
 		return error_set(err, -EBADMSG, "digest-mismatch",

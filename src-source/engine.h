@@ -31,6 +31,9 @@
 /** ENGINE_PAGE_WHOLE - largest page that is accounted for, and saved, as a whole: larger ones go part by part */
 #define ENGINE_PAGE_WHOLE (2ull << 20)
 
+/** ENGINE_NACKS_MAX - runs that the destination may refuse in a session */
+#define ENGINE_NACKS_MAX 256u
+
 struct held;
 
 /**
@@ -131,6 +134,7 @@ struct engine_post;
  * @recovered:	a session behind COMMIT that was made again: @pending is what the destination has not received
  * @snapshot:	pages are those of one instant: none can be read again
  * @saved_bytes: snapshots: copies that are not sent yet, see snap.h
+ * @asked:	pages that the destination asked for in this session; each is missing there once
  * @waiting_urgent: the snapshot thread wants to know when it is not
  * @hint:	(block << 48 | page) + 1 of the last page asked for, 0 if none; the scan goes on there
  * @bucket_lock, @bucket: bandwidth limit of the bulk channels together
@@ -152,6 +156,7 @@ struct engine {
 	_Atomic uint32_t pass;
 	_Atomic bool postcopy;
 	_Atomic bool urgent_busy;
+	_Atomic uint64_t asked;
 	_Atomic bool waiting_urgent;
 	enum dma_way dma;
 	bool recovered;

@@ -293,6 +293,30 @@ int feed_pending(struct scan *s, bool break_early, struct error *err)
 	}
 }
 
+/* A destination that takes all and never says that it is placed would be waited for, for ever. */
+static int await_ack(struct scan *s, const struct sender *to, struct error *err)
+{
+	uint64_t limit = (uint64_t)s->e->options.answer_timeout_ms * 1000, waited;
+	int r = 0;
+
+	while (!r && atomic_load(&to->acked) != s->barrier) {
+		if (atomic_load(&to->told) != s->barrier) {
+			r = feed_wait(s, err);
+			continue;
+		}
+		waited = clock_us() - atomic_load(&to->told_us);
+		if (waited >= limit)
+			return error_set(
+				err, -ETIMEDOUT, "no-acknowledgement",
+				"the destination has not acknowledged what it was sent on "
+				"bulk channel %u within %u ms (answer_timeout_ms): see the "
+				"log of its decant-dest",
+				to->index, s->e->options.answer_timeout_ms);
+		r = feed_nap(s, limit - waited, err);
+	}
+	return r;
+}
+
 int feed_barrier(struct scan *s, struct error *err)
 {
 	struct run run = {
@@ -303,7 +327,6 @@ int feed_barrier(struct scan *s, struct error *err)
 		while (!r && runq_push(&s->e->senders[i]->queue, &run) < 0)
 			r = feed_wait(s, err);
 	for (uint32_t i = 0; !r && i < s->e->nsenders; i++)
-		while (!r && atomic_load(&s->e->senders[i]->acked) != s->barrier)
-			r = feed_wait(s, err);
+		r = await_ack(s, s->e->senders[i], err);
 	return r;
 }

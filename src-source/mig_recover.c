@@ -39,7 +39,7 @@ static void send_resume(struct migration *m)
 	msg.resume.bulk_channels = (uint8_t)m->options.channels;
 	m->again.block = 0;
 	m->again.page = 0;
-	mig_stage(m, MIG_STAGE_BITMAP, MIG_PREPARE_US);
+	mig_stage(m, MIG_STAGE_BITMAP, mig_answer_us(m));
 	mig_send(m, &msg);
 }
 
@@ -152,7 +152,7 @@ void mig_on_received(struct migration *m, const struct msg *msg)
 		m->again.block++;
 		m->again.page = 0;
 	}
-	mig_timer(m, MIG_PREPARE_US);
+	mig_timer(m, mig_answer_us(m));
 }
 
 void mig_on_resumed(struct migration *m, const struct msg *msg)

@@ -145,7 +145,7 @@ static void send_description(struct migration *m)
 			 m->guest_name);
 		return;
 	}
-	mig_stage(m, MIG_STAGE_PREPARE, MIG_PREPARE_US);
+	mig_stage(m, MIG_STAGE_PREPARE, mig_answer_us(m));
 	mig_send(m, msg);
 	for (uint32_t i = 0; m->control && m->state == MIG_SETUP && i < m->engine->nblocks; i++)
 		send_block(m, i, msg);

@@ -42,7 +42,7 @@ static void send_intent(struct migration *m)
 		mig_event(m, MIG_EV_ERROR, &err);
 		return;
 	}
-	mig_stage(m, MIG_STAGE_INTENT, MIG_INTENT_US);
+	mig_stage(m, MIG_STAGE_INTENT, MIN(MIG_INTENT_US, mig_answer_us(m)));
 	mig_send(m, &msg);
 }
 
@@ -56,7 +56,7 @@ void mig_act_switchover(struct migration *m)
 		send_intent(m);
 		return;
 	}
-	mig_stage(m, MIG_STAGE_DISCARD, MIG_INTENT_US);
+	mig_stage(m, MIG_STAGE_DISCARD, MIN(MIG_INTENT_US, mig_answer_us(m)));
 	m->sw.discarding = true;
 	send_discards(m);
 }
@@ -325,7 +325,7 @@ void mig_send_complete(struct migration *m, uint64_t timeout_us)
 void mig_on_sent(struct migration *m)
 {
 	if (m->state == MIG_POSTCOPY)
-		mig_send_complete(m, MIG_RECEIPT_US);
+		mig_send_complete(m, mig_answer_us(m));
 	else if (m->state == MIG_SAVING)
 		mig_snap_sent(m);
 }

@@ -18,12 +18,14 @@
 #define MIG_HOST_MAX 256
 #define MIG_PORT_MAX 6
 
-/* Bounds of single steps, in microseconds; the switchover as a whole has switchover_timeout_ms. */
+/*
+ * Bounds of single steps, in microseconds; the switchover as a whole has switchover_timeout_ms, and what
+ * the destination answers while the guest runs answer_timeout_ms.
+ */
 #define MIG_DIAL_US    10000000ull
 #define MIG_PREPARE_US 60000000ull
 #define MIG_INTENT_US  10000000ull
 #define MIG_RUNNING_US 10000000ull
-#define MIG_RECEIPT_US 60000000ull
 #define MIG_ABORT_US   2000000ull
 #define MIG_GUEST_MS   5000u
 /** MIG_PAUSE_SLACK_US - so that a guest that does not pause in time is told from one that says nothing */
@@ -231,6 +233,11 @@ void mig_event(struct migration *m, enum mig_event ev, const struct error *err);
 void mig_set_dma(struct migration *m);
 /** mig_stage() - enter a stage: the old step's time limit ends, a new one begins (0: none) */
 void mig_stage(struct migration *m, enum mig_stage stage, uint64_t timeout_us);
+/** mig_answer_us() - Return: how long the destination may take for an answer while the guest runs */
+static inline uint64_t mig_answer_us(const struct migration *m)
+{
+	return (uint64_t)m->options.answer_timeout_ms * 1000;
+}
 /** mig_timer() - new time limit within the stage; 0: none */
 void mig_timer(struct migration *m, uint64_t timeout_us);
 /** mig_fail() - event error with a text */

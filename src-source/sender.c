@@ -10,6 +10,7 @@
 #include "scan.h"
 #include "snap.h"
 #include "util/cleanup.h"
+#include "util/clock.h"
 #include "util/trace.h"
 
 uint64_t sender_wire_bytes(const struct sender *s)
@@ -21,13 +22,35 @@ static int send_barrier(struct sender *s, const struct run *run, struct error *e
 {
 	struct msg m = {.type = MSG_BARRIER,
 			.barrier = {.pass = run->pass, .number = (uint32_t)run->offset}};
-
 	struct frame_io io = {.chan = s->chan,
 			      .channel = MSG_CHANNEL_BULK,
 			      .stop_fd = s->e->stop_fd,
 			      .timeout_us = ENGINE_IO_TIMEOUT_US};
 
-	return frame_send(&io, &m, err);
+	int r = frame_send(&io, &m, err);
+
+	if (r < 0)
+		return r;
+	atomic_store(&s->told_us, clock_us());
+	atomic_store(&s->told, m.barrier.number);
+	/* From now on it waits for an answer. */
+	scan_kick(s->e->scan);
+	return 0;
+}
+
+/* It answers each barrier once, when it has been asked. */
+static int on_barrier_ack(struct sender *s, const struct msg_barrier *b, struct error *err)
+{
+	uint32_t told = atomic_load(&s->told), acked = atomic_load(&s->acked);
+
+	if (b->number != told || b->number == acked)
+		return error_set(err, -EBADMSG, "bad-message",
+				 "BARRIER_ACK %u on bulk channel %u, where %u was sent last and %u "
+				 "answered",
+				 b->number, s->index, told, acked);
+	atomic_store(&s->acked, b->number);
+	scan_kick(s->e->scan);
+	return 0;
 }
 
 /* The bandwidth limit is kept here: nobody can ask for what is claimed meanwhile. */
@@ -66,9 +89,7 @@ static int handle(struct sender *s, const struct msg *m, struct error *err)
 	case MSG_NACK:
 		return engine_nack(s->e, &m->nack, err);
 	case MSG_BARRIER_ACK:
-		atomic_store(&s->acked, m->barrier.number);
-		scan_kick(s->e->scan);
-		return 0;
+		return on_barrier_ack(s, &m->barrier, err);
 	case MSG_ERROR:
 		return error_set(err, -EREMOTEIO, m->error.code,
 				 "the destination ended bulk channel %u: %s", s->index,

@@ -12,6 +12,7 @@
 /**
  * struct sender - private to sender.c but for what is named here
  * @queue:	the snapshot thread pushes, this thread pops
+ * @told, @told_us: number of the last barrier that was sent, and when
  * @acked:	number of the last barrier that the destination has answered
  */
 struct sender {
@@ -19,6 +20,8 @@ struct sender {
 	uint32_t index;
 	struct tls_chan *chan;
 	struct runq queue;
+	_Atomic uint32_t told;
+	_Atomic uint64_t told_us;
 	_Atomic uint32_t acked;
 	_Atomic uint64_t wire_bytes;
 	uint8_t *buf;

@@ -33,7 +33,24 @@ uint64_t urgent_wire_bytes(const struct urgent *u)
 	return atomic_load(&u->wire_bytes);
 }
 
-int urgent_check(const struct engine *e, const struct msg_request *q, struct error *err)
+/*
+ * The destination asks for a page once in a session (P12), so that it cannot ask for more than there are.
+ * Twice that, and somebody keeps this thread, which goes before others, busy for nothing.
+ */
+static int count_asked(struct engine *e, uint64_t pages, struct error *err)
+{
+	uint64_t asked = atomic_fetch_add(&e->asked, pages) + pages, all = 0;
+
+	for (uint32_t i = 0; i < e->nblocks; i++)
+		all += e->blocks[i].npages;
+	if (asked <= 2 * all)
+		return 0;
+	return error_set(err, -EBADMSG, "too-many-requests",
+			 "the destination has asked for %llu pages, and the guest has %llu",
+			 (unsigned long long)asked, (unsigned long long)all);
+}
+
+int urgent_check(struct engine *e, const struct msg_request *q, struct error *err)
 {
 	const struct guest_block *b;
 
@@ -49,7 +66,7 @@ int urgent_check(const struct engine *e, const struct msg_request *q, struct err
 				 "REQUEST for bytes %#llx+%#llx, which block %s does not have",
 				 (unsigned long long)q->offset, (unsigned long long)q->length,
 				 b->name);
-	return 0;
+	return count_asked(e, q->length / b->page_size, err);
 }
 
 /*

@@ -15,10 +15,10 @@ void urgent_free(struct urgent *u);
 uint64_t urgent_wire_bytes(const struct urgent *u);
 
 /**
- * urgent_check() - is this a request that can be served? Any thread
+ * urgent_check() - is this a request that can be served? Then it counts as asked. Any thread
  *
  * Return: 0; -EBADMSG with @err filled for pages outside of the blocks or before LISTEN
  */
-int urgent_check(const struct engine *e, const struct msg_request *q, struct error *err);
+int urgent_check(struct engine *e, const struct msg_request *q, struct error *err);
 
 #endif

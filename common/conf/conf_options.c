@@ -52,6 +52,8 @@ static const struct jsonx_field fields[] = {
 	 JSONX_INTO(struct mig_options, no_convergence)},
 	{"switchover_timeout_ms", JSONX_UINT, .min = 100, .max = 600000,
 	 JSONX_INTO(struct mig_options, switchover_timeout_ms)},
+	{"answer_timeout_ms", JSONX_UINT, .min = 1000, .max = 3600000,
+	 JSONX_INTO(struct mig_options, answer_timeout_ms)},
 	{"dma_quarantine_ms", JSONX_UINT, .min = 10, .max = 600000,
 	 JSONX_INTO(struct mig_options, dma_quarantine_ms)},
 	{"tracking", JSONX_WORD, .words = trackings, JSONX_INTO(struct mig_options, tracking)},
@@ -73,6 +75,7 @@ void conf_options_defaults(struct mig_options *o)
 		.precopy_timeout_s = 300,
 		.max_passes = 30,
 		.switchover_timeout_ms = 5000,
+		.answer_timeout_ms = 60000,
 		.dma_quarantine_ms = 30000,
 		.urgent = true,
 	};
@@ -92,15 +95,16 @@ int conf_options_read(const json_t *json, const char *where, struct mig_options 
 
 json_t *conf_options_json(const struct mig_options *o)
 {
-	return json_pack(
-		"{s:s, s:I, s:I, s:I, s:I, s:I, s:s, s:I, s:I, s:s, s:b, s:s}", "mode",
-		modes[o->mode], "channels", (json_int_t)o->channels, "bandwidth",
-		(json_int_t)o->bandwidth, "downtime_limit_ms", (json_int_t)o->downtime_limit_ms,
-		"precopy_timeout_s", (json_int_t)o->precopy_timeout_s, "max_passes",
-		(json_int_t)o->max_passes, "no_convergence", no_convergences[o->no_convergence],
-		"switchover_timeout_ms", (json_int_t)o->switchover_timeout_ms, "dma_quarantine_ms",
-		(json_int_t)o->dma_quarantine_ms, "tracking", trackings[o->tracking], "urgent",
-		o->urgent, "compression", compressions[o->compression]);
+	return json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:s, s:I, s:I, s:I, s:s, s:b, s:s}",
+			 "mode", modes[o->mode], "channels", (json_int_t)o->channels, "bandwidth",
+			 (json_int_t)o->bandwidth, "downtime_limit_ms",
+			 (json_int_t)o->downtime_limit_ms, "precopy_timeout_s",
+			 (json_int_t)o->precopy_timeout_s, "max_passes", (json_int_t)o->max_passes,
+			 "no_convergence", no_convergences[o->no_convergence],
+			 "switchover_timeout_ms", (json_int_t)o->switchover_timeout_ms,
+			 "answer_timeout_ms", (json_int_t)o->answer_timeout_ms, "dma_quarantine_ms",
+			 (json_int_t)o->dma_quarantine_ms, "tracking", trackings[o->tracking],
+			 "urgent", o->urgent, "compression", compressions[o->compression]);
 }
 
 /**
@@ -120,6 +124,7 @@ static const struct arg {
 	{"max_passes", NULL},
 	{"no_convergence", NULL},
 	{"switchover_timeout_ms", NULL},
+	{"answer_timeout_ms", NULL},
 	{"dma_quarantine_ms", NULL},
 	{"tracking", NULL},
 	{"compression", NULL},
@@ -136,6 +141,8 @@ static const struct conf_option_help helps[] = {
 	{"--max-passes", "N", "most passes of precopy (30)"},
 	{"--no-convergence", "fail|stop|postcopy", "when neither suffices (fail)"},
 	{"--switchover-timeout-ms", "MS", "longest wait with the guest paused (5000)"},
+	{"--answer-timeout-ms", "MS",
+	 "longest wait for the other agent, the guest running (60000)"},
 	{"--dma-quarantine-ms", "MS", "precopy: longest I/O into memory of the guest (30000)"},
 	{"--tracking", "auto|async|faults", "how writes are seen (auto)"},
 	{"--compression", "none", "of page data (none)"},

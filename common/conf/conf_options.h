@@ -36,6 +36,8 @@ enum mig_compression { MIG_COMPRESSION_NONE };
  * @precopy_timeout_s:	longest precopy
  * @max_passes:		most passes of precopy
  * @switchover_timeout_ms: longest wait for *ready* with the guest paused
+ * @answer_timeout_ms:	how long the other agent may take for an answer while the guest runs: PREPARED, BARRIER_ACK,
+ *			RECEIVED, RECEIPT
  * @dma_quarantine_ms:	mode precopy: a page that a device may be writing to is copied when its last report is
  *			so old: longer than the longest I/O of the guest
  * @urgent:		a connection of its own for the pages asked for
@@ -51,6 +53,7 @@ struct mig_options {
 	uint32_t precopy_timeout_s;
 	uint32_t max_passes;
 	uint32_t switchover_timeout_ms;
+	uint32_t answer_timeout_ms;
 	uint32_t dma_quarantine_ms;
 	bool urgent;
 };

@@ -73,12 +73,13 @@ Test(conf_options, a_failure_changes_nothing)
 Test(conf_options, the_command_line_makes_the_same_json)
 {
 	static const char *const words[][2] = {
-		{"mode", "precopy"},         {"channels", "4"},
-		{"bandwidth", "800Mbit"},    {"downtime-limit-ms", "20"},
-		{"precopy-timeout-s", "10"}, {"max-passes", "5"},
-		{"no-convergence", "stop"},  {"switchover-timeout-ms", "700"},
-		{"tracking", "faults"},      {"compression", "none"},
-		{"no-urgent", NULL},         {"dma-quarantine-ms", "900"},
+		{"mode", "precopy"},          {"channels", "4"},
+		{"bandwidth", "800Mbit"},     {"downtime-limit-ms", "20"},
+		{"precopy-timeout-s", "10"},  {"max-passes", "5"},
+		{"no-convergence", "stop"},   {"switchover-timeout-ms", "700"},
+		{"tracking", "faults"},       {"compression", "none"},
+		{"no-urgent", NULL},          {"answer-timeout-ms", "1000"},
+		{"dma-quarantine-ms", "900"},
 	};
 	json_t *json = json_object();
 	struct error err = {0};

@@ -168,3 +168,17 @@ Test(source_feed, a_part_that_is_refused_brings_its_page_back)
 	n.offset = 4u << 20;
 	cr_assert_eq(engine_nack(&b.e, &n, &b.err), -EBADMSG);
 }
+
+/* A pass would not end for a destination that refuses all. */
+Test(source_feed, only_so_many_are_refused)
+{
+	struct msg_nack n = {.pass = 1, .length = 4096};
+	struct box b;
+
+	box_init(&b);
+	b.e.scan = b.s;
+	for (unsigned int i = 0; i < ENGINE_NACKS_MAX; i++)
+		cr_assert_eq(engine_nack(&b.e, &n, &b.err), 0, "%s", b.err.msg);
+	cr_assert_eq(engine_nack(&b.e, &n, &b.err), -EBADMSG);
+	cr_assert_str_eq(b.err.code, "digest-mismatch");
+}

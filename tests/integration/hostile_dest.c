@@ -1,0 +1,222 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * decant-source against a destination that keeps the protocol but for one thing. Before the hand-over the
+ * guest goes on at the source as if nothing had happened; behind it the guest is kept there, paused, with
+ * every page. The error says what was wrong, the agent spends little on it, and a guest that moves to an
+ * honest host meanwhile does not notice.
+ */
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include "lib/fake_dest.h"
+#include "lib/lab_hostile.h"
+#include "lib/lab_test.h"
+
+TestSuite(hostile_dest, .timeout = 240);
+
+/**
+ * struct sin_row - a sin and what becomes of the job
+ * @phase:	in which it ends or stays
+ * @code, @names: of its error
+ * @slow:	takes 10 s and more
+ */
+struct sin_row {
+	const char *what;
+	enum fake_sin sin;
+	const char *phase;
+	const char *code;
+	const char *names;
+	bool slow;
+};
+
+static const struct sin_row before[] = {
+	{"silent", SIN_SILENT, "failed", NULL, "handshake", true},
+	{"dribbles", SIN_DRIBBLE, "failed", NULL, NULL, true},
+	{"long frame", SIN_LONG_FRAME, "failed", "bad-length", NULL, false},
+	{"no PREPARED", SIN_NO_PREPARED, "failed", "timeout", "setup", false},
+	{"no BARRIER_ACK", SIN_NO_ACK, "failed", "no-acknowledgement", "bulk channel 0", false},
+	{"no INTENT_ACK", SIN_NO_INTENT_ACK, "failed", "timeout", "switchover", false},
+	{"no READY", SIN_NO_READY, "failed", "timeout", "switchover", false},
+	{"READY early", SIN_READY_EARLY, "failed", "unexpected-message", "READY", false},
+	{"RUNNING early", SIN_RUNNING_EARLY, "failed", "unexpected-message", "RUNNING", false},
+	{"RECEIPT early", SIN_RECEIPT_EARLY, "failed", "unexpected-message", "RECEIPT", false},
+	{"acknowledges too early", SIN_ACK_AHEAD, "failed", "bad-message", "BARRIER_ACK", false},
+	{"acknowledges twice", SIN_ACK_TWICE, "failed", "bad-message", "BARRIER_ACK", false},
+	{"refuses all", SIN_NACK_ALL, "failed", "digest-mismatch", NULL, false},
+	{"refuses outside", SIN_NACK_OUTSIDE, "failed", "bad-message", "NACK", false},
+	{"refuses often", SIN_NACK_FLOOD, "failed", "digest-mismatch", NULL, false},
+	{"asks early", SIN_REQUEST_EARLY, "failed", "unexpected-message", "REQUEST", false},
+	{"floods with PING", SIN_PING_FLOOD, "failed", NULL, NULL, false},
+};
+
+/* Behind COMMIT only the source has the pages: it keeps them and asks again and again, or says that all is over. */
+static const struct sin_row behind[] = {
+	{"asks outside", SIN_REQUEST_OUTSIDE, "paused", "bad-message", "REQUEST", false},
+	{"asks for a block", SIN_REQUEST_BLOCK, "paused", "bad-message", "block 77", false},
+	{"asks behind the end", SIN_REQUEST_ODD, "paused", "bad-message", "REQUEST", false},
+	{"asks for ever", SIN_REQUEST_FLOOD, "paused", "too-many-requests", "has asked for", false},
+	{"receipt of fewer", SIN_RECEIPT_FEWER, "failed", "receipt-mismatch", "kept", false},
+	{"bitmap outside", SIN_RECEIVED_OUTSIDE, "paused", "bad-message", "sent pages of block 0",
+	 false},
+	{"bitmap in disorder", SIN_RECEIVED_ORDER, "paused", "bad-message", "pages of block 0",
+	 false},
+	{"no bitmap", SIN_RESUMED_EARLY, "paused", "unexpected-message", "RESUMED", false},
+	{"no RECEIPT", SIN_NO_RECEIPT, "paused", "timeout", "state postcopy", false},
+	{"no RUNNING", SIN_NO_RUNNING, "in-doubt", NULL, NULL, true},
+};
+
+static struct lab_proc *begin(struct lab_host *a, struct lab_guest *g, struct fake_dest *d)
+{
+	return lab_decant_begin(a, (const char *[]){"migrate", g->name, "--to", fake_dest_to(d),
+						    "--answer-timeout-ms", "1000",
+						    "--switchover-timeout-ms", "1000", NULL});
+}
+
+static json_t *job_of(struct lab_host *a, const char *guest)
+{
+	json_t *list = lab_get(a->lab, a->source_sock, "/v1/migrations"), *o, *best = NULL;
+	size_t i;
+
+	json_array_foreach(lab_at(list, "items"), i, o) {
+		if (strcmp(lab_str(a->lab, o, "guest"), guest) != 0)
+			continue;
+		if (!best || strcmp(lab_str(a->lab, o, "created_at"),
+				    lab_str(a->lab, best, "created_at")) >= 0)
+			best = o;
+	}
+	json_incref(best);
+	json_decref(list);
+	return best;
+}
+
+/* It passes through paused and recovering again and again: the error is that of the loss. */
+static bool is_so(struct lab_host *a, const char *guest, const struct sin_row *r)
+{
+	json_t *job = job_of(a, guest), *e = job ? lab_at(job, "error") : NULL;
+	bool so = job && !strcmp(lab_str(a->lab, job, "phase"), r->phase);
+
+	if (so && (r->code || r->names))
+		so = json_is_object(e) &&
+		     (!r->code || !strcmp(lab_str(a->lab, e, "code"), r->code)) &&
+		     (!r->names || strstr(lab_str(a->lab, e, "message"), r->names));
+	json_decref(job);
+	return so;
+}
+
+static void show(struct lab_host *a, const char *guest, const char *what)
+{
+	json_t *job = job_of(a, guest), *e = job ? lab_at(job, "error") : NULL;
+
+	fprintf(stderr, "%s: %s: %s: %s\n", what, job ? lab_str(a->lab, job, "phase") : "no job",
+		json_is_object(e) ? lab_str(a->lab, e, "code") : "-",
+		json_is_object(e) ? lab_str(a->lab, e, "message") : "");
+	json_decref(job);
+}
+
+static void become(struct lab_host *a, const char *guest, const struct sin_row *r)
+{
+	uint64_t end = lab_now_ms() + 25000 * a->lab->slow;
+
+	while (!is_so(a, guest, r) && lab_now_ms() < end)
+		usleep(30000);
+	show(a, guest, r->what);
+	lab_check(a->lab, is_so(a, guest, r), "%s: it is not %s with %s, \"%s\"", r->what, r->phase,
+		  r->code ? r->code : "any code", r->names ? r->names : "");
+}
+
+static void sin_before(struct lab_host *a, struct lab_guest *g, const struct sin_row *r)
+{
+	struct fake_dest *d = fake_dest_start(a->lab, r->sin);
+	struct lab_watch w = lab_watch_begin(a->lab, a->source);
+	struct lab_proc *p = begin(a, g, d);
+
+	lab_proc_wait(a->lab, p, 5000);
+	become(a, g->name, r);
+	fake_dest_end(d);
+	lab_check(a->lab, !lab_guest_report(g).paused, "%s: the guest stands", r->what);
+	lab_watch_end(&w, r->what, &(struct lab_cost){.cpu_percent = 120});
+}
+
+Test(hostile_dest, before_the_hand_over)
+{
+	struct lab_host *a, *b;
+	struct lab *lab = lab_test_pair(&a, &b);
+	struct lab_guest *g =
+		lab_guest_start(a, &(struct lab_guest_opts){.mb = 8, .threads = 1, .writes = 2000});
+	struct lab_beside beside = lab_beside_begin(a, b, 8000);
+
+	for (size_t i = 0; i < LAB_COUNT(before); i++)
+		if (lab->full || !before[i].slow)
+			sin_before(a, g, &before[i]);
+	lab_guest_verified(g);
+	lab_beside_end(&beside);
+	/* It is none the worse for it. */
+	json_decref(lab_migrate(a, b, g, &(struct lab_move){0}));
+	lab_guest_arrived(g, b);
+	lab_end(lab);
+}
+
+/* Its job is lost and recovered again and again, each time with the reason of that: the log has them all. */
+static bool was_lost(struct lab_host *a, const char *guest, const struct sin_row *r)
+{
+	char *log = lab_proc_text(a->lab, a->source, "err"), *end, of[64];
+	bool was = false;
+
+	snprintf(of, sizeof(of), " of %s: paused (", guest);
+	for (char *at = log; at && !was && (at = strstr(at, of)); at = end) {
+		end = at + strcspn(at, "\n");
+		was = memmem(at, (size_t)(end - at), r->names, strlen(r->names));
+	}
+	free(log);
+	return was;
+}
+
+static void become_behind(struct lab_host *a, const char *guest, const struct sin_row *r)
+{
+	if (strcmp(r->phase, "paused") != 0) {
+		become(a, guest, r);
+		return;
+	}
+	lab_until(a->lab, 15000, was_lost(a, guest, r), "%s: not lost with \"%s\"", r->what,
+		  r->names);
+	show(a, guest, r->what);
+}
+
+/* The pages are kept, and the guest does not run, however often the liar is asked. */
+static void sin_behind(struct lab_host *a, const struct sin_row *r, unsigned int i)
+{
+	char name[16];
+	struct fake_dest *d = fake_dest_start(a->lab, r->sin);
+	struct lab_guest *g;
+	struct lab_watch w;
+	struct lab_proc *p;
+
+	snprintf(name, sizeof(name), "guest%u", i);
+	g = lab_guest_start(
+		a, &(struct lab_guest_opts){.name = name, .mb = 4, .threads = 1, .writes = 2000});
+	w = lab_watch_begin(a->lab, a->source);
+	p = begin(a, g, d);
+	lab_proc_wait(a->lab, p, 5000);
+	become_behind(a, name, r);
+	/* Asked again and again, and never so often that it costs much. */
+	usleep(700000);
+	lab_check(a->lab, fake_dest_sessions(d) < 12, "%s: %u sessions", r->what,
+		  fake_dest_sessions(d));
+	lab_check(a->lab, lab_guest_report(g).paused, "%s: the guest runs on", r->what);
+	lab_watch_end(&w, r->what, &(struct lab_cost){.cpu_percent = 120, .fds = 40});
+	lab_guest_abandon(g);
+	fake_dest_end(d);
+}
+
+Test(hostile_dest, behind_the_hand_over)
+{
+	struct lab_host *a, *b;
+	struct lab *lab = lab_test_pair(&a, &b);
+	struct lab_beside beside = lab_beside_begin(a, b, 8000);
+
+	for (unsigned int i = 0; i < LAB_COUNT(behind); i++)
+		if (lab->full || !behind[i].slow)
+			sin_behind(a, &behind[i], i);
+	lab_beside_end(&beside);
+	lab_end(lab);
+}

@@ -251,7 +251,7 @@ test-mutants: deps
 	$(Q)tests/mutants/run $(ID)
 # Many migrations with a fault in each: make test-soak SEED=… ROUNDS=500, one of them again: SEED=… ROUND=…
 test-soak: all $(GUEST_BIN) $(CERTS) $(SOAK_BIN)
-	$(Q)SEED=$(SEED) ROUNDS=$(ROUNDS) ROUND=$(ROUND) $(SOAK_BIN)
+	$(Q)SEED=$(SEED) ROUNDS=$(ROUNDS) ROUND=$(ROUND) GUEST=$(GUEST) $(SOAK_BIN)
 bench: all $(BENCH_BIN) $(CERTS)
 	$(Q)$(BUILD)/tests/bench/bench $(BENCH)
 bench-qemu: all vm $(CERTS) $(BUILD)/tests/bench/bench_qemu

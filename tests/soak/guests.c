@@ -14,17 +14,25 @@
 
 /* --- stamp --- */
 
-static void stamp_arrived(struct soak_guest *g, struct lab_host *h)
+static void stamp_arrived(struct soak_world *w, struct soak_guest *g, struct lab_host *h)
 {
+	(void)w;
 	lab_guest_arrived(g->g, h);
 }
 
-static void stamp_stayed(struct soak_guest *g)
+static void stamp_stayed(struct soak_world *w, struct soak_guest *g)
 {
+	(void)w;
 	lab_guest_verified(g->g);
 }
 
-static const struct soak_kind stamp = {stamp_arrived, stamp_stayed};
+static pid_t native_pid(struct soak_world *w, struct soak_guest *g, struct lab_host *h)
+{
+	(void)w;
+	return lab_guest_pid(g->g, h);
+}
+
+static const struct soak_kind stamp = {stamp_arrived, stamp_stayed, native_pid};
 
 static void stamp_start(struct soak_world *w, const struct lab_guest_opts *o)
 {
@@ -60,10 +68,10 @@ static double shift_said(struct soak_guest *g, const char *what)
 	return n;
 }
 
-static void shift_stayed(struct soak_guest *g)
+static void shift_stayed(struct soak_world *w, struct soak_guest *g)
 {
 	double rounds = shift_said(g, "rounds"), given = shift_said(g, "given");
-	struct lab *lab = g->g->lab;
+	struct lab *lab = w->lab;
 
 	/* One verification may have begun before. */
 	lab_until(lab, VERIFY_MS, shift_said(g, "rounds") >= (rounds > 0 ? rounds : 0) + 2,
@@ -74,7 +82,7 @@ static void shift_stayed(struct soak_guest *g)
 		  g->g->name);
 }
 
-static void shift_arrived(struct soak_guest *g, struct lab_host *h)
+static void shift_arrived(struct soak_world *w, struct soak_guest *g, struct lab_host *h)
 {
 	struct lab *lab = g->g->lab;
 	struct lab_host *from = g->g->at;
@@ -84,12 +92,12 @@ static void shift_arrived(struct soak_guest *g, struct lab_host *h)
 		  from->name);
 	g->g->proc = NULL;
 	lab_until(lab, VERIFY_MS, shift_said(g, "rounds") > 0, "%s does not arrive", g->g->name);
-	shift_stayed(g);
+	shift_stayed(w, g);
 	/* All of it is here: from now on its file may be punched again. */
 	kill(lab_guest_pid(g->g, h), SIGHUP);
 }
 
-static const struct soak_kind shift = {shift_arrived, shift_stayed};
+static const struct soak_kind shift = {shift_arrived, shift_stayed, native_pid};
 
 static void shift_describe(struct soak_world *w, const char *name, const char *kind, const char *mb)
 {
@@ -131,34 +139,42 @@ static void shift_start(struct soak_world *w, const char *name, const char *kind
 
 /* --- all of them --- */
 
-char *soak_guests_conf(struct lab *lab, const char *name)
+char *soak_guests_conf(struct soak_world *w, unsigned int host)
 {
-	json_t *o = json_pack(
-		"{s:{s:{s:s, s:[o, s, s, o, s, s]}}}", "launchers", "shift", "driver", "native",
-		"argv", json_sprintf("%s/guests/shift", lab->tests), "{name}", "{attach}",
-		json_sprintf("%s/%s/{name}.report", lab->root, name), "{var:kind}", "{var:mb}");
-	char *text = json_dumps(o, 0);
+	json_t *all =
+		json_pack("{s:{s:s, s:[o, s, s, o, s, s]}}", "shift", "driver", "native", "argv",
+			  json_sprintf("%s/guests/shift", w->lab->tests), "{name}", "{attach}",
+			  json_sprintf("%s/%s/{name}.report", w->lab->root, host ? "b" : "a"),
+			  "{var:kind}", "{var:mb}");
+	json_t *conf;
+	char *text;
 
-	json_decref(o);
+	if (w->vm)
+		json_object_set_new(all, "vm", soak_vm_launcher(w, host));
+	conf = json_pack("{s:o}", "launchers", all);
+	text = json_dumps(conf, 0);
+	json_decref(conf);
 	return text;
 }
 
 /* In full runs the third one is large. */
 void soak_guests_start(struct soak_world *w)
 {
+	if (w->vm)
+		soak_vm_start(w);
 	stamp_start(w, &(struct lab_guest_opts){.name = "stamp", .mb = 16, .writes = 2000});
 	stamp_start(w, &(struct lab_guest_opts){.name = "private",
 						.mb = 8,
 						.kind = LAB_ANON,
 						.threads = 3,
 						.writes = 1000});
-	if (!w->o->quick)
+	if (!w->o->quick && !w->vm)
 		stamp_start(w, &(struct lab_guest_opts){.name = "large",
 							.mb = 96,
 							.blocks = 4,
 							.zeros = 30,
 							.writes = 2000});
 	shift_start(w, "shift", "memfd", "8");
-	if (!w->o->quick)
+	if (!w->o->quick && !w->vm)
 		shift_start(w, "shift-private", "anon", "8");
 }

@@ -4,14 +4,17 @@
 #include "lib/lab_job.h"
 #include "soak/world.h"
 
+/* Longer than a busy machine takes to send what precopy has left. */
+#define SWITCH_MS 20000
+
 static json_t *request(struct soak_world *w, struct soak_guest *g, const char *to)
 {
 	const struct soak_move *m = &w->plan.moves[g - w->guests];
-	json_t *options =
-		json_pack("{s:s, s:s, s:i, s:b, s:i, s:i, s:i}", "tracking", m->tracking,
-			  "no_convergence", m->no_convergence, "channels", (int)m->channels,
-			  "urgent", m->urgent, "max_passes", (int)m->max_passes,
-			  "downtime_limit_ms", (int)m->downtime_ms, "precopy_timeout_s", 20);
+	json_t *options = json_pack("{s:s, s:s, s:i, s:b, s:i, s:i, s:i, s:i}", "tracking",
+				    m->tracking, "no_convergence", m->no_convergence, "channels",
+				    (int)m->channels, "urgent", m->urgent, "max_passes",
+				    (int)m->max_passes, "downtime_limit_ms", (int)m->downtime_ms,
+				    "precopy_timeout_s", 5, "switchover_timeout_ms", SWITCH_MS);
 
 	if (m->last_ms)
 		json_object_set_new(options, "bandwidth",

@@ -132,20 +132,20 @@ static void check_agent(struct soak_world *w, unsigned int i)
 
 /* --- guests --- */
 
-static bool guest_settled(struct soak_guest *g)
+static bool guest_settled(struct soak_world *w, struct soak_guest *g)
 {
-	return fds_of(lab_guest_pid(g->g, g->g->at), "anon_inode:[userfaultfd]") == 0;
+	return fds_of(g->kind->pid(w, g, g->g->at), "anon_inode:[userfaultfd]") == 0;
 }
 
 static void check_guest(struct soak_world *w, struct soak_guest *g)
 {
 	uint64_t end = lab_now_ms() + (uint64_t)SETTLE_MS * w->lab->slow;
 
-	while (!guest_settled(g) && lab_now_ms() < end)
+	while (!guest_settled(w, g) && lab_now_ms() < end)
 		lab_nap();
-	if (!guest_settled(g))
-		show_fds(lab_guest_pid(g->g, g->g->at));
-	lab_check(w->lab, guest_settled(g), "a userfaultfd stays in %s", g->g->name);
+	if (!guest_settled(w, g))
+		show_fds(g->kind->pid(w, g, g->g->at));
+	lab_check(w->lab, guest_settled(w, g), "a userfaultfd stays in %s", g->g->name);
 }
 
 /* --- files --- */

@@ -5,6 +5,7 @@
  *	SEED	of the plans (by chance, and said)
  *	ROUNDS	how many (500)
  *	ROUND	that one alone, from a fresh start
+ *	GUEST	qemu: a VM among the guests
  *	QUICK	small guests, nothing that takes seconds
  *
  * Exit 0: nothing was lost and nothing leaked. When something fails, seed, round and plan stand above the failure,
@@ -12,6 +13,7 @@
  */
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/random.h>
 #include "soak/soak.h"
 
@@ -53,6 +55,7 @@ int main(void)
 		o.first = (unsigned int)number("ROUND", 0, 1000000);
 		o.rounds = 1;
 	}
+	o.vm = getenv("GUEST") && !strcmp(getenv("GUEST"), "qemu");
 	setenv("DECANT_KEEP", "1", 0);
 	lab = lab_new(failed);
 	fprintf(stderr, "soak: in %s\n", lab->root);

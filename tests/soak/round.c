@@ -110,11 +110,11 @@ static void judge(struct soak_world *w, struct soak_guest *g)
 static void settle(struct soak_world *w, struct soak_guest *g)
 {
 	if (!strcmp(g->phase, "completed"))
-		g->kind->arrived(g, g->to);
+		g->kind->arrived(w, g, g->to);
 	else
-		g->kind->stayed(g);
-	lab_until(w->lab, LEFT_MS, !lab_guest_pid(g->g, soak_other(w, g->g->at)),
-		  "%s is at %s, too", g->g->name, soak_other(w, g->g->at)->name);
+		g->kind->stayed(w, g);
+	lab_until(w->lab, LEFT_MS, !g->kind->pid(w, g, soak_other(w, g->g->at)), "%s is at %s, too",
+		  g->g->name, soak_other(w, g->g->at)->name);
 	lab_host_knows(g->g->at, g->g->name);
 }
 
@@ -127,7 +127,7 @@ static void again(struct soak_world *w)
 
 		if (!strcmp(g->phase, "completed"))
 			w->plan.moving &= ~(1u << (g - w->guests));
-		m->no_convergence = "stop";
+		m->no_convergence = "postcopy";
 		m->last_ms = 0;
 	}
 	for (struct soak_guest *g = soak_moving(w, NULL); g; g = soak_moving(w, g))

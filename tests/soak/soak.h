@@ -7,6 +7,7 @@
  *	plan.c		what happens in a round, out of seed and number
  *	world.c		two hosts, a relay before each, the guests
  *	guests.c	guests of several kinds, and how each is verified
+ *	vm.c		a QEMU among them
  *	jobs.c		migrations over REST
  *	fault.c		what goes wrong, and how it ends
  *	leaks.c		what agents and guests hold in the end
@@ -27,6 +28,7 @@
  * @seed:	of all plans
  * @first, @rounds: rounds [first, first + rounds)
  * @quick:	small guests, nothing that takes seconds
+ * @vm:		a QEMU is among the guests
  * @quiet:	no line for each round
  */
 struct soak_opts {
@@ -34,6 +36,7 @@ struct soak_opts {
 	unsigned int first;
 	unsigned int rounds;
 	bool quick;
+	bool vm;
 	bool quiet;
 };
 

@@ -51,7 +51,7 @@ bool soak_world_zstd(struct soak_world *w)
 static void host_new(struct soak_world *w, unsigned int i)
 {
 	const char *name = i ? "b" : "a";
-	char *conf = soak_guests_conf(w->lab, name);
+	char *conf = soak_guests_conf(w, i);
 
 	w->hosts[i] =
 		lab_host_start(w->lab, &(struct lab_host_opts){.name = name, .dest_conf = conf});
@@ -69,6 +69,8 @@ struct soak_world *soak_world_new(struct lab *lab, const struct soak_opts *o)
 	sigaction(SIGTERM, &sa, NULL);
 	w->lab = lab;
 	w->o = o;
+	if (o->vm)
+		soak_vm_new(w);
 	host_new(w, 0);
 	host_new(w, 1);
 	soak_leaks_begin(w);
@@ -78,6 +80,7 @@ struct soak_world *soak_world_new(struct lab *lab, const struct soak_opts *o)
 
 void soak_world_free(struct soak_world *w)
 {
+	soak_vm_end(w);
 	lab_relay_free(w->relays[0]);
 	lab_relay_free(w->relays[1]);
 	free(w);
@@ -93,7 +96,8 @@ static bool is_needed(struct soak_world *w, const struct lab_proc *p)
 	for (unsigned int i = 0; i < w->nguests; i++)
 		if (p == w->guests[i].g->proc)
 			return true;
-	return false;
+
+	return p == soak_vm_proc(w);
 }
 
 /* Agents append to their logs: a log that is emptied holds what they say from now on. */

@@ -3,19 +3,23 @@
 #ifndef DECANT_TESTS_SOAK_WORLD_H
 #define DECANT_TESTS_SOAK_WORLD_H
 
+#include "lib/lab_vm.h"
 #include "soak/soak.h"
 
 struct soak_world;
 struct soak_guest;
+struct soak_vm;
 
 /**
  * struct soak_kind - guests of one kind
  * @arrived:	it runs on @h, where it was brought: one whole verification since, its process at the source is gone
  * @stayed:	it runs where it was: one whole verification from now on
+ * @pid:	its process on a host; 0 if there is none
  */
 struct soak_kind {
-	void (*arrived)(struct soak_guest *g, struct lab_host *h);
-	void (*stayed)(struct soak_guest *g);
+	void (*arrived)(struct soak_world *w, struct soak_guest *g, struct lab_host *h);
+	void (*stayed)(struct soak_world *w, struct soak_guest *g);
+	pid_t (*pid)(struct soak_world *w, struct soak_guest *g, struct lab_host *h);
 };
 
 /**
@@ -62,6 +66,7 @@ struct soak_life {
  * @hosts:	each with both agents; others reach decant-dest through @relays
  * @stuck:	the relay is stopped
  * @guests:	all that there are
+ * @vm:		what belongs to the VM, if there is one
  * @lives:	of each host's decant-source and decant-dest
  * @bare:	what each agent held before there was a guest
  * @early:	what each held when the first rounds were done
@@ -78,6 +83,7 @@ struct soak_world {
 	bool stuck[2];
 	struct soak_guest guests[SOAK_GUESTS_MAX];
 	unsigned int nguests;
+	struct soak_vm *vm;
 	struct soak_life lives[SOAK_AGENTS];
 	struct lab_usage bare[SOAK_AGENTS];
 	struct lab_usage early[SOAK_AGENTS];
@@ -111,8 +117,21 @@ void soak_interrupted(struct soak_world *w);
 
 /** soak_guests_start() - all of them, on the first host */
 void soak_guests_start(struct soak_world *w);
-/** soak_guests_conf() - Return: what decant-dest of host @name must know of their launchers, for free(3) */
-char *soak_guests_conf(struct lab *lab, const char *name);
+/** soak_guests_conf() - Return: what decant-dest of a host must know of their launchers, for free(3) */
+char *soak_guests_conf(struct soak_world *w, unsigned int host);
+
+/* --- vm.c --- */
+
+/** soak_vm_new() - its folders, before the hosts */
+void soak_vm_new(struct soak_world *w);
+/** soak_vm_launcher() - Return: what starts it on a host, new reference */
+json_t *soak_vm_launcher(struct soak_world *w, unsigned int host);
+/** soak_vm_start() - boot it on the first host */
+void soak_vm_start(struct soak_world *w);
+/** soak_vm_proc() - Return: that of its first QEMU, as long as it is there; NULL without */
+const struct lab_proc *soak_vm_proc(struct soak_world *w);
+/** soak_vm_end() - end it, if there is one */
+void soak_vm_end(struct soak_world *w);
 
 /* --- jobs.c --- */
 

@@ -2,6 +2,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
 #include <linux/if_packet.h>
 #include <net/ethernet.h>
 #include <net/if.h>
@@ -173,6 +174,22 @@ void lab_net_client_end(struct lab_net_client *c)
 
 /* --- announcements --- */
 
+/* All that the hosts send each other passes by, too, and would leave no room. */
+static void hear_announcements_only(struct lab_net_ear *e)
+{
+	struct sock_filter code[] = {
+		BPF_STMT(BPF_LD | BPF_H | BPF_ABS, 12), /* Ethernet's type */
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ETHERTYPE_ARP, 1, 0),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ETHERTYPE_REVARP, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, UINT16_MAX),
+		BPF_STMT(BPF_RET | BPF_K, 0),
+	};
+	struct sock_fprog prog = {sizeof(code) / sizeof(code[0]), code};
+
+	lab_check(e->lab, !setsockopt(e->fd, SOL_SOCKET, SO_ATTACH_FILTER, &prog, sizeof(prog)),
+		  "SO_ATTACH_FILTER: %m");
+}
+
 struct lab_net_ear *lab_net_listen(struct lab *lab, const struct lab_ns *ns, const char *mac)
 {
 	struct lab_net_ear *e = calloc(1, sizeof(*e));
@@ -183,6 +200,7 @@ struct lab_net_ear *lab_net_listen(struct lab *lab, const struct lab_ns *ns, con
 			 &e->mac[3], &e->mac[4], &e->mac[5]) == 6,
 		  "MAC %s", mac);
 	e->fd = socket_in(lab, ns, AF_PACKET, SOCK_RAW, htons(ETH_P_ALL));
+	hear_announcements_only(e);
 	return e;
 }
 

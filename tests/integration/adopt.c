@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-#include "lib/fake_source.h"
+#include "lib/fake_play.h"
 #include "lib/lab_paint.h"
 #include "lib/lab_test.h"
 
@@ -278,27 +278,6 @@ static void resume(struct fake_source *f)
 	f->digest_sum = 0;
 }
 
-static struct fake_source *running(void)
-{
-	struct lab *lab = lab_new(lab_test_failed);
-	char *conf = fake_launchers(lab);
-	struct lab_host *b = lab_host_start(
-		lab, &(struct lab_host_opts){.name = "b", .no_source = true, .dest_conf = conf});
-	struct fake_source *f = fake_new(b, &(struct fake_opts){.urgent = true});
-
-	free(conf);
-	fake_prepared(f);
-	fake_intent(f);
-	fake_switch(f);
-	fake_listen(f, true);
-	fake_state(f, 0);
-	fake_ready(f);
-	fake_commit(f);
-	fake_raw(f, &f->bulk[0], 0, 0, EARLY);
-	fake_barrier(f);
-	return f;
-}
-
 static void go_on(struct fake_source *f)
 {
 	struct error err = {0};
@@ -323,7 +302,7 @@ static void arrived(struct fake_source *f)
 
 Test(adopt, killed_between_resumed_and_continue)
 {
-	struct fake_source *f = running();
+	struct fake_source *f = fake_early(fake_host(lab_test_failed), true, EARLY);
 
 	dest_again(f);
 	resume(f);
@@ -342,7 +321,7 @@ Test(adopt, killed_between_resumed_and_continue)
 /* Every page had been placed, and nobody had been told: the new agent sees that by itself, and says so. */
 Test(adopt, killed_when_all_is_here)
 {
-	struct fake_source *f = running();
+	struct fake_source *f = fake_early(fake_host(lab_test_failed), true, EARLY);
 
 	fake_pages(f, &f->bulk[0], 0, EARLY, PAGES - EARLY);
 	fake_barrier(f);

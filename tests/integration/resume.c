@@ -6,7 +6,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include "lib/fake_source.h"
+#include "lib/fake_play.h"
 #include "lib/lab_test.h"
 
 TestSuite(resume, .timeout = 120);
@@ -14,27 +14,6 @@ TestSuite(resume, .timeout = 120);
 #define PAGES 256
 /* Pages that arrive before the session is lost. */
 #define EARLY 64
-
-static struct fake_source *running(bool urgent)
-{
-	struct lab *lab = lab_new(lab_test_failed);
-	char *conf = fake_launchers(lab);
-	struct lab_host *b = lab_host_start(
-		lab, &(struct lab_host_opts){.name = "b", .no_source = true, .dest_conf = conf});
-	struct fake_source *f = fake_new(b, &(struct fake_opts){.urgent = urgent});
-
-	free(conf);
-	fake_prepared(f);
-	fake_intent(f);
-	fake_switch(f);
-	fake_listen(f, true);
-	fake_state(f, 0);
-	fake_ready(f);
-	fake_commit(f);
-	fake_raw(f, &f->bulk[0], 0, 0, EARLY);
-	fake_barrier(f);
-	return f;
-}
 
 /* One more control channel; what the session has is left as it is. */
 static struct frame_io hello(struct fake_source *f, uint8_t ret_token[static MSG_TOKEN_LEN])
@@ -137,7 +116,7 @@ static void completes(struct fake_source *f)
 
 static void again(bool urgent)
 {
-	struct fake_source *f = running(urgent);
+	struct fake_source *f = fake_early(fake_host(lab_test_failed), urgent, EARLY);
 	struct frame_io io;
 
 	fake_close(f);
@@ -162,7 +141,7 @@ Test(resume, without_an_urgent_channel)
 /* The loss was noticed at the other end only: what stands gives way, and not before RESUME is right. */
 Test(resume, half_open)
 {
-	struct fake_source *f = running(true);
+	struct fake_source *f = fake_early(fake_host(lab_test_failed), true, EARLY);
 	uint8_t first[MSG_TOKEN_LEN], next[MSG_TOKEN_LEN];
 	struct frame_io old[3], late = hello(f, first), io = hello(f, next);
 	struct error err = {0};
@@ -199,7 +178,7 @@ Test(resume, half_open)
 /* Nobody but the source itself, and no second CONTINUE. */
 Test(resume, against_the_rules)
 {
-	struct fake_source *f = running(true), *other;
+	struct fake_source *f = fake_early(fake_host(lab_test_failed), true, EARLY), *other;
 	struct error err = {0};
 	struct frame_io io;
 

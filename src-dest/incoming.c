@@ -391,8 +391,20 @@ struct incoming *incoming_new(struct dest *d, const uint8_t id[static MSG_UUID_L
 	return inc;
 }
 
-static int check_room(const struct dest *d, struct error *err)
+static unsigned int count_of(const struct dest *d, const char *identity)
 {
+	unsigned int n = 0;
+
+	for (const struct incoming *inc = d->incomings; inc; inc = inc->next)
+		n += !strcmp(inc->identity, identity);
+	return n;
+}
+
+/* @identity: of the source; NULL for what begins here */
+static int check_room(const struct dest *d, const char *identity, struct error *err)
+{
+	uint32_t each = d->conf.limit_incoming_per_source;
+
 	if (d->ending)
 		return error_set(err, -ESHUTDOWN, "ending", "this agent is being stopped");
 	if (d->n_incomings >= d->conf.limit_incoming)
@@ -400,6 +412,11 @@ static int check_room(const struct dest *d, struct error *err)
 				 "%u incoming migrations are under way, which is the limit "
 				 "(limits.incoming): try again later",
 				 d->n_incomings);
+	if (identity && each && count_of(d, identity) >= each)
+		return error_set(err, -EBUSY, "limit-incoming",
+				 "%u incoming migrations from %s are under way, which is the limit "
+				 "(limits.incoming_per_source): try again later",
+				 each, identity);
 	return 0;
 }
 
@@ -417,7 +434,7 @@ int incoming_local(struct dest *d, const char *from, struct incoming **ret, stru
 	uint8_t id[MSG_UUID_LEN];
 	char text[UUID_TEXT_MAX];
 	struct incoming *inc;
-	int r = check_room(d, err);
+	int r = check_room(d, NULL, err);
 
 	if (r)
 		return r;
@@ -436,7 +453,7 @@ int incoming_open(struct dest *d, struct conn *conn, const struct msg_hello *h,
 {
 	struct incoming *inc;
 	struct msg *ack;
-	int r = check_room(d, err);
+	int r = check_room(d, tls_chan_identity(conn_chan(conn)), err);
 
 	if (r)
 		return r;

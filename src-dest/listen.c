@@ -24,7 +24,7 @@
  * struct peer - a connection that no session has yet
  * @l:		where it came in
  * @conn:	owned
- * @addr:	of the other end, without its port
+ * @addr:	of the other end, without its port: of IPv6 the network, because a host has all of it
  * @alen:	bytes of @addr
  * @kind, @index, @migration: of its HELLO, once HELLO_ACK is on its way
  * @answered:	HELLO_ACK was sent: it joins its session when that is out
@@ -36,7 +36,7 @@
 struct peer {
 	struct listener *l;
 	struct conn *conn;
-	uint8_t addr[16];
+	uint8_t addr[8];
 	size_t alen;
 	struct msg_hello hello;
 	bool answered;
@@ -347,11 +347,11 @@ static const struct conn_ops peer_ops = {.established = on_established,
 
 /* --- accepting --- */
 
-static size_t address_of(const struct sockaddr *sa, uint8_t out[static 16])
+static size_t address_of(const struct sockaddr *sa, uint8_t out[static 8])
 {
 	if (sa->sa_family == AF_INET6) {
-		memcpy(out, &((const struct sockaddr_in6 *)sa)->sin6_addr, 16);
-		return 16;
+		memcpy(out, &((const struct sockaddr_in6 *)sa)->sin6_addr, 8);
+		return 8;
 	}
 	memcpy(out, &((const struct sockaddr_in *)sa)->sin_addr, 4);
 	return 4;
@@ -369,9 +369,9 @@ static void make_room(struct listener *l, const uint8_t *addr, size_t alen)
 		n++;
 		oldest_of_it = oldest_of_it ? oldest_of_it : p;
 	}
-	if (n >= LISTEN_PENDING_PEER_MAX)
+	if (n >= l->d->conf.limit_connections_per_address)
 		peer_drop(oldest_of_it);
-	else if (l->n_peers >= LISTEN_PENDING_MAX)
+	else if (l->n_peers >= l->d->conf.limit_connections)
 		peer_drop(l->oldest);
 }
 
@@ -409,7 +409,7 @@ static void on_accept(struct evconnlistener *s, evutil_socket_t fd, struct socka
 		      void *arg)
 {
 	struct listener *l = arg;
-	uint8_t addr[16];
+	uint8_t addr[8];
 	size_t alen = address_of(sa, addr);
 	struct peer *p, **at;
 

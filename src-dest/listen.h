@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Where sources connect: from TCP to a channel that belongs to a session. Whoever is not let in, or
- * is slow, costs a bounded place for a bounded time, and its own address's places first.
+ * is slow, costs a bounded place for a bounded time, and its own address's places first
+ * (conf.limit_connections, conf.limit_connections_per_address).
  *
  * Loop thread only.
  */
@@ -9,11 +10,6 @@
 #define DECANT_LISTEN_H
 
 #include "dest.h"
-
-/** LISTEN_PENDING_MAX - connections that no session has yet; beyond, the oldest is dropped */
-#define LISTEN_PENDING_MAX 256
-/** LISTEN_PENDING_PEER_MAX - of them from one address; beyond, its oldest is dropped */
-#define LISTEN_PENDING_PEER_MAX 64
 
 struct listener;
 

@@ -12,6 +12,9 @@
 #include "util/log.h"
 #include "util/uuid.h"
 
+/* Entries, from when on a guest that nobody has described is not let in, or another is forgotten. */
+#define GUESTS_MAX 1024u
+
 struct source_guest *guests_find(struct source *s, const char *name)
 {
 	for (struct source_guest *g = s->guests; g; g = g->next)
@@ -210,6 +213,36 @@ static int admit(struct source_guest *sg, const struct guest *g, const char *uui
 	return 0;
 }
 
+/* One that is only remembered because it was here once. */
+static struct source_guest *forgettable(struct source *s)
+{
+	struct source_guest *sg = s->guests;
+
+	while (sg && (sg->described || sg->conn || sg->migration || sg->handed_over))
+		sg = sg->next;
+	return sg;
+}
+
+/* Guests that attach themselves choose their names: so many may be known, whoever makes them up. */
+static int make_room(struct source *s, struct error *err)
+{
+	struct source_guest *old;
+	unsigned int n = 0;
+
+	for (const struct source_guest *sg = s->guests; sg; sg = sg->next)
+		n++;
+	if (n < GUESTS_MAX)
+		return 0;
+	old = forgettable(s);
+	if (!old)
+		return error_set(err, -EBUSY, "too-many-guests",
+				 "%u guests are known here, which is the limit: remove some "
+				 "(decant remove)",
+				 GUESTS_MAX);
+	drop(old);
+	return 0;
+}
+
 struct source_guest *guests_reserve(struct source *s, const char *name)
 {
 	struct conf_guest desc = {.driver = GUEST_DRIVER_NATIVE};
@@ -246,7 +279,7 @@ int guests_attach(void *arg, struct guest *g, struct error *err)
 				 g->name);
 	if (sg)
 		r = admit(sg, g, uuid, err);
-	else if (!(sg = guests_reserve(s, g->name)))
+	else if (!(r = make_room(s, err)) && !(sg = guests_reserve(s, g->name)))
 		r = error_set(err, -ENOMEM, NULL, "out of memory");
 	if (r < 0)
 		return r;

@@ -145,6 +145,12 @@ static int take_launcher(const json_t *value, const char *key, const struct json
 static const struct jsonx_field limits[] = {
 	{"incoming", JSONX_UINT, .min = 1, .max = 1000,
 	 JSONX_INTO(struct conf_dest, limit_incoming)},
+	{"incoming_per_source", JSONX_UINT, .max = 1000,
+	 JSONX_INTO(struct conf_dest, limit_incoming_per_source)},
+	{"connections", JSONX_UINT, .min = 1, .max = 10000,
+	 JSONX_INTO(struct conf_dest, limit_connections)},
+	{"connections_per_address", JSONX_UINT, .min = 1, .max = 10000,
+	 JSONX_INTO(struct conf_dest, limit_connections_per_address)},
 	{"memory_bytes", JSONX_UINT, JSONX_INTO(struct conf_dest, limit_memory_bytes)},
 };
 
@@ -183,6 +189,8 @@ static int defaults(struct conf_dest *c)
 	bad |= conf_default(&c->source_api, "unix:/run/decant/source.sock");
 	c->listen_port = CONF_DEFAULT_PORT;
 	c->limit_incoming = CONF_INCOMING_DEFAULT;
+	c->limit_connections = CONF_CONNECTIONS_DEFAULT;
+	c->limit_connections_per_address = CONF_CONNECTIONS_PER_ADDRESS_DEFAULT;
 	return bad ? -ENOMEM : 0;
 }
 

@@ -15,6 +15,10 @@
 #define CONF_LAUNCHERS_MAX 256
 /** CONF_INCOMING_DEFAULT - of limit_incoming */
 #define CONF_INCOMING_DEFAULT 16
+/** CONF_CONNECTIONS_DEFAULT, CONF_CONNECTIONS_PER_ADDRESS_DEFAULT - of limit_connections and
+ * limit_connections_per_address */
+#define CONF_CONNECTIONS_DEFAULT             256
+#define CONF_CONNECTIONS_PER_ADDRESS_DEFAULT 64
 
 /**
  * struct conf_dest - all of it, defaults filled in; owns its memory
@@ -30,6 +34,10 @@
  * @source_api:	where arrived guests are registered, default unix:/run/decant/source.sock; NULL:
  * nowhere
  * @limit_incoming: most incoming migrations at a time, default CONF_INCOMING_DEFAULT
+ * @limit_incoming_per_source: most of them from one authenticated identity, 0 for no limit (default)
+ * @limit_connections: most connections that no session has yet, default CONF_CONNECTIONS_DEFAULT
+ * @limit_connections_per_address: most of them from one address, default
+ *		CONF_CONNECTIONS_PER_ADDRESS_DEFAULT
  * @limit_memory_bytes: most memory of all incoming guests together, 0 for no limit (default)
  * @launchers:	@n_launchers of them
  */
@@ -45,6 +53,9 @@ struct conf_dest {
 	char *state_dir;
 	char *source_api;
 	uint32_t limit_incoming;
+	uint32_t limit_incoming_per_source;
+	uint32_t limit_connections;
+	uint32_t limit_connections_per_address;
 	uint64_t limit_memory_bytes;
 	struct conf_launcher *launchers;
 	size_t n_launchers;

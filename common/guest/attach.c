@@ -21,7 +21,9 @@
 
 #define PENDING_DEFAULT    64
 #define TIMEOUT_DEFAULT_MS 5000
-#define RETRY_US           100000
+/* Connections of one process whose hello is not complete: one for each of its guests, for a moment. */
+#define PROCESS_MAX 16
+#define RETRY_US    100000
 
 struct conn;
 
@@ -319,6 +321,16 @@ static int peer_pidfd(int sock, pid_t pid)
 	return fd < 0 ? -errno : fd;
 }
 
+/* So that one process cannot keep all others out. */
+static bool crowds(const struct conn *c, pid_t pid)
+{
+	unsigned int n = 0;
+
+	for (const struct conn *o = c->a->conns; o; o = o->next)
+		n += o != c && o->g && o->g->pid == pid;
+	return n >= PROCESS_MAX;
+}
+
 static int identify(struct conn *c, struct error *err)
 {
 	struct ucred cred = {0};
@@ -335,6 +347,11 @@ static int identify(struct conn *c, struct error *err)
 	if (cred.pid <= 0)
 		return error_set(err, -ESRCH, "not-visible",
 				 "its process is not in the agent's pid namespace");
+	if (crowds(c, cred.pid))
+		return error_set(err, -EBUSY, "too-many-connections",
+				 "process %d has %d connections already that have not said who "
+				 "they are",
+				 (int)cred.pid, PROCESS_MAX);
 	fd = peer_pidfd(c->sock, cred.pid);
 	if (fd < 0)
 		return error_set(err, fd, NULL, "no pidfd of process %d: %s", (int)cred.pid,

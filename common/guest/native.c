@@ -10,6 +10,7 @@
 
 #include "guest/attach_check.h"
 #include "util/cleanup.h"
+#include "util/clock.h"
 #include "util/fdio.h"
 #include "util/log.h"
 
@@ -320,12 +321,30 @@ static int on_vcpu(struct guest *g, const struct gwire_vcpu *v)
 	return 0;
 }
 
+/* A guest that never stops talking would have the loop to itself, turn by turn. */
+static bool floods(struct native *n)
+{
+	uint64_t now = clock_us();
+
+	if (now - n->told_us > 1000000) {
+		n->told_us = now;
+		n->told = 0;
+	}
+	if (++n->told <= NATIVE_TOLD_MAX)
+		return false;
+	log_warn("guest %s: more than %u messages in a second that nobody asked for", n->g.name,
+		 NATIVE_TOLD_MAX);
+	return true;
+}
+
 static int on_message(struct native *n, const struct gwire_msg *m, int fd)
 {
 	if (m->type == GWIRE_DONE)
 		return on_done(n, m, fd);
 	if (fd >= 0)
 		close(fd);
+	if (floods(n))
+		return -EPROTO;
 	if (m->type == GWIRE_VCPU)
 		return on_vcpu(&n->g, &m->u.vcpu);
 	if (m->type != GWIRE_STATE_CHANGED)

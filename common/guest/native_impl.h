@@ -14,6 +14,7 @@
 #define NATIVE_PAUSE_SLACK_MS    1000u   /* after the bound that the library itself keeps */
 #define NATIVE_DEATH_MS          200u    /* from the end of the connection to that of the process */
 #define NATIVE_REQUESTS_MAX      256
+#define NATIVE_TOLD_MAX          2048u /* a second: twice what 256 vCPU threads and more have to tell */
 #define NATIVE_FEED_HIGH         (1u << 20)
 #define NATIVE_FEED_LOW          (256u << 10)
 
@@ -95,6 +96,7 @@ struct native_load {
  * @g:		what the agent sees
  * @sock:	-1 before native_start() and after the connection has ended
  * @death:	bounds the wait for the process's end
+ * @told, @told_us: messages that nobody had asked for, and since when they are counted
  * @depth:	callbacks that are running on it
  * @freed:	guest_free() came inside one: release at the outermost
  * @lost:	the connection has ended
@@ -114,6 +116,8 @@ struct native {
 	uint8_t *packet;
 	struct native_save save;
 	struct native_load load;
+	unsigned int told;
+	uint64_t told_us;
 	unsigned int depth;
 	bool freed;
 	bool lost;

@@ -191,6 +191,33 @@ static void endless_line(struct monitor *mon)
 	silent(mon);
 }
 
+static void endless_events(struct monitor *mon)
+{
+	greet(mon);
+	for (unsigned int i = 0; i < 2 * QMP_EVENTS_MAX; i++)
+		say(mon, "{\"event\": \"RTC_CHANGE\"}\r\n");
+	silent(mon);
+}
+
+/* What a parser that calls itself would need a stack for. */
+static void deep_json(struct monitor *mon)
+{
+	static char deep[1 << 20];
+
+	memset(deep, '[', sizeof(deep) - 3);
+	strcpy(deep + sizeof(deep) - 3, "\r\n");
+	greet(mon);
+	say(mon, deep);
+	silent(mon);
+}
+
+static void wrong_types(struct monitor *mon)
+{
+	greet(mon);
+	say(mon, "{\"event\": {\"event\": 7}, \"id\": \"seven\", \"return\": 1}\r\n");
+	silent(mon);
+}
+
 static void dies(struct monitor *mon)
 {
 	char name[64];
@@ -428,8 +455,10 @@ static const struct rubbish {
 	void (*script)(struct monitor *);
 	const char *what;
 } rubbish[] = {
-	{no_json, "no JSON"},       {no_object, "no JSON object"}, {unasked, "nobody asked"},
-	{greets_twice, "greeting"}, {endless_line, "longer"},
+	{no_json, "no JSON"},          {no_object, "no JSON object"},
+	{unasked, "nobody asked"},     {greets_twice, "greeting"},
+	{endless_line, "longer"},      {endless_events, "more events"},
+	{deep_json, "no JSON object"}, {wrong_types, "neither answer nor event"},
 };
 
 Test(qemu_qmp, rubbish_ends_it_by_name)

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "util/cleanup.h"
+#include "util/clock.h"
 
 #define READ_BYTES   65536
 #define READS_A_TURN 16
@@ -51,6 +52,7 @@ struct outgoing {
  * @out, @queued: what waits to be sent, in order, and its bytes
  * @greeting:	bounds the wait for the monitor's first words, and for its first answer
  * @ready:	commands may be sent
+ * @events, @events_us: events, and since when they are counted
  * @depth:	callbacks that are running
  * @freed:	qmp_free() came inside one: release at the outermost
  */
@@ -74,6 +76,8 @@ struct qmp {
 	bool greeted;
 	bool ready;
 	char version[32];
+	unsigned int events;
+	uint64_t events_us;
 	unsigned int depth;
 	bool freed;
 };
@@ -458,14 +462,28 @@ static void on_answer(struct qmp *q, const json_t *m, const json_t *id)
 	free_asked(a);
 }
 
+/* What never ends would have the loop to itself, turn by turn. */
+static void on_event(struct qmp *q, const char *name, const json_t *data)
+{
+	uint64_t now = clock_us();
+
+	if (now - q->events_us > 1000000) {
+		q->events_us = now;
+		q->events = 0;
+	}
+	if (++q->events > QMP_EVENTS_MAX)
+		lose_rubbish(q, "more events in a second than any QEMU");
+	else if (q->ops->event)
+		q->ops->event(q->arg, name, data);
+}
+
 static void on_message(struct qmp *q, const json_t *m)
 {
 	const char *event = json_string_value(json_object_get(m, "event"));
 	const json_t *greeting = json_object_get(m, "QMP"), *id = json_object_get(m, "id");
 
 	if (event && q->greeted) {
-		if (q->ops->event)
-			q->ops->event(q->arg, event, json_object_get(m, "data"));
+		on_event(q, event, json_object_get(m, "data"));
 	} else if (greeting) {
 		on_greeting(q, greeting);
 	} else if (json_is_integer(id) &&

@@ -22,6 +22,8 @@
 #define QMP_QUEUE_MAX (1u << 20)
 /** QMP_ASKED_MAX - commands without an answer */
 #define QMP_ASKED_MAX 128
+/** QMP_EVENTS_MAX - events in a second; QEMU itself limits those that a guest can cause */
+#define QMP_EVENTS_MAX 2000
 /** QMP_GREETING_MS - a monitor that says nothing for so long serves another client */
 #define QMP_GREETING_MS 2000
 

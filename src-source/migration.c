@@ -508,11 +508,15 @@ static void closed_leftover(void *arg, int ret, const struct error *err, int fd)
 		log_warn("an old userfaultfd stays in a guest: %s", err->msg);
 }
 
-/* The job that has, or may have, handed over just this guest; one that came back is a generation on. */
+/*
+ * The job that has, or may have, handed over just this guest; one that came back is a generation on. One that
+ * does not stand still for a migration is none that was handed over: it was restored from an older image.
+ */
 static struct migration *holder(const struct source *s, const struct guest *g)
 {
 	for (struct migration *m = s->migrations; m; m = m->next)
 		if (m->committed && m->generation == g->generation &&
+		    (m->state != MIG_COMPLETED || g->run_state == GUEST_PAUSED_MIGRATION) &&
 		    !memcmp(m->uuid, g->uuid, sizeof(m->uuid)))
 			return m;
 	return NULL;

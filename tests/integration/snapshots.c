@@ -466,6 +466,33 @@ static void restore_stamp(enum lab_kind kind)
 	lab_end(lab);
 }
 
+/* Its generation has left this host once, and was told to end: it is another copy, and stays. */
+Test(snapshots, restored_where_it_has_left)
+{
+	struct lab_guest_opts opts = {.mb = 8, .threads = 2, .writes = 200};
+	struct lab_host *a, *b;
+	struct lab *lab = lab_test_pair(&a, &b);
+	struct lab_guest *g = lab_guest_start(a, &opts);
+
+	json_decref(snapshot(a, b, g->name, "monday", NULL, 0));
+	json_decref(lab_migrate(a, b, g, &(struct lab_move){0}));
+	lab_guest_arrived(g, b);
+	lab_host_knows(b, g->name);
+	json_decref(lab_migrate(b, a, g, &(struct lab_move){0}));
+	lab_guest_arrived(g, a);
+	kill(lab_guest_pid(g, a), SIGTERM);
+	lab_until(lab, 5000, !lab_guest_pid(g, a), "it does not end");
+
+	json_decref(restore(b, 0));
+	g->arrivals = 0; /* those of the image */
+	lab_guest_arrived(g, b);
+	lab_host_knows(b, g->name);
+	lab_guest_verified(g);
+	json_decref(lab_migrate(b, a, g, &(struct lab_move){0}));
+	lab_guest_arrived(g, a);
+	lab_end(lab);
+}
+
 Test(snapshots, restored_memfd)
 {
 	restore_stamp(LAB_MEMFD);

@@ -282,14 +282,21 @@ format:
 	$(Q)git ls-files '*.[ch]' | xargs clang-format -i
 
 # --- install, clean ----------------------------------------------------------------------------
+# systemd looks below /usr/local/lib, too.
+BINDIR  := $(PREFIX)/bin
+UNITDIR := $(PREFIX)/lib/systemd/system
+UNITS   := $(wildcard deploy/systemd/*)
+
 .PHONY: install clean
 install: all
-	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib $(DESTDIR)$(PREFIX)/include
-	install $(BUILD)/decant-source $(BUILD)/decant-dest $(DESTDIR)$(PREFIX)/bin
-	ln -sf decant-source $(DESTDIR)$(PREFIX)/bin/decant
-	install -m 644 $(LIBRARIES) $(DESTDIR)$(PREFIX)/lib
-	install -m 644 common/guest/decant-guest.h common/guest/decant-sharer.h \
+	$(call say,INSTALL,$(DESTDIR)$(PREFIX))
+	$(Q)install -d $(DESTDIR)$(BINDIR) $(DESTDIR)$(PREFIX)/lib $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(UNITDIR)
+	$(Q)install $(BUILD)/decant-source $(BUILD)/decant-dest deploy/decant-certs $(DESTDIR)$(BINDIR)
+	$(Q)ln -sf decant-source $(DESTDIR)$(BINDIR)/decant
+	$(Q)install -m 644 $(LIBRARIES) $(DESTDIR)$(PREFIX)/lib
+	$(Q)install -m 644 common/guest/decant-guest.h common/guest/decant-sharer.h \
 		$(DESTDIR)$(PREFIX)/include
+	$(Q)for u in $(UNITS); do sed 's,@BINDIR@,$(BINDIR),' $$u >$(DESTDIR)$(UNITDIR)/$${u##*/} || exit; done
 
 clean:
 	$(Q)rm -rf build

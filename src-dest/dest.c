@@ -4,13 +4,14 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <systemd/sd-daemon.h>
 #include "adopt.h"
 #include "api.h"
 #include "cli/cli.h"
 #include "conn.h"
+#include "host/supervisor.h"
 #include "import.h"
 #include "incoming.h"
+#include "launch_unit.h"
 #include "listen.h"
 #include "micro.h"
 #include "resident.h"
@@ -158,7 +159,7 @@ void dest_end(struct dest *d)
 		return;
 	}
 	d->ending = true;
-	sd_notify(0, "STOPPING=1");
+	supervisor_stopping(d->supervisor);
 	listen_free(steal_ptr(&d->listener));
 	d->end_timer = loop_timer(d->loop, END_US, end_now, d);
 	for (struct incoming *inc = d->incomings; inc; inc = next) {
@@ -202,6 +203,14 @@ static int start(struct dest *d, struct error *err)
 	d->caps_ret = uffd_probe(&d->caps, &d->caps_err);
 	if (d->caps_ret)
 		log_warn("no incoming post-copy: %s", d->caps_err.msg);
+	if (supervisor_is_systemd()) {
+		struct error why = {0};
+
+		if (launch_units_new(d->loop, d->conf.run_dir, &d->units, &why))
+			log_warn("%s: guests are started as processes of this agent, with its "
+				 "confinement",
+				 why.msg);
+	}
 	r = history_open(d->conf.state_dir, &d->history, err);
 	if (!r)
 		adopt_start(d);
@@ -214,8 +223,22 @@ static int start(struct dest *d, struct error *err)
 	return r ? r : listen_new(d, &d->listener, err);
 }
 
+static void tell_status(void *arg, char out[static SUPERVISOR_STATUS_MAX])
+{
+	const struct dest *d = arg;
+	unsigned int held = 0, micros = 0;
+
+	for (const struct incoming *inc = d->incomings; inc; inc = incoming_next(inc))
+		held += incoming_state(inc) == INC_HELD;
+	for (const struct micro *m = d->micros; m; m = micro_next(m))
+		micros++;
+	snprintf(out, SUPERVISOR_STATUS_MAX, "%u guests arriving, %u held, %u micro-VMs served",
+		 d->n_incomings - held, held, micros);
+}
+
 static void stop(struct dest *d)
 {
+	supervisor_free(d->supervisor);
 	listen_free(d->listener);
 	rest_server_free(d->rest);
 	attach_free(d->attach);
@@ -236,6 +259,7 @@ static void stop(struct dest *d)
 	}
 	if (d->end_timer)
 		event_free(d->end_timer);
+	launch_units_free(d->units);
 	tls_ctx_unref(d->tls);
 	conf_dest_clear(&d->conf);
 	loop_free(d->loop);
@@ -266,13 +290,14 @@ int dest_serve(const char *config)
 		r = start(&d, &err);
 	if (!r && add_signals(&d))
 		r = error_set(&err, -ENOMEM, NULL, "out of memory");
+	if (!r)
+		r = supervisor_ready(d.loop, tell_status, &d, &d.supervisor, &err);
 	if (r) {
 		cli_error_of(CLI_USAGE, "serve", &err);
 		if (d.loop)
 			stop(&d);
 		return CLI_USAGE;
 	}
-	sd_notify(0, "READY=1");
 	log_info("decant-dest " DECANT_VERSION " serves at %s port %u; guests attach at %s",
 		 d.conf.listen_host, d.conf.listen_port, d.conf.attach);
 	r = loop_run(d.loop);

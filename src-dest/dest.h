@@ -23,6 +23,7 @@ struct listener;
 struct micro;
 struct resident;
 struct sharing;
+struct supervisor;
 
 /**
  * struct dest_reap - a process that is of no interest any more but must be reaped
@@ -56,6 +57,8 @@ struct dest_reap {
  * @sharings:	processes that map the memory of guests, too
  * @reaps:	processes to reap
  * @signals:	SIGTERM, SIGINT, SIGHUP
+ * @supervisor:	the service manager, if there is one
+ * @units:	starts guests in units, where this agent is one
  * @ending:	dest_end() was called
  * @end_timer:	bounds it
  * @started_us:	clock_wall_us() of the start
@@ -82,6 +85,8 @@ struct dest {
 	struct sharing *sharings;
 	struct dest_reap *reaps;
 	struct event *signals[3];
+	struct supervisor *supervisor;
+	struct launch_units *units;
 	bool ending;
 	struct event *end_timer;
 	uint64_t started_us;

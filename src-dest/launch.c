@@ -10,11 +10,13 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include "launch_unit.h"
 #include "util/cleanup.h"
 #include "util/log.h"
 
 /**
- * struct launch - a process that we started
+ * struct launch - what we started
+ * @unit:	a unit of systemd; then nothing of what follows is used
  * @pid:	not reaped as long as @ended is false, so it means this process and no other
  * @pidfd:	owned
  * @ended:	reaped
@@ -22,6 +24,7 @@
  * @on_exit, @arg: who is told
  */
 struct launch {
+	struct launch_unit *unit;
 	pid_t pid;
 	int pidfd;
 	bool ended;
@@ -161,6 +164,25 @@ static int start_process(const struct launch_spec *s, pid_t *ret, struct error *
 	return 0;
 }
 
+static int watch_process(struct launch *l, struct loop *loop, const struct launch_spec *spec,
+			 struct error *err)
+{
+	int r;
+
+	l->pidfd = pidfd_open(l->pid, 0);
+	if (l->pidfd >= 0)
+		l->ev = event_new(loop_base(loop), l->pidfd, EV_READ | EV_PERSIST, on_pidfd, l);
+	if (l->pidfd >= 0 && l->ev && !event_add(l->ev, NULL)) {
+		log_debug("launch: pid %d is %s", (int)l->pid, spec->argv[0]);
+		return 0;
+	}
+	r = error_set(err, l->pidfd < 0 ? -errno : -ENOMEM, "launch-failed", "cannot watch %s: %s",
+		      spec->argv[0], strerror(errno));
+	kill(l->pid, SIGKILL);
+	waitpid(l->pid, NULL, 0);
+	return r;
+}
+
 int launch_start(struct loop *loop, const struct launch_spec *spec, launch_exit_fn *on_exit,
 		 void *arg, struct launch **ret, struct error *err)
 {
@@ -172,25 +194,18 @@ int launch_start(struct loop *loop, const struct launch_spec *spec, launch_exit_
 	l->pidfd = -1;
 	l->on_exit = on_exit;
 	l->arg = arg;
-	r = start_process(spec, &l->pid, err);
+	if (launch_units_usable(spec->units)) {
+		r = launch_unit_start(spec->units, spec, on_exit, arg, &l->unit, err);
+	} else {
+		r = start_process(spec, &l->pid, err);
+		if (!r)
+			r = watch_process(l, loop, spec, err);
+	}
 	if (r) {
 		l->ended = true;
 		launch_free(l);
 		return r;
 	}
-	l->pidfd = pidfd_open(l->pid, 0);
-	if (l->pidfd >= 0)
-		l->ev = event_new(loop_base(loop), l->pidfd, EV_READ | EV_PERSIST, on_pidfd, l);
-	if (l->pidfd < 0 || !l->ev || event_add(l->ev, NULL)) {
-		r = error_set(err, l->pidfd < 0 ? -errno : -ENOMEM, "launch-failed",
-			      "cannot watch %s: %s", spec->argv[0], strerror(errno));
-		kill(l->pid, SIGKILL);
-		waitpid(l->pid, NULL, 0);
-		l->ended = true;
-		launch_free(l);
-		return r;
-	}
-	log_debug("launch: pid %d is %s", (int)l->pid, spec->argv[0]);
 	*ret = l;
 	return 0;
 }
@@ -228,6 +243,8 @@ void launch_last_words(const char *log_path, off_t from, char *out, size_t cap)
 
 void launch_watch(struct launch *l, launch_exit_fn *on_exit, void *arg)
 {
+	if (l->unit)
+		launch_unit_watch(l->unit, on_exit, arg);
 	l->on_exit = on_exit;
 	l->arg = arg;
 }
@@ -239,7 +256,9 @@ pid_t launch_pid(const struct launch *l)
 
 void launch_kill(struct launch *l)
 {
-	if (!l->ended)
+	if (l->unit)
+		launch_unit_kill(l->unit);
+	else if (!l->ended)
 		pidfd_send_signal(l->pidfd, SIGKILL, NULL, 0);
 }
 
@@ -247,6 +266,7 @@ void launch_free(struct launch *l)
 {
 	if (!l)
 		return;
+	launch_unit_free(l->unit);
 	if (l->ev)
 		event_free(l->ev);
 	if (l->pidfd >= 0)

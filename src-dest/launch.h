@@ -2,7 +2,8 @@
 /*
  * Starting the process of an arriving guest. What is executed comes from this host's own
  * configuration; the peer only fills placeholders, and only with values of a strict pattern. No
- * shell is involved. The process stands in a session of its own and outlives the agent.
+ * shell is involved. The process outlives the agent: under systemd it has a unit of its own
+ * (launch_unit.h), elsewhere a session of its own.
  *
  * Loop thread only.
  */
@@ -52,9 +53,10 @@ int launch_argv(char *const *words, const struct launch_facts *f, char ***ret, s
 void launch_argv_free(char **argv);
 
 struct launch;
+struct launch_units;
 
 /**
- * launch_exit_fn - the process has ended and was reaped
+ * launch_exit_fn - the process has ended and was reaped, or systemd could not start it
  * @how:	"exit status 1", "killed by signal 11 (Segmentation fault)"
  *
  * launch_free() may be called here.
@@ -67,18 +69,24 @@ typedef void launch_exit_fn(void *arg, const char *how);
  * @log_path:	stdout and stderr are appended to this file (made with mode 0640)
  * @token:	one-time token of MSG_TOKEN_LEN bytes: DECANT_INCOMING in hex
  * @attach:	DECANT_ATTACH
+ * @units:	systemd, if the guest is to have a unit; else NULL
+ * @name, @id:	of the guest and of what brings it (at least 8 characters): for the name of a unit
  */
 struct launch_spec {
 	char *const *argv;
 	const char *log_path;
 	const uint8_t *token;
 	const char *attach;
+	struct launch_units *units;
+	const char *name;
+	const char *id;
 };
 
 /**
  * launch_start() - start it
  *
- * Its own session, stdin /dev/null, no other descriptor of ours, default signals and mask.
+ * As a unit where systemd can be asked. Otherwise as our child: its own session, stdin /dev/null, no
+ * other descriptor of ours, default signals and mask.
  *
  * Return: 0, or -errno with @err filled: the program is not there, may not be executed …
  */
@@ -95,7 +103,7 @@ void launch_last_words(const char *log_path, off_t from, char *out, size_t cap);
 off_t launch_log_size(const char *log_path);
 /** launch_watch() - hand it to another owner */
 void launch_watch(struct launch *l, launch_exit_fn *on_exit, void *arg);
-/** launch_pid() - Return: its pid; stays valid until @on_exit, because only then it is reaped */
+/** launch_pid() - Return: its pid; stays valid until @on_exit, because only then it is reaped. 0 of a unit */
 pid_t launch_pid(const struct launch *l);
 /** launch_kill() - SIGKILL; nothing if it has ended. Its end is told by @on_exit */
 void launch_kill(struct launch *l);

@@ -9,7 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <unistd.h>
 #include "conn.h"
+#include "host/supervisor.h"
 #include "incoming.h"
 #include "util/cleanup.h"
 #include "util/log.h"
@@ -456,11 +458,29 @@ static void on_accept_error(struct evconnlistener *s, void *arg)
 
 /* --- opening --- */
 
+/* Takes @fd over, whatever it returns. */
+static int serve_socket(struct listener *l, int fd, struct error *err)
+{
+	struct evconnlistener *s =
+		evconnlistener_new(loop_base(l->d->loop), on_accept, l,
+				   LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC, 128, fd);
+
+	if (!s) {
+		int r = error_set(err, -errno, "listen", "%s port %u: %s", l->d->conf.listen_host,
+				  l->d->conf.listen_port, strerror(errno));
+
+		close(fd);
+		return r;
+	}
+	evconnlistener_set_error_cb(s, on_accept_error);
+	l->sockets[l->n++] = s;
+	return 0;
+}
+
 static int open_socket(struct listener *l, const struct addrinfo *ai, struct error *err)
 {
 	CLEANUP_CLOSE int fd =
 		socket(ai->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, ai->ai_protocol);
-	struct evconnlistener *s;
 	int one = 1;
 
 	if (fd < 0)
@@ -471,37 +491,61 @@ static int open_socket(struct listener *l, const struct addrinfo *ai, struct err
 	if (bind(fd, ai->ai_addr, ai->ai_addrlen))
 		return error_set(err, -errno, "listen", "%s port %u: %s", l->d->conf.listen_host,
 				 l->d->conf.listen_port, strerror(errno));
-	s = evconnlistener_new(loop_base(l->d->loop), on_accept, l,
-			       LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC, 128, fd);
-	if (!s)
-		return error_set(err, -errno, "listen", "%s port %u: %s", l->d->conf.listen_host,
-				 l->d->conf.listen_port, strerror(errno));
-	steal_fd(&fd);
-	evconnlistener_set_error_cb(s, on_accept_error);
-	l->sockets[l->n++] = s;
-	return 0;
+	return serve_socket(l, steal_fd(&fd), err);
+}
+
+static int open_configured(struct listener *l, struct error *err)
+{
+	struct addrinfo hints = {.ai_flags = AI_PASSIVE, .ai_socktype = SOCK_STREAM}, *all = NULL;
+	const struct conf_dest *conf = &l->d->conf;
+	char port[8];
+	int r;
+
+	snprintf(port, sizeof(port), "%u", conf->listen_port);
+	r = getaddrinfo(conf->listen_host, port, &hints, &all);
+	if (r)
+		return error_set(err, -EADDRNOTAVAIL, "listen", "%s: %s", conf->listen_host,
+				 gai_strerror(r));
+	for (struct addrinfo *ai = all; ai && !r && l->n < SOCKETS_MAX; ai = ai->ai_next)
+		r = open_socket(l, ai, err);
+	freeaddrinfo(all);
+	return r;
+}
+
+/* Those of a .socket unit, if there is one: what is configured is then not opened. */
+static int open_handed_over(struct listener *l, struct error *err)
+{
+	int *fds, n = supervisor_sockets(&fds, err), r = MIN(n, 0);
+
+	if (n > SOCKETS_MAX)
+		r = error_set(err, -E2BIG, "listen",
+			      "the service manager hands over %d sockets, at most %d are supported",
+			      n, SOCKETS_MAX);
+	for (int i = 0; i < n; i++) {
+		evutil_make_socket_nonblocking(fds[i]);
+		if (!r)
+			r = serve_socket(l, fds[i], err);
+		else
+			close(fds[i]);
+	}
+	if (n > 0 && !r)
+		log_info("listening at %d sockets of the service manager, not at %s port %u", n,
+			 l->d->conf.listen_host, l->d->conf.listen_port);
+	free(fds);
+	return r;
 }
 
 int listen_new(struct dest *d, struct listener **ret, struct error *err)
 {
-	struct addrinfo hints = {.ai_flags = AI_PASSIVE, .ai_socktype = SOCK_STREAM}, *all = NULL;
 	struct listener *l = calloc(1, sizeof(*l));
-	char port[8];
 	int r;
 
 	if (!l)
 		return error_set(err, -ENOMEM, NULL, "out of memory");
 	l->d = d;
-	snprintf(port, sizeof(port), "%u", d->conf.listen_port);
-	r = getaddrinfo(d->conf.listen_host, port, &hints, &all);
-	if (r) {
-		r = error_set(err, -EADDRNOTAVAIL, "listen", "%s: %s", d->conf.listen_host,
-			      gai_strerror(r));
-	} else {
-		for (struct addrinfo *ai = all; ai && !r && l->n < SOCKETS_MAX; ai = ai->ai_next)
-			r = open_socket(l, ai, err);
-		freeaddrinfo(all);
-	}
+	r = open_handed_over(l, err);
+	if (!r && !l->n)
+		r = open_configured(l, err);
 	if (r) {
 		listen_free(l);
 		return r;

@@ -141,7 +141,10 @@ static int launch(struct incoming *inc, const struct conf_launcher *l, struct er
 			 &(struct launch_spec){.argv = argv,
 					       .log_path = inc->log_path,
 					       .token = inc->guest_token,
-					       .attach = conf->attach},
+					       .attach = conf->attach,
+					       .units = inc->d->units,
+					       .name = inc->setup->name,
+					       .id = inc->id_text},
 			 on_launch_exit, inc, &inc->launch, err);
 	launch_argv_free(argv);
 	return r;

@@ -409,6 +409,15 @@ bool migration_busy(const struct migration *m)
 	return !mig_state_ended(m->state);
 }
 
+unsigned int migrations_busy(const struct source *s)
+{
+	unsigned int n = 0;
+
+	for (const struct migration *m = s->migrations; m; m = m->next)
+		n += migration_busy(m);
+	return n;
+}
+
 bool migration_holds_guest(const struct migration *m)
 {
 	return m->committed;

@@ -59,6 +59,8 @@ int migration_switchover(struct migration *m, struct error *err);
 int migration_recover(struct migration *m, const char *to, struct error *err);
 /** migration_busy() - Return: whether the job has not ended */
 bool migration_busy(const struct migration *m);
+/** migrations_busy() - Return: how many jobs have not ended */
+unsigned int migrations_busy(const struct source *s);
 /** migration_holds_guest() - Return: whether the guest must not run here, because it runs, or may run, elsewhere */
 bool migration_holds_guest(const struct migration *m);
 /** migration_guest_gone() - the guest of the job was lost */

@@ -4,10 +4,11 @@
 #include <errno.h>
 #include <signal.h>
 #include <string.h>
-#include <systemd/sd-daemon.h>
 
 #include "cli/cli.h"
+#include "guests.h"
 #include "guests_store.h"
+#include "host/supervisor.h"
 #include "migration.h"
 #include "util/cleanup.h"
 #include "util/clock.h"
@@ -46,7 +47,7 @@ static void on_terminate(evutil_socket_t sig, short what, void *arg)
 
 	(void)what;
 	log_info("%s: ending", strsignal(sig));
-	sd_notify(0, "STOPPING=1");
+	supervisor_stopping(s->supervisor);
 	loop_stop(s->loop);
 }
 
@@ -93,8 +94,20 @@ static int start(struct source *s, struct error *err)
 	return r;
 }
 
+static void tell_status(void *arg, char out[static SUPERVISOR_STATUS_MAX])
+{
+	const struct source *s = arg;
+	unsigned int guests = 0;
+
+	for (const struct source_guest *sg = s->guests; sg; sg = sg->next)
+		guests++;
+	snprintf(out, SUPERVISOR_STATUS_MAX, "%u guests, %u jobs under way", guests,
+		 migrations_busy(s));
+}
+
 static void stop(struct source *s)
 {
+	supervisor_free(s->supervisor);
 	rest_server_free(s->rest);
 	attach_free(s->attach);
 	migration_end_all(s);
@@ -126,7 +139,8 @@ int source_serve(const char *config)
 	signals[2] = evsignal_new(loop_base(s.loop), SIGINT, on_terminate, &s);
 	for (size_t i = 0; i < ARRAY_SIZE(signals); i++)
 		evsignal_add(signals[i], NULL);
-	sd_notify(0, "READY=1");
+	if (supervisor_ready(s.loop, tell_status, &s, &s.supervisor, &err) < 0)
+		log_warn("the service manager is not told: %s", err.msg);
 	log_info("decant-source " DECANT_VERSION " serves; guests attach at %s", s.conf.attach);
 	r = loop_run(s.loop);
 	for (size_t i = 0; i < ARRAY_SIZE(signals); i++)

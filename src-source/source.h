@@ -12,6 +12,7 @@
 
 struct migration;
 struct source_guest;
+struct supervisor;
 
 /** SOURCE_JOBS_MAX - ended migrations that are remembered */
 #define SOURCE_JOBS_MAX 1000
@@ -24,6 +25,7 @@ struct source_guest;
  * @uffd_error:	why there is no userfaultfd at all
  * @guests:	list of the guests of this host
  * @migrations:	list of jobs, newest first
+ * @supervisor:	the service manager, if there is one
  * @started_us:	clock_wall_us() of the start
  */
 struct source {
@@ -36,6 +38,7 @@ struct source {
 	struct rest_server *rest;
 	struct source_guest *guests;
 	struct migration *migrations;
+	struct supervisor *supervisor;
 	uint64_t started_us;
 };
 

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include "rest/rest_addr.h"
 
 const struct jsonx_field conf_tls_fields[CONF_TLS_FIELDS] = {
@@ -67,4 +68,41 @@ size_t conf_count(char *const *list)
 	while (list && list[n])
 		n++;
 	return n;
+}
+
+static int credential(char **path, const char *key, const char *dir, struct error *err)
+{
+	char *full;
+
+	if (!*path || **path == '/')
+		return 0;
+	if (asprintf(&full, "%s/%s", dir, *path) < 0)
+		return error_set(err, -ENOMEM, NULL, "out of memory");
+	if (access(full, F_OK)) {
+		int r = error_set(err, -errno, "bad-config",
+				  "tls.%s: \"%s\" is no absolute path, and the unit has no "
+				  "credential of that name: add LoadCredential=%s:PATH to it",
+				  key, *path, *path);
+
+		free(full);
+		return r;
+	}
+	free(*path);
+	*path = full;
+	return 0;
+}
+
+int conf_tls_credentials(struct conf_tls *tls, struct error *err)
+{
+	const char *dir = getenv("CREDENTIALS_DIRECTORY");
+	int r;
+
+	if (!dir)
+		return 0;
+	r = credential(&tls->ca, "ca", dir, err);
+	if (!r)
+		r = credential(&tls->cert, "cert", dir, err);
+	if (!r)
+		r = credential(&tls->key, "key", dir, err);
+	return r ? r : credential(&tls->crl, "crl", dir, err);
 }

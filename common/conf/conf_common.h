@@ -46,6 +46,15 @@ extern const struct jsonx_field conf_api_fields[CONF_API_FIELDS];
 /** conf_unsupported() - a jsonx_take_fn that refuses by name whatever is not empty */
 int conf_unsupported(const json_t *value, const char *key, const struct jsonx_at *at, void *obj);
 
+/**
+ * conf_tls_credentials() - find the files that the service manager has handed over
+ *
+ * A path without a leading slash is the name of a credential of the agent's unit (LoadCredential=) and
+ * becomes its path; without $CREDENTIALS_DIRECTORY it stays relative to the working directory.
+ * Return: 0, or -errno with @err filled
+ */
+int conf_tls_credentials(struct conf_tls *tls, struct error *err);
+
 /** conf_default() - set *@p to a copy of @value. Return: 0 or -ENOMEM */
 int conf_default(char **p, const char *value);
 

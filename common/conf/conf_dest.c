@@ -223,6 +223,11 @@ int conf_dest_load(const char *file, struct conf_dest *ret, struct error *err)
 		return r;
 	r = conf_dest_read(json, ret, err);
 	json_decref(json);
+	if (!r) {
+		r = conf_tls_credentials(&ret->tls, err);
+		if (r < 0)
+			conf_dest_clear(ret);
+	}
 	if (r < 0)
 		error_prefix(err, "%s", file);
 	return r;

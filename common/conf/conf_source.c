@@ -151,6 +151,11 @@ int conf_source_load(const char *file, struct conf_source *ret, struct error *er
 		return r;
 	r = conf_source_read(json, ret, err);
 	json_decref(json);
+	if (!r) {
+		r = conf_tls_credentials(&ret->tls, err);
+		if (r < 0)
+			conf_source_clear(ret);
+	}
 	if (r < 0)
 		error_prefix(err, "%s", file);
 	return r;

@@ -175,6 +175,8 @@ struct lab_usage lab_usage(struct lab *lab, pid_t pid);
  * They end with the lab. Return: false if they cannot be made here (no root, or a container)
  */
 bool lab_ns_pair(struct lab *lab, struct lab_ns *ret0, struct lab_ns *ret1);
+/** lab_only_child() - Return: the child of unshare(1), which is the one inside; 0 before there is one */
+pid_t lab_only_child(pid_t pid);
 /** lab_ns_sent() - Return: bytes that have left through "net0", frames and headers included */
 uint64_t lab_ns_sent(struct lab *lab, const struct lab_ns *ns);
 

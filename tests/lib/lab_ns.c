@@ -21,8 +21,7 @@ static bool ns_ready(struct lab *lab, struct lab_proc *p)
 	return ready;
 }
 
-/* The child of unshare(1), which is the one inside. */
-static pid_t only_child(pid_t pid)
+pid_t lab_only_child(pid_t pid)
 {
 	char path[64], *text;
 	pid_t child;
@@ -44,7 +43,7 @@ static bool ns_new(struct lab *lab, const char *name, struct lab_ns *ret)
 	lab_until(lab, 10000, ns_ready(lab, p) || !lab_proc_alive(p), "namespaces of %s", name);
 	if (!lab_proc_alive(p))
 		return false;
-	ret->init = only_child(p->pid);
+	ret->init = lab_only_child(p->pid);
 	lab_check(lab, ret->init > 0, "unshare has no child");
 	return true;
 }

@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The agents as units of a real systemd on two hosts (S5): they say that they are ready and what they
+ * do, are watched, get their listening socket and their key from systemd, and start guests in units of
+ * decant-guests.slice, outside of their own confinement. Killed or restarted in the middle of
+ * post-copy they come back by themselves, and the guest goes on.
+ */
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "lib/lab_systemd.h"
+#include "lib/lab_test.h"
+
+TestSuite(systemd, .timeout = 300);
+
+static void up(struct lab_systemd *sd)
+{
+	static const char *const units[] = {"decant-source.service", "decant-dest.service"};
+
+	free(lab_systemctl(sd, "start decant.target"));
+	for (size_t i = 0; i < LAB_COUNT(units); i++) {
+		lab_check(sd->lab, lab_systemctl_is(sd, units[i], "ActiveState", "active"),
+			  "%s of host %s is not up: %s", units[i], sd->host->name,
+			  lab_systemctl(sd, "status -n 30 'decant-*' | grep -v '^ ' || :"));
+		lab_check(sd->lab, lab_systemctl_is(sd, units[i], "WatchdogUSec", "30s"),
+			  "%s is not watched", units[i]);
+	}
+	lab_check(sd->lab, lab_systemctl_is(sd, units[1], "StatusText", "0 guests arriving"),
+		  "status of decant-dest");
+}
+
+/* The unit of the guest that stands where this host's decant-dest has launched it. */
+static char *guest_unit(struct lab_systemd *sd)
+{
+	char *out = lab_systemctl(
+		sd, "list-units --plain --no-legend --state=running 'decant-guest-*.service' | "
+		    "cut -d' ' -f1");
+
+	out[strcspn(out, "\n")] = '\0';
+	lab_check(sd->lab, *out, "no unit of a guest on host %s", sd->host->name);
+	return out;
+}
+
+/* What the agent may not, its guest may: systemd has started it, not the agent. */
+static void is_unconfined(struct lab_systemd *sd, const char *unit)
+{
+	char path[64], *text;
+	pid_t pid = lab_systemctl_pid(sd, unit);
+
+	lab_check(sd->lab, pid > 0, "%s has no process", unit);
+	lab_check(sd->lab, lab_systemctl_is(sd, unit, "Slice", "decant-guests.slice"), "%s", unit);
+	snprintf(path, sizeof(path), "/proc/%d/status", pid);
+	text = lab_read_file(path);
+	lab_check(sd->lab, text && strstr(text, "NoNewPrivs:\t0") && strstr(text, "Seccomp:\t0"),
+		  "the guest is confined: %s", text);
+	free(text);
+	snprintf(path, sizeof(path), "/proc/%d/status",
+		 lab_systemctl_pid(sd, "decant-dest.service"));
+	text = lab_read_file(path);
+	lab_check(sd->lab, text && strstr(text, "NoNewPrivs:\t1") && strstr(text, "Seccomp:\t2"),
+		  "the agent is not: %s", text);
+	free(text);
+}
+
+/* In post-copy, and not whole there yet. */
+static bool under_way(struct lab_host *h)
+{
+	json_t *job = lab_job_newest(h);
+	bool is = !strcmp(lab_str(h->lab, job, "phase"), "postcopy") &&
+		  lab_num(h->lab, job, "memory.remaining_bytes") > 0;
+
+	json_decref(job);
+	return is;
+}
+
+/* About 8 s of post-copy: killed, restarted, and the other agent restarted. */
+static void agents_come_back(struct lab_systemd sd[2], struct lab_guest *g)
+{
+	static const struct lab_move move = {.mode = "postcopy", .args = {"--bandwidth", "64Mbit"}};
+	struct lab_host *a = sd[0].host, *b = sd[1].host;
+	pid_t was = lab_systemctl_pid(&sd[1], "decant-dest.service"), is = 0;
+	struct lab_proc *command = lab_migrate_begin(a, b, g, &move);
+
+	lab_until(a->lab, 20000, lab_job_phase_is(a, "postcopy"), "it is not in post-copy");
+	lab_check(a->lab, kill(was, SIGKILL) == 0, "kill: %m");
+	lab_until(a->lab, 10000,
+		  (is = lab_systemctl_pid(&sd[1], "decant-dest.service")) > 0 && is != was,
+		  "decant-dest does not come back");
+	lab_until(a->lab, 20000, under_way(a), "the migration does not go on after a kill");
+	free(lab_systemctl(&sd[1], "restart decant-dest.service"));
+	lab_until(a->lab, 20000, under_way(a), "the migration does not go on after a restart");
+	free(lab_systemctl(&sd[0], "restart decant-source.service"));
+	lab_check(a->lab, lab_proc_wait(a->lab, command, 60000) == 0, "the command has failed");
+	lab_check(a->lab, lab_job_phase_is(a, "completed"), "it is not completed");
+	lab_guest_arrived(g, b);
+}
+
+Test(systemd, units)
+{
+	struct lab *lab = lab_new(lab_test_failed);
+	struct lab_systemd sd[2] = {0};
+	const char *missing = lab_systemd_pair(lab, sd);
+	struct lab_guest *g;
+	char *unit;
+
+	if (missing) {
+		lab_end(lab);
+		cr_skip_test("%s", missing);
+	}
+	up(&sd[0]);
+	up(&sd[1]);
+	g = lab_guest_start(sd[0].host, &(struct lab_guest_opts){.mb = 64, .writes = 2000});
+	agents_come_back(sd, g);
+	unit = guest_unit(&sd[1]);
+	is_unconfined(&sd[1], unit);
+
+	/* Stopped for good, an agent takes no guest with it. */
+	free(lab_systemctl(&sd[1], "stop decant.target"));
+	lab_check(lab, lab_systemctl_is(&sd[1], unit, "ActiveState", "active"),
+		  "the guest went with its agents");
+	lab_guest_verified(g);
+	up(&sd[1]);
+	lab_host_knows(sd[1].host, g->name);
+	free(unit);
+	lab_end(lab);
+}

@@ -16,6 +16,7 @@
  * @handed_over: it has left; the entry stays until it returns or is removed
  * @stored:	a client described it: kept over restarts (guests_store.h)
  * @look, @look_again: driver qemu: an attempt to find it, and the time of the next
+ * @look_us:	how long after a look the next is due
  * @when_known, @when_known_arg: who waits for the end of the first (guests_qemu.h)
  * @problem:	why it is not found; empty while that is not known
  */
@@ -31,6 +32,7 @@ struct source_guest {
 	bool stored;
 	struct qemu_attach *look;
 	struct event *look_again;
+	uint64_t look_us;
 	void (*when_known)(void *arg);
 	void *when_known_arg;
 	struct error problem;

@@ -11,7 +11,9 @@
 #include "util/uuid.h"
 
 /* From a look that found nothing to the next: a VM that is restarted is soon seen again. */
-#define LOOK_AGAIN_US 1000000
+#define LOOK_AGAIN_US 1000000u
+/* And where somebody answers who is no QEMU: to find that out may cost more than to find nobody. */
+#define LOOK_MOST_US 60000000u
 
 static void tell_known(struct source_guest *sg)
 {
@@ -29,14 +31,27 @@ static void look_again(void *arg)
 	guests_qemu_look(sg);
 }
 
+/* Return: whether the answer, or its absence, is what a VM that is starting or stopping gives */
+static bool may_come(const struct error *err)
+{
+	static const char *const codes[] = {"no-monitor", "monitor-busy", "monitor-lost"};
+
+	for (size_t i = 0; i < ARRAY_SIZE(codes); i++)
+		if (!strcmp(err->code, codes[i]))
+			return true;
+	return false;
+}
+
 /* The log hears of each reason once, not every second. */
 static void not_found(struct source_guest *sg, const struct error *err)
 {
 	if (strcmp(sg->problem.msg, err->msg) != 0)
 		log_warn("guest %s: %s", sg->desc.name, err->msg);
 	sg->problem = *err;
+	sg->look_us =
+		may_come(err) || !sg->look_us ? LOOK_AGAIN_US : MIN(2 * sg->look_us, LOOK_MOST_US);
 	if (!sg->look_again)
-		sg->look_again = loop_timer(sg->src->loop, LOOK_AGAIN_US, look_again, sg);
+		sg->look_again = loop_timer(sg->src->loop, sg->look_us, look_again, sg);
 	tell_known(sg);
 }
 
@@ -55,6 +70,7 @@ static void on_found(void *arg, struct guest *g, const struct error *err)
 		not_found(sg, &why);
 		return;
 	}
+	sg->look_us = 0;
 	error_clear(&sg->problem);
 	if (error_is_set(&g->cannot))
 		log_warn("guest %s cannot be moved: %s", g->name, g->cannot.msg);
@@ -87,6 +103,7 @@ void guests_qemu_stop(struct source_guest *sg)
 	qemu_attach_free(steal_ptr(&sg->look));
 	if (sg->look_again)
 		event_free(steal_ptr(&sg->look_again));
+	sg->look_us = 0;
 	error_clear(&sg->problem);
 	tell_known(sg);
 }

@@ -107,6 +107,11 @@ static void on_timeout(void *arg)
 		mig_on_aborted(m); /* the destination is not obliged to answer */
 		return;
 	}
+	if (m->stage == MIG_STAGE_PAUSE || m->stage == MIG_STAGE_STATE)
+		error_set(&err, -ETIMEDOUT, "guest-timeout",
+			  "guest %s has not %s within %u ms (switchover_timeout_ms)", m->guest_name,
+			  m->stage == MIG_STAGE_PAUSE ? "paused" : "handed over its state",
+			  m->options.switchover_timeout_ms);
 	error_set(&err, -ETIMEDOUT, "timeout",
 		  "%s has not answered in time in state %s: see the log of its decant-dest", m->to,
 		  mig_state_name(m->state));

@@ -109,7 +109,7 @@ static const struct guest_row guests[] = {
 	/* Its memfd outlives it, and its state is known: there is nothing that it is still needed for. */
 	{"exits behind its state", GUEST_EXITS_SAVED, NULL, "completed or failed", NULL},
 	{"no userfaultfd", GUEST_NOT_UFFD, NULL, "failed", NULL},
-	{"deaf", GUEST_DEAF, NULL, "failed", NULL},
+	{"deaf", GUEST_DEAF, NULL, "failed", "guest-timeout"},
 	{"endless state", GUEST_STATE_ENDLESS, NULL, "failed", NULL},
 	{"state that lies", GUEST_STATE_LIES, NULL, "failed", NULL},
 	{"unasked", GUEST_UNASKED, NULL, NULL, NULL},

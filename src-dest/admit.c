@@ -158,10 +158,19 @@ static_assert((int)MSG_BLOCK_MEMFD == (int)GUEST_BLOCK_MEMFD &&
 		      (int)MSG_BLOCK_HUGETLB == (int)GUEST_BLOCK_HUGETLB,
 	      "kinds of blocks have the same numbers on the wire and in the guest");
 
-static int compare_block(const struct msg_block *want, const struct guest_block *have,
-			 struct error *err)
+/* What backs a QEMU's memory is its launcher's matter, as long as it has pages of that size. */
+static bool same_kind(const struct msg_setup *s, const struct msg_block *want,
+		      const struct guest_block *have)
 {
-	if (want->kind != (uint8_t)have->kind)
+	return want->kind == (uint8_t)have->kind ||
+	       (!strcmp(s->driver, conf_guest_driver_name(GUEST_DRIVER_QEMU)) &&
+		want->kind != MSG_BLOCK_HUGETLB && have->kind != GUEST_BLOCK_HUGETLB);
+}
+
+static int compare_block(const struct msg_setup *s, const struct msg_block *want,
+			 const struct guest_block *have, struct error *err)
+{
+	if (!same_kind(s, want, have))
 		return error_set(err, -EINVAL, "block-differs",
 				 "block %s is %s at the source and %s here", want->name,
 				 guest_block_kind_name((enum guest_block_kind)want->kind),
@@ -204,7 +213,7 @@ int admit_blocks(const struct incoming *inc, const struct guest *g, uint16_t *re
 			return error_set(err, -ENOENT, "block-differs",
 					 "block %s is not in the guest that was launched here",
 					 inc->blocks[i].name);
-		r = compare_block(&inc->blocks[i], b, err);
+		r = compare_block(inc->setup, &inc->blocks[i], b, err);
 		if (r)
 			return r;
 		ret_index[i] = b->index;

@@ -102,7 +102,9 @@ static void look(void *arg)
 	struct qemu_spec spec = {.name = q->past->name,
 				 .path = q->path,
 				 .uuid = q->past->uuid,
-				 .generation = q->past->generation};
+				 .generation = q->past->generation,
+				 /* It was accepted as it is. */
+				 .anonymous = QEMU_EXPERIMENTAL};
 	struct error err = {0};
 
 	event_free(steal_ptr(&q->again));

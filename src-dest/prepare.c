@@ -266,7 +266,8 @@ static int fill_block(struct incoming *inc, const struct guest *g, unsigned int 
 	int r;
 
 	memcpy(b->name, m->name, sizeof(b->name));
-	b->kind = m->kind;
+	/* A QEMU may be backed otherwise than at the source (admit.c). */
+	b->kind = (enum msg_block_kind)g->blocks[index].kind;
 	b->page_size = m->page_size;
 	b->length = m->length;
 	b->shift = (unsigned int)__builtin_ctz(m->page_size);

@@ -120,10 +120,10 @@ static int check(const struct incoming *inc, const struct guest *g, struct error
 }
 
 /* The operator's word travels with the guest, like all of its vars. */
-static const char *no_dma(const struct msg_setup *s)
+static const char *word_of(const struct msg_setup *s, const char *key)
 {
 	for (uint16_t i = 0; i < s->nvars; i++)
-		if (!strcmp(s->vars[i].key, QEMU_VAR_NO_DMA))
+		if (!strcmp(s->vars[i].key, key))
 			return s->vars[i].value;
 	return NULL;
 }
@@ -163,7 +163,8 @@ static void look(void *arg)
 				 .path = inc->qmp,
 				 .uuid = s->uuid,
 				 .generation = s->generation + 1,
-				 .no_dma = no_dma(s)};
+				 .no_dma = word_of(s, QEMU_VAR_NO_DMA),
+				 .anonymous = word_of(s, QEMU_VAR_ANONYMOUS)};
 	struct error err = {0};
 
 	event_free(steal_ptr(&inc->look_again));

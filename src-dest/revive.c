@@ -365,7 +365,7 @@ static int look_at(struct guest *g, const struct incoming *inc, const struct pas
 		if (inc->blocks[i].flags & MSG_BLOCK_READONLY)
 			b->flags |= GUEST_BLOCK_READONLY;
 		snprintf(b->name, sizeof(b->name), "%s", inc->blocks[i].name);
-		r = qemu_proc_block(g->pid, b, err);
+		r = qemu_proc_block(g->pid, b, true, err);
 	}
 	return r;
 }

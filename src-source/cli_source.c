@@ -86,6 +86,8 @@ static void guest_notes(const json_t *g)
 
 	if (why)
 		printf("%s %s: %s\n", name, attached ? "cannot be moved" : "is not found", why);
+	if (cli_str(g, "experimental"))
+		printf("%s: %s\n", name, cli_str(g, "experimental"));
 	if (cli_str(g, "dma.why"))
 		printf("%s: %s; moved by %s (hybrid), %s (precopy), %s (postcopy)\n", name,
 		       cli_str(g, "dma.why"), cli_str(g, "dma.ways.hybrid"),

@@ -265,6 +265,15 @@ static void on_welcomed(void *arg)
 	migration_guest_welcomed(sg);
 }
 
+static void on_stop(void *arg, struct guest *g, uint64_t us)
+{
+	struct source_guest *sg = arg;
+
+	(void)g;
+	if (sg->migration && migration_busy(sg->migration))
+		migration_guest_stopped(sg->migration, us);
+}
+
 int guests_attach(void *arg, struct guest *g, struct error *err)
 {
 	struct source *s = arg;
@@ -288,6 +297,7 @@ int guests_attach(void *arg, struct guest *g, struct error *err)
 	snprintf(sg->desc.uuid, sizeof(sg->desc.uuid), "%s", uuid);
 	sg->conn = g;
 	guest_watch(g, on_gone, NULL, sg);
+	guest_watch_stops(g, on_stop);
 	log_info("guest %s attached: pid %d, %u blocks, %llu bytes, %s", g->name, (int)g->pid,
 		 g->nblocks, (unsigned long long)guest_memory_bytes(g),
 		 guest_run_state_name(g->run_state));
@@ -368,6 +378,8 @@ json_t *guests_json(const struct source_guest *sg)
 	json_object_set_new(o, "blocks", blocks_json(g));
 	json_object_set_new(o, "problem", problem_json(sg));
 	json_object_set_new(o, "dma", dma_json(g));
+	json_object_set_new(o, "experimental",
+			    g && g->experimental[0] ? json_string(g->experimental) : json_null());
 	json_object_set_new(o, "stopped_us",
 			    g ? json_integer((json_int_t)g->stopped_us) : json_null());
 	json_object_set_new(o, "migration",

@@ -76,6 +76,8 @@ static void on_found(void *arg, struct guest *g, const struct error *err)
 		log_warn("guest %s cannot be moved: %s", g->name, g->cannot.msg);
 	else if (g->dma[0])
 		log_notice("guest %s: %s", g->name, g->dma);
+	if (g->experimental[0])
+		log_notice("guest %s: %s", g->name, g->experimental);
 	tell_known(sg);
 }
 
@@ -87,7 +89,8 @@ void guests_qemu_look(struct source_guest *sg)
 		.name = d->name,
 		.path = d->qmp,
 		.generation = d->generation,
-		.no_dma = json_string_value(json_object_get(d->vars, QEMU_VAR_NO_DMA))};
+		.no_dma = json_string_value(json_object_get(d->vars, QEMU_VAR_NO_DMA)),
+		.anonymous = json_string_value(json_object_get(d->vars, QEMU_VAR_ANONYMOUS))};
 	struct error err = {0};
 
 	if (d->driver != GUEST_DRIVER_QEMU || !d->qmp || sg->conn || sg->look || sg->handed_over)

@@ -212,6 +212,9 @@ json_t *migration_json(const struct migration *m)
 				      "p50", (json_int_t)t.stall_p50_us, "p99",
 				      (json_int_t)t.stall_p99_us, "max",
 				      (json_int_t)t.stall_max_us));
+	json_object_set_new(o, "injection",
+			    json_pack("{s:I, s:I}", "stops", (json_int_t)m->injection.stops,
+				      "max_us", (json_int_t)m->injection.max_us));
 	json_object_set_new(o, "dma", dma_json(m, &t));
 	json_object_set_new(o, "channels", channels_json(m, &t));
 	json_object_set_new(o, "digest_ok",

@@ -491,6 +491,12 @@ int migration_recover(struct migration *m, const char *to, struct error *err)
 
 /* --- the guest comes and goes --- */
 
+void migration_guest_stopped(struct migration *m, uint64_t us)
+{
+	m->injection.stops++;
+	m->injection.max_us = MAX(m->injection.max_us, us);
+}
+
 void migration_guest_gone(struct migration *m, enum guest_gone how)
 {
 	struct error err = {0};

@@ -63,6 +63,8 @@ bool migration_busy(const struct migration *m);
 unsigned int migrations_busy(const struct source *s);
 /** migration_holds_guest() - Return: whether the guest must not run here, because it runs, or may run, elsewhere */
 bool migration_holds_guest(const struct migration *m);
+/** migration_guest_stopped() - to make the guest do something for the job, a thread of it stood for @us */
+void migration_guest_stopped(struct migration *m, uint64_t us);
 /** migration_guest_gone() - the guest of the job was lost */
 void migration_guest_gone(struct migration *m, enum guest_gone how);
 /** migration_guest_attached() - a guest has (again) attached: settle what is open. Asks nothing of it */

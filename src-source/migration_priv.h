@@ -180,6 +180,7 @@ struct mig_recover {
  * @phase_us:	clock_us() of the last change of state
  * @totals:	counters of the engine, as of its end
  * @tracking:	kind, "none" without
+ * @injection:	how often a thread of the guest's was stood still from outside (qemu), and the longest time
  * @receipt:	what the destination said at the end, valid if @has_receipt
  */
 struct migration {
@@ -222,6 +223,9 @@ struct migration {
 	uint64_t downtime_us;
 	struct migration_totals totals;
 	const char *tracking;
+	struct {
+		uint64_t stops, max_us;
+	} injection;
 	bool has_receipt;
 	struct msg_receipt receipt;
 };

@@ -26,6 +26,11 @@ void guest_watch_vcpus(struct guest *g, guest_vcpu_fn *on_vcpu)
 	g->on_vcpu = on_vcpu;
 }
 
+void guest_watch_stops(struct guest *g, guest_stop_fn *on_stop)
+{
+	g->on_stop = on_stop;
+}
+
 int guest_look(struct guest *g, guest_done_fn *done, void *arg)
 {
 	return g->ops->look ? g->ops->look(g, done, arg) : -EOPNOTSUPP;

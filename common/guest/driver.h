@@ -97,6 +97,8 @@ typedef void guest_done_fn(void *arg, int ret, const struct error *err, int fd);
 typedef void guest_gone_fn(void *arg, struct guest *g, enum guest_gone how);
 /** guest_vcpu_fn - a thread was named as a vCPU thread, or taken back (!@on) */
 typedef void guest_vcpu_fn(void *arg, struct guest *g, uint32_t tid, bool on);
+/** guest_stop_fn - a thread of its process was stood still for @us, to make it do something */
+typedef void guest_stop_fn(void *arg, struct guest *g, uint64_t us);
 /** guest_state_fn - guest.run_state has changed */
 typedef void guest_state_fn(void *arg, struct guest *g);
 /**
@@ -140,12 +142,14 @@ struct guest_ops;
  * @nblocks, @blocks: fixed while the struct guest lives
  * @cannot:	why it cannot be moved at all; empty if it can
  * @dma:	why its blocks are not free of DMA, where the driver knows; else empty. guest_look() sets it anew
+ * @experimental: what of it decant moves by means that are experimental, for people; empty if nothing
  * @facts:	object of strings: what the process at the destination must have as well; owned; NULL
  *		without
  * @stopped_us:	longest time that a thread of its process was stood still to make it do something
  * @state_bytes: bytes that the last guest_save() delivered
  * @on_gone, @on_state, @arg: set by guest_watch()
  * @on_vcpu:	set by guest_watch_vcpus()
+ * @on_stop:	set by guest_watch_stops()
  */
 struct guest {
 	const struct guest_ops *ops;
@@ -171,12 +175,14 @@ struct guest {
 	struct guest_block *blocks;
 	struct error cannot;
 	char dma[GUEST_DMA_MAX];
+	char experimental[GUEST_DMA_MAX];
 	json_t *facts;
 	uint64_t stopped_us;
 	uint64_t state_bytes;
 	guest_gone_fn *on_gone;
 	guest_state_fn *on_state;
 	guest_vcpu_fn *on_vcpu;
+	guest_stop_fn *on_stop;
 	void *arg;
 };
 
@@ -214,6 +220,8 @@ void guest_watch(struct guest *g, guest_gone_fn *on_gone, guest_state_fn *on_sta
 
 /** guest_watch_vcpus() - who is told of changes to guest.vcpus; with the @arg of guest_watch() */
 void guest_watch_vcpus(struct guest *g, guest_vcpu_fn *on_vcpu);
+/** guest_watch_stops() - who is told when a thread of it stood; with the @arg of guest_watch() */
+void guest_watch_stops(struct guest *g, guest_stop_fn *on_stop);
 
 /**
  * guest_look() - look again at what writes into the guest's memory, for it can have changed

@@ -368,7 +368,9 @@ Test(qemu_driver, a_hand_over_is_given_up_after_the_load)
 	struct lab_vm *twin;
 	struct guest *a, *b;
 
-	begin(&(struct lab_vm_opts){.mb = 128, .disk = LAB_VM_DISK_WRITEBACK, .disk_mb = 8});
+	/* What is written into its memory here can make it reset itself. */
+	begin(&(struct lab_vm_opts){
+		.mb = 128, .disk = LAB_VM_DISK_WRITEBACK, .disk_mb = 8, .reboots = true});
 	twin = lab_vm_twin(w.vm, "b");
 	lab_vm_launch(twin);
 	lab_until(w.lab, 10000, !access(twin->qmp, F_OK), "no monitor");
@@ -397,6 +399,83 @@ Test(qemu_driver, a_hand_over_is_given_up_after_the_load)
 	lab_check(w.lab, !guest_resume(a, on_done, NULL), "resume");
 	spin_until(lab_vm_status(w.vm, "running"), "it does not go on");
 	spin_until(!noted(w.vm) && !settings_touched(w.vm), "something is left in the source");
+	guest_free(a);
+	guest_free(b);
+	lab_vm_end(twin);
+	end();
+}
+
+/* --- settings that a migration of QEMU's own has left --- */
+
+static void set_caps(struct lab_vm *vm, const char *const names[])
+{
+	json_t *list = json_array();
+
+	for (; *names; names++)
+		json_array_append_new(list,
+				      json_pack("{s:s, s:b}", "capability", *names, "state", 1));
+	json_decref(lab_vm_qmp(vm, "migrate-set-capabilities",
+			       json_pack("{s:o}", "capabilities", list)));
+	json_decref(lab_vm_qmp(vm, "migrate-set-parameters",
+			       json_pack("{s:s, s:s, s:i}", "tls-creds", "gone", "tls-hostname",
+					 "nowhere", "max-bandwidth", 12345678)));
+}
+
+/* Return: all of its migration settings, for free(3) */
+static char *settings(struct lab_vm *vm)
+{
+	json_t *both = json_pack("[o, o]", lab_vm_qmp(vm, "query-migrate-capabilities", NULL),
+				 lab_vm_qmp(vm, "query-migrate-parameters", NULL));
+	char *text = json_dumps(both, JSON_SORT_KEYS);
+
+	json_decref(both);
+	return text;
+}
+
+static bool settings_are(struct lab_vm *vm, const char *want)
+{
+	CLEANUP_FREE char *is = settings(vm);
+
+	return !strcmp(is, want) && !noted(vm);
+}
+
+/* TLS without its credentials, channels that a pipe has not, a stop in the middle: each would be the end of it. */
+Test(qemu_driver, settings_of_its_own_migrations_come_back)
+{
+	static const char *const there[] = {"multifd", "return-path", "pause-before-switchover",
+					    "xbzrle", NULL};
+	static const char *const here[] = {"postcopy-ram", "return-path", NULL};
+	CLEANUP_FREE char *before = NULL, *before_twin = NULL;
+	struct lab_vm *twin;
+	struct guest *a, *b;
+
+	begin(&(struct lab_vm_opts){.mb = 128});
+	twin = lab_vm_twin(w.vm, "b");
+	lab_vm_launch(twin);
+	lab_until(w.lab, 10000, !access(twin->qmp, F_OK), "no monitor");
+	set_caps(w.vm, there);
+	set_caps(twin, here);
+	before = settings(w.vm);
+	before_twin = settings(twin);
+	a = attach(w.vm->qmp);
+	b = attach(twin->qmp);
+	lab_check(w.lab, !do_it(guest_pause, a, 5000u), "%s", w.err.msg);
+	lab_check(w.lab, !do_it(guest_save, a, on_chunk), "%s", w.err.msg);
+	copy_memory(a, b);
+	lab_check(w.lab, !load_into(b), "%s", w.err.msg);
+	lab_check(w.lab, !do_it(guest_resume, a), "%s", w.err.msg);
+	spin_until(settings_are(w.vm, before), "the source: %s", settings(w.vm));
+	/* It stands until it is let go, and is noted to. */
+	lab_check(w.lab, !do_it(guest_resume, b), "%s", w.err.msg);
+	spin_until(settings_are(twin, before_twin), "the destination: %s", settings(twin));
+	/* The agent dies in the middle: what comes after it puts them back. */
+	lab_check(w.lab, !do_it(guest_pause, a, 5000u), "%s", w.err.msg);
+	lab_check(w.lab, !guest_save(a, on_chunk, on_done, NULL), "save");
+	guest_free(a);
+	spin_until(noted(w.vm) && !settings_are(w.vm, before), "nothing was changed");
+	a = attach(w.vm->qmp);
+	lab_check(w.lab, !do_it(guest_resume, a), "%s", w.err.msg);
+	spin_until(settings_are(w.vm, before), "after a death: %s", settings(w.vm));
 	guest_free(a);
 	guest_free(b);
 	lab_vm_end(twin);

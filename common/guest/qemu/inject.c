@@ -31,6 +31,9 @@
 /* Code selector of 64-bit programs. */
 #define CS_64BIT 0x33
 #define TEXT_MAX (16u << 20)
+/* What a target is while it stands. */
+#define TARGET_CLASS (SCHED_RR | SCHED_RESET_ON_FORK)
+#define TARGET_PRIO  1
 
 #if !defined(__x86_64__)
 #error "injection knows the registers of x86-64 only"
@@ -159,9 +162,34 @@ static void hurry(struct inject *in)
 	in->hurried = sched_getscheduler(0) == SCHED_OTHER && !sched_setscheduler(0, SCHED_RR, &p);
 }
 
+/*
+ * And so would it, had each of its steps to wait for a processor. Its children are not to inherit that. Were
+ * this agent to die in between, one that comes after it finds the mark: inject_calm().
+ */
+static void hurry_target(struct inject *in)
+{
+	struct sched_param p = {.sched_priority = TARGET_PRIO};
+
+	in->pushed = sched_getscheduler(in->pid) == SCHED_OTHER &&
+		     !sched_setscheduler(in->pid, TARGET_CLASS, &p);
+}
+
+void inject_calm(pid_t pid)
+{
+	struct sched_param p = {0};
+
+	if (sched_getscheduler(pid) == TARGET_CLASS && !sched_getparam(pid, &p) &&
+	    p.sched_priority == TARGET_PRIO)
+		sched_setscheduler(pid, SCHED_OTHER, &(struct sched_param){0});
+}
+
 static void calm_down(struct inject *in)
 {
 	struct sched_param p = {0};
+
+	if (in->pushed)
+		sched_setscheduler(in->pid, SCHED_OTHER, &p);
+	in->pushed = false;
 
 	if (in->hurried)
 		sched_setscheduler(0, SCHED_OTHER, &p);
@@ -250,6 +278,7 @@ static int stop_it(struct inject *in, pid_t pid, struct error *err)
 				 "the main thread of process %d does not stop: %s", (int)pid,
 				 strerror(-r));
 	in->since_us = clock_us();
+	hurry_target(in);
 	r = look_and_mask(in);
 	if (r < 0) {
 		ptrace(PTRACE_DETACH, pid, 0, 0);
@@ -324,6 +353,9 @@ uint64_t inject_end(struct inject *in)
 	 */
 	ptrace(PTRACE_SETREGS, in->pid, 0, &in->regs);
 	ptrace(PTRACE_SETSIGMASK, in->pid, sizeof(in->sigmask), &in->sigmask);
+	if (in->pushed)
+		sched_setscheduler(in->pid, SCHED_OTHER, &(struct sched_param){0});
+	in->pushed = false;
 	ptrace(PTRACE_DETACH, in->pid, 0, 0);
 	calm_down(in);
 	return clock_us() - in->since_us;

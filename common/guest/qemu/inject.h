@@ -30,6 +30,7 @@
  * @sigmask:	signals that it has blocked
  * @since_us:	clock_us() when it was seen to stand
  * @hurried:	the calling thread is of a real-time class meanwhile
+ * @pushed:	the target is, too
  */
 struct inject {
 	pid_t pid;
@@ -38,6 +39,7 @@ struct inject {
 	uint64_t sigmask;
 	uint64_t since_us;
 	bool hurried;
+	bool pushed;
 };
 
 /**
@@ -61,6 +63,9 @@ int inject_call(struct inject *in, long nr, const uint64_t args[static 6], int64
  * Return: microseconds that it stood
  */
 uint64_t inject_end(struct inject *in);
+
+/** inject_calm() - take @pid out of the real-time class in which an agent that died in an injection has left it */
+void inject_calm(pid_t pid);
 
 /**
  * inject_fetch() - a descriptor of the target's, by pidfd_getfd(2)

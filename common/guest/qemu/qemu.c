@@ -32,6 +32,7 @@ static void free_op(struct qemu_op *op)
 		json_decref(op->got[i]);
 	if (op->fd >= 0)
 		close(op->fd);
+	free(op->ranges);
 	free(op);
 }
 
@@ -186,9 +187,9 @@ static void destroy(struct qemu *v)
 	if (v->g.pidfd >= 0)
 		close(v->g.pidfd);
 	json_decref(v->g.facts);
-	json_decref(v->old_caps);
+	json_decref(v->old_settings);
 	free(v->g.blocks);
-	free(v->huge);
+	free(v->advised);
 	free(v->path);
 	free(v->no_dma);
 	free(v);
@@ -395,7 +396,8 @@ struct qemu *qemu_new(struct loop *loop, const struct qemu_spec *spec)
 	v->g.ops = &qemu_ops;
 	v->g.driver = "qemu";
 	v->g.loop = loop;
-	v->g.pidfd = v->kept_fd = v->stream.fd = -1;
+	v->g.pidfd = v->kept_fd = v->stream.fd = v->stream.file = -1;
+	v->anonymous = spec->anonymous && !strcmp(spec->anonymous, QEMU_EXPERIMENTAL);
 	v->g.generation = spec->generation;
 	strncpy(v->g.name, spec->name, sizeof(v->g.name) - 1);
 	if (spec->uuid)
@@ -421,6 +423,7 @@ const struct guest_ops qemu_ops = {
 	.uffd = qemu_uffd_make,
 	.uffd_again = qemu_uffd_again,
 	.uffd_close = qemu_uffd_close,
+	.punch = qemu_private_punch,
 	.prepare = qemu_uffd_prepare,
 	.finish = qemu_uffd_finish,
 	.set_identity = qemu_ops_set_identity,

@@ -26,6 +26,7 @@
  * @generation:	of the guest
  * @no_dma:	devices, block nodes or files that the operator answers for: they write into no memory unseen;
  *		separated by spaces or commas; NULL without
+ * @anonymous:	QEMU_EXPERIMENTAL: memory that is private to its process is accepted; NULL: it is refused
  */
 struct qemu_spec {
 	const char *name;
@@ -33,10 +34,14 @@ struct qemu_spec {
 	const uint8_t *uuid;
 	uint64_t generation;
 	const char *no_dma;
+	const char *anonymous;
 };
 
 /** QEMU_VAR_NO_DMA - the launcher variable, which travels with a guest, that is @no_dma */
 #define QEMU_VAR_NO_DMA "no_dma"
+/** QEMU_VAR_ANONYMOUS - the variable that is @anonymous, and its only value */
+#define QEMU_VAR_ANONYMOUS "anonymous_memory"
+#define QEMU_EXPERIMENTAL  "experimental"
 
 struct qemu_attach;
 

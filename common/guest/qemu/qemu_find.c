@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "guest/qemu/inject.h"
 #include "guest/qemu/qemu_impl.h"
 #include "guest/qemu/qemu_proc.h"
 #include "util/cleanup.h"
@@ -44,8 +45,13 @@ static const struct query queries[] = {
 			 "{\"path\": \"/objects/" QEMU_HOLD "\", \"property\": \"data\"}", false},
 	[QEMU_Q_KEPT] = {"qom-get",
 			 "{\"path\": \"/objects/" QEMU_KEPT "\", \"property\": \"data\"}", false},
+	[QEMU_Q_SETTINGS] = {"qom-get",
+			     "{\"path\": \"/objects/" QEMU_SETTINGS "\", \"property\": \"data\"}",
+			     false},
 	[QEMU_Q_CAPS] = {"query-migrate-capabilities", NULL, true},
 	[QEMU_Q_PARAMS] = {"query-migrate-parameters", NULL, true},
+	[QEMU_Q_RAMBLOCKS] = {"human-monitor-command", "{\"command-line\": \"info ramblock\"}",
+			      false},
 };
 
 /** struct answer - where the answer to a question goes */
@@ -236,24 +242,28 @@ static void set_kept(struct qemu_attach *a)
 	v->g.kept_tag = v->g.kept_uffd && tag ? (uint32_t)strtoul(tag, NULL, 10) : 0;
 }
 
+/* A migration of QEMU's that an agent has left behind, or somebody else's. */
+static bool is_migrating(const struct qemu_attach *a)
+{
+	static const char *const ends[] = {"none", "completed", "failed", "cancelled"};
+	const char *status = text_of(a->got[QEMU_Q_MIGRATE], "status");
+
+	for (size_t i = 0; status && i < ARRAY_SIZE(ends); i++)
+		if (!strcmp(status, ends[i]))
+			return false;
+	return status != NULL;
+}
+
 static int set_settings(struct qemu_attach *a)
 {
-	static const char *const ours[] = {"x-ignore-shared", "events", "late-block-activate"};
 	struct qemu *v = a->v;
-	const json_t *cap;
-	size_t i;
+	int r = qemu_settings_found(v, a->got[QEMU_Q_CAPS], a->got[QEMU_Q_PARAMS],
+				    json_string_value(a->got[QEMU_Q_SETTINGS]));
 
-	v->old_bandwidth =
-		json_integer_value(json_object_get(a->got[QEMU_Q_PARAMS], "max-bandwidth"));
-	v->old_caps = json_array();
-	json_array_foreach(a->got[QEMU_Q_CAPS], i, cap) {
-		const char *name = text_of(cap, "capability");
-
-		for (size_t k = 0; name && k < ARRAY_SIZE(ours); k++)
-			if (!strcmp(name, ours[k]))
-				json_array_append(v->old_caps, (json_t *)cap);
-	}
-	return json_array_size(v->old_caps) == ARRAY_SIZE(ours) ? 0 : -EOPNOTSUPP;
+	/* Else they are restored when it goes on. */
+	if (!r && !is_migrating(a))
+		qemu_settings_restore(v);
+	return r;
 }
 
 /* --- memory -------------------------------------------------------------------------------------- */
@@ -314,13 +324,6 @@ static int fill_block(struct qemu_attach *a, size_t i, const json_t *dev, struct
 			i);
 	strcpy(b->name, id);
 	b->length = (uint64_t)json_integer_value(json_object_get(dev, "size"));
-	if (!json_is_true(json_object_get(dev, "share")))
-		return error_set(
-			err, -EOPNOTSUPP, "anonymous-memory",
-			"block %s is private memory of QEMU's process, which cannot be moved "
-			"from outside: back it by -object memory-backend-file or "
-			"memory-backend-memfd with share=on",
-			id);
 	at = host_address(a->where[i], id);
 	if (!at || at < a->from[i])
 		return error_set(err, -EOPNOTSUPP, "block-not-mapped",
@@ -328,7 +331,7 @@ static int fill_block(struct qemu_attach *a, size_t i, const json_t *dev, struct
 	b->addr = at - a->from[i];
 	if (b->length % (uint64_t)sysconf(_SC_PAGESIZE) || !b->length)
 		return error_set(err, -EOPNOTSUPP, "page-size", "block %s has no whole pages", id);
-	return qemu_proc_block(g->pid, b, err);
+	return qemu_proc_block(g->pid, b, a->v->anonymous, err);
 }
 
 static void fill_blocks(struct qemu_attach *a)
@@ -345,6 +348,13 @@ static void fill_blocks(struct qemu_attach *a)
 	if (!json_array_size(devices))
 		error_set(&g->cannot, -EOPNOTSUPP, "no-memory-backend",
 			  "QEMU names no memory device: it is too old, or the machine has no RAM");
+	if (!qemu_private(a->v) || error_is_set(&g->cannot))
+		return;
+	snprintf(g->experimental, sizeof(g->experimental),
+		 "its memory is private to QEMU's process, which the variable %s = %s allows: "
+		 "experimental",
+		 QEMU_VAR_ANONYMOUS, QEMU_EXPERIMENTAL);
+	qemu_private_judge(a->v, a->got[QEMU_Q_RAMBLOCKS], &g->cannot);
 }
 
 /* --- the rounds ---------------------------------------------------------------------------------- */
@@ -440,6 +450,7 @@ static int find_process(struct qemu *v, struct error *err)
 	if (pid < 0)
 		return pid;
 	v->g.pid = pid;
+	inject_calm(pid);
 	return qemu_watch_process(v) ? error_set(err, -ENOMEM, NULL, "out of memory") : 0;
 }
 

@@ -2,7 +2,7 @@
 /*
  * Inside of the qemu driver: qemu.c (connection, operations under way, events), qemu_find.c (attaching),
  * qemu_facts.c, qemu_disks.c, qemu_look.c (who writes to its memory), qemu_ops.c, qemu_uffd.c (injection),
- * qemu_stream.c (device state).
+ * qemu_stream.c (device state), qemu_settings.c (of QEMU's own migration), qemu_private.c (memory that is not shared).
  */
 #ifndef DECANT_GUEST_QEMU_QEMU_IMPL_H
 #define DECANT_GUEST_QEMU_QEMU_IMPL_H
@@ -24,8 +24,13 @@
 /** QEMU_LOOKS - questions of a look at its devices */
 #define QEMU_LOOKS 8
 
-#define QEMU_HOLD "decant-hold"
-#define QEMU_KEPT "decant-uffd"
+/** QEMU_ADVISED_HUGE - transparent huge pages; QEMU_ADVISED_MERGE: merging of equal pages (KSM) */
+#define QEMU_ADVISED_HUGE  1u
+#define QEMU_ADVISED_MERGE 2u
+
+#define QEMU_HOLD     "decant-hold"
+#define QEMU_KEPT     "decant-uffd"
+#define QEMU_SETTINGS "decant-settings"
 /** QEMU_UFFD_LINK - what a userfaultfd is in /proc/PID/fd */
 #define QEMU_UFFD_LINK "anon_inode:[userfaultfd]"
 
@@ -53,8 +58,10 @@ typedef void qemu_step_fn(struct qemu_op *op, int ret, const json_t *result,
  * @fd:		a descriptor of ours; owned
  * @how:	how it was made
  * @us:		for how long a thread of QEMU's stood
+ * @pushed:	it was hurried meanwhile
  * @until_us:	clock_us() until when it is tried again
  * @uuid, @generation: the new identity
+ * @block, @ranges, @nranges: holes to make; owned
  * @got, @at:	of a look at its devices: answers so far, and the question that waits for one
  */
 struct qemu_op {
@@ -73,9 +80,13 @@ struct qemu_op {
 	int fd;
 	enum guest_uffd_how how;
 	uint64_t us;
+	bool pushed;
 	uint64_t until_us;
 	uint8_t uuid[GUEST_UUID_LEN];
 	uint64_t generation;
+	uint16_t block;
+	struct guest_range *ranges;
+	size_t nranges;
 	json_t *got[QEMU_LOOKS];
 	unsigned int at;
 };
@@ -93,6 +104,10 @@ struct qemu_op {
  * @ended:	loading: guest_load_end() was called
  * @want_room:	loading: a feed was turned away
  * @loaded:	loading: QEMU says that it has all it wants
+ * @file:	saving private memory's: what QEMU has written; -1 without
+ * @size:	of it
+ * @head, @nhead: what goes before all but the first 8 bytes of it
+ * @waits:	saving private memory's: a piece was accepted as the last for now
  */
 struct qemu_stream {
 	struct qemu_op *op;
@@ -107,6 +122,11 @@ struct qemu_stream {
 	bool ended;
 	bool want_room;
 	bool loaded;
+	int file;
+	uint64_t size;
+	uint8_t head[256];
+	size_t nhead;
+	bool waits;
 };
 
 /**
@@ -115,14 +135,15 @@ struct qemu_stream {
  * @attach:	while it is being attached
  * @path:	of the monitor
  * @no_dma:	see struct qemu_spec; NULL without
+ * @anonymous:	see struct qemu_spec
  * @held:	it stands because of guest_pause(), or was loaded and not let go
  * @go_on:	lifting that lets it run: it ran before, or is to run when it has arrived
  * @arriving:	it was loaded here and not let go yet
  * @resuming:	it is being let go
  * @kept_fd:	number of the kept userfaultfd there; -1 without
- * @huge:	guest_prepare() took transparent huge pages off these blocks; NULL before
- * @changed:	migration settings of QEMU's were changed
- * @old_caps, @old_bandwidth: migration settings as they were found
+ * @advised:	what guest_prepare() took off each block, QEMU_ADVISED_*; NULL before
+ * @changed:	migration settings of QEMU's were changed, and a note of that is there
+ * @old_settings: those that are changed, as they were found: "capabilities", "parameters"
  * @ops:	operations under way
  * @stream:	of at most one of them
  * @death:	bounds the wait for the process's end
@@ -137,6 +158,7 @@ struct qemu {
 	struct qmp *qmp;
 	char *path;
 	char *no_dma;
+	bool anonymous;
 	struct event *ev_pidfd;
 	struct event *death;
 	bool held;
@@ -144,10 +166,9 @@ struct qemu {
 	bool arriving;
 	bool resuming;
 	int kept_fd;
-	bool *huge;
+	uint8_t *advised;
 	bool changed;
-	json_t *old_caps;
-	json_int_t old_bandwidth;
+	json_t *old_settings;
 	struct qemu_op *ops;
 	struct qemu_stream stream;
 	unsigned int depth;
@@ -229,8 +250,10 @@ enum qemu_query {
 	QEMU_Q_OBJECTS,
 	QEMU_Q_HOLD,
 	QEMU_Q_KEPT,
+	QEMU_Q_SETTINGS,
 	QEMU_Q_CAPS,
 	QEMU_Q_PARAMS,
+	QEMU_Q_RAMBLOCKS,
 	QEMU_Q_FEATURES, /* asked for in a second round */
 	QEMU_Q_COUNT,
 };
@@ -261,6 +284,36 @@ int qemu_look_stands(struct qemu *v, struct error *err);
 /** qemu_disks_facts() - add those of the drives; @list: answer to query-block */
 void qemu_disks_facts(json_t *facts, const json_t *list);
 
+/* --- qemu_settings.c --- */
+/**
+ * qemu_settings_found() - when attaching
+ * @caps, @params: QEMU's migration settings
+ * @note:	what an agent has noted in QEMU; NULL without
+ *
+ * Return: 0, or -EOPNOTSUPP if QEMU does not have those that are needed
+ */
+int qemu_settings_found(struct qemu *v, const json_t *caps, const json_t *params, const char *note);
+/** qemu_settings_change() - for a stream that goes out, or comes in; waits for nothing */
+void qemu_settings_change(struct qemu *v, bool loading);
+/** qemu_settings_restore() - as they were found; once no migration is under way. Harmless if they are */
+void qemu_settings_restore(struct qemu *v);
+
+/* --- qemu_private.c --- */
+/** qemu_private() - Return: whether memory of it is private to its process */
+bool qemu_private(const struct qemu *v);
+/**
+ * qemu_private_judge() - does it have memory that would be left behind?
+ * @ramblocks:	answer to "info ramblock"; NULL without
+ *
+ * Return: 0, or -EOPNOTSUPP with @err naming it
+ */
+int qemu_private_judge(const struct qemu *v, const json_t *ramblocks, struct error *err);
+/** qemu_private_save() - qemu_stream_save() for private memory. Return: as qemu_op_ask() */
+int qemu_private_save(struct qemu_op *op);
+void qemu_private_save_more(struct qemu *v);
+int qemu_private_punch(struct guest *g, uint16_t block, const struct guest_range *ranges, size_t n,
+		       guest_done_fn *done, void *arg);
+
 /* --- operations --- */
 /** qemu_ops_note_hold() - note in QEMU that it stands because of us, and whether it is to go on */
 void qemu_ops_note_hold(struct qemu *v);
@@ -285,8 +338,6 @@ int qemu_stream_load_end(struct guest *g);
 void qemu_stream_cancel_save(struct qemu *v, int ret);
 /** qemu_stream_over() - operation @op has ended, however: close its pipe */
 void qemu_stream_over(struct qemu *v, const struct qemu_op *op);
-/** qemu_stream_restore_settings() - of QEMU's migration, as they were found; once that is over */
-void qemu_stream_restore_settings(struct qemu *v);
 /** qemu_stream_running() - Return: whether a migration of QEMU's may still be under way */
 bool qemu_stream_running(const struct qemu *v);
 /** qemu_stream_heard() - QEMU said that its migration has this status. Return: whether it is over */

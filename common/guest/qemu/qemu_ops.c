@@ -130,7 +130,7 @@ static void resumed(struct qemu_op *op)
 
 	qemu_tell(v, "object-del", json_pack("{s:s}", "id", QEMU_HOLD));
 	v->held = v->arriving = v->resuming = false;
-	qemu_stream_restore_settings(v);
+	qemu_settings_restore(v);
 	if (arrived)
 		announce(v);
 	qemu_set_state(v, v->go_on ? GUEST_RUNNING : GUEST_PAUSED);

@@ -273,6 +273,10 @@ static int find_mappings(FILE *maps, const struct guest_block *b, struct mapping
 			return changed(b, err);
 		if (at == b->addr)
 			*ret = m;
+		if (ret->perms[3] != 's' && m.perms[3] == ret->perms[3] && !m.ino && !ret->ino) {
+			at = m.end;
+			continue;
+		}
 		if (ret->perms[3] != 's')
 			return 0;
 		if (m.ino != ret->ino || m.dev != ret->dev ||
@@ -347,7 +351,33 @@ static int classify(struct guest_block *b, int fd, const char *what, struct erro
 	return 0;
 }
 
-int qemu_proc_block(pid_t pid, struct guest_block *b, struct error *err)
+/*
+ * Of a private mapping of a file, pages that QEMU has not written to are the file's: nobody can track that. So
+ * anonymous memory it is, or nothing.
+ */
+static int take_private(struct guest_block *b, const struct mapping *m, bool allowed,
+			struct error *err)
+{
+	if (m->ino)
+		return error_set(
+			err, -EOPNOTSUPP, "anonymous-memory",
+			"block %s is a private mapping of %.120s, which cannot be moved from "
+			"outside: give its -object share=on",
+			b->name, m->what);
+	if (!allowed)
+		return error_set(
+			err, -EOPNOTSUPP, "anonymous-memory",
+			"block %s is private memory of QEMU's process: back it by -object "
+			"memory-backend-file or memory-backend-memfd with share=on, or have it "
+			"moved as it is, which is experimental, by \"anonymous_memory\": "
+			"\"experimental\" in the guest's vars",
+			b->name);
+	b->kind = GUEST_BLOCK_ANON;
+	b->page_size = (uint64_t)sysconf(_SC_PAGESIZE);
+	return 0;
+}
+
+int qemu_proc_block(pid_t pid, struct guest_block *b, bool anonymous, struct error *err)
 {
 	CLEANUP_FCLOSE FILE *maps = open_of(pid, "maps");
 	CLEANUP_CLOSE int fd = -1;
@@ -361,12 +391,7 @@ int qemu_proc_block(pid_t pid, struct guest_block *b, struct error *err)
 	if (r < 0)
 		return r;
 	if (m.perms[3] != 's')
-		return error_set(
-			err, -EOPNOTSUPP, "anonymous-memory",
-			"block %s is private memory of QEMU's process, which cannot be moved "
-			"from outside: back it by -object memory-backend-file or "
-			"memory-backend-memfd with share=on",
-			b->name);
+		return take_private(b, &m, anonymous, err);
 	fd = open_backing(pid, &m);
 	if (fd < 0)
 		return error_set(err, fd, "memory-refused",

@@ -33,10 +33,11 @@ bool qemu_proc_said(pid_t pid, const char *word);
 /**
  * qemu_proc_block() - what backs [@b->addr, @b->addr + @b->length)
  * @b:		name, address and length are given; kind, page size and descriptor are filled in
+ * @anonymous:	private memory will do
  *
  * Return: 0; -EOPNOTSUPP with @err saying why memory of this kind cannot be moved; or another -errno
  */
-int qemu_proc_block(pid_t pid, struct guest_block *b, struct error *err);
+int qemu_proc_block(pid_t pid, struct guest_block *b, bool anonymous, struct error *err);
 
 /** qemu_proc_fd_fn - descriptor @fd is open there and is @link. Return: false to end the search */
 typedef bool qemu_proc_fd_fn(void *arg, int fd, const char *link);

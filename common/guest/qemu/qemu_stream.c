@@ -25,37 +25,8 @@
 #define PIPE_NAME "decant-state"
 /* Between two questions how far QEMU is, in case its event was missed. */
 #define TICK_US 20000
-/* No limit in practice; QEMU's own would take 20 ms for each 2 MiB. */
-#define BANDWIDTH (INT64_C(1) << 40)
 
 static void tick(struct qemu_op *op);
-
-/* --- settings ------------------------------------------------------------------------------------ */
-
-static json_t *capability(const char *name, bool on)
-{
-	return json_pack("{s:s, s:b}", "capability", name, "state", on);
-}
-
-static json_t *capabilities(bool loading)
-{
-	json_t *list = json_pack("[o, o]", capability("x-ignore-shared", true),
-				 capability("events", true));
-
-	if (loading)
-		json_array_append_new(list, capability("late-block-activate", true));
-	return json_pack("{s:o}", "capabilities", list);
-}
-
-void qemu_stream_restore_settings(struct qemu *v)
-{
-	if (!v->changed || v->lost || v->stream.migrating)
-		return;
-	v->changed = false;
-	qemu_tell(v, "migrate-set-capabilities", json_pack("{s:O}", "capabilities", v->old_caps));
-	qemu_tell(v, "migrate-set-parameters",
-		  json_pack("{s:I}", "max-bandwidth", v->old_bandwidth));
-}
 
 /* --- the pipe ------------------------------------------------------------------------------------ */
 
@@ -111,7 +82,9 @@ void qemu_stream_over(struct qemu *v, const struct qemu_op *op)
 	if (s->buffer)
 		evbuffer_free(s->buffer);
 	s->buffer = NULL;
-	qemu_stream_restore_settings(v);
+	if (s->file >= 0)
+		close(steal_fd(&s->file));
+	qemu_settings_restore(v);
 }
 
 /* QEMU takes what it is given by name; if it did not come to that, the name must not stay. */
@@ -243,12 +216,8 @@ static int begin(struct qemu_op *op, int keep_end, event_callback_fn on_event, q
 			     keep_end ? EV_WRITE : EV_READ | EV_PERSIST, on_event, v);
 	if (!s->event || (!keep_end && event_add(s->event, NULL)))
 		return -ENOMEM;
-	v->changed = true;
 	/* In order, and of these only the descriptor's answer is waited for. */
-	qemu_tell(v, "migrate-set-capabilities", capabilities(keep_end));
-	if (!keep_end)
-		qemu_tell(v, "migrate-set-parameters",
-			  json_pack("{s:I}", "max-bandwidth", (json_int_t)BANDWIDTH));
+	qemu_settings_change(v, keep_end);
 	return qemu_op_ask(op, "getfd", json_pack("{s:s}", "fdname", PIPE_NAME), theirs,
 			   QEMU_TIMEOUT_MS, step);
 }
@@ -267,8 +236,8 @@ int qemu_stream_save(struct guest *g, guest_chunk_fn *chunk, guest_done_fn *done
 	op = qemu_op_new(v, done, arg);
 	if (!op)
 		return qemu_op_refused(v);
-	*s = (struct qemu_stream){.op = op, .fd = -1, .chunk = chunk};
-	r = begin(op, 0, on_save_readable, on_save_pipe);
+	*s = (struct qemu_stream){.op = op, .fd = -1, .file = -1, .chunk = chunk};
+	r = qemu_private(v) ? qemu_private_save(op) : begin(op, 0, on_save_readable, on_save_pipe);
 	return r < 0 ? qemu_op_drop(op, r) : 0;
 }
 
@@ -276,6 +245,7 @@ void qemu_stream_save_more(struct guest *g)
 {
 	struct qemu_stream *s = &qemu_of(g)->stream;
 
+	qemu_private_save_more(qemu_of(g));
 	if (s->op && s->event)
 		event_add(s->event, NULL);
 }
@@ -293,7 +263,9 @@ void qemu_stream_cancel_save(struct qemu *v, int ret)
 		return;
 	s->given_up = ret;
 	close_end(s);
-	qemu_tell(v, "migrate_cancel", NULL);
+	if (s->migrating)
+		qemu_tell(v, "migrate_cancel", NULL);
+	s->waits = false;
 	if (!s->op->asking && qemu_op_later(s->op, 1, give_up_save))
 		log_error("guest %s: out of memory", v->g.name);
 }
@@ -416,7 +388,8 @@ int qemu_stream_load(struct guest *g, bool paused, guest_room_fn *room, guest_do
 	op = qemu_op_new(v, done, arg);
 	if (!op)
 		return qemu_op_refused(v);
-	*s = (struct qemu_stream){.op = op, .fd = -1, .room = room, .buffer = evbuffer_new()};
+	*s = (struct qemu_stream){
+		.op = op, .fd = -1, .file = -1, .room = room, .buffer = evbuffer_new()};
 	v->held = v->arriving = true;
 	v->go_on = !paused;
 	qemu_ops_note_hold(v);

@@ -28,6 +28,8 @@
 #ifndef USERFAULTFD_IOC_NEW
 #define USERFAULTFD_IOC_NEW _IO(0xAA, 0x00) /* kernel 6.1 */
 #endif
+/* What nobody should notice. */
+#define LONG_US     5000u
 #define DEVICE      "/dev/userfaultfd"
 #define DEVICE_NAME "decant-userfaultfd"
 
@@ -38,11 +40,20 @@ static struct qemu_op *op_of(struct errand *e)
 
 static void note_stop(struct qemu *v, const struct qemu_op *op)
 {
+	if (!op->us)
+		return;
 	if (op->us > v->g.stopped_us)
 		v->g.stopped_us = op->us;
-	if (op->us)
+	if (op->us > LONG_US)
+		log_warn("guest %s: a thread of QEMU stood for %llu us, longer than %u: this host "
+			 "is too busy%s",
+			 v->g.name, (unsigned long long)op->us, LONG_US,
+			 op->pushed ? "" : ", and this agent may not hurry (CAP_SYS_NICE)");
+	else
 		log_info("guest %s: a thread of QEMU stood for %llu us", v->g.name,
 			 (unsigned long long)op->us);
+	if (v->g.on_stop && !v->freed)
+		v->g.on_stop(v->g.arg, &v->g, op->us);
 }
 
 /* --- making one --------------------------------------------------------------------------------- */
@@ -77,6 +88,7 @@ static int run_make(struct errand *e, struct error *err)
 			inject_call(&in, SYS_close, (uint64_t[6]){(uint64_t)there}, &closed);
 		r = MIN(op->fd, 0);
 	}
+	op->pushed = in.pushed;
 	op->us = inject_end(&in);
 	if (r < 0 && op->how == GUEST_UFFD_DEVICE)
 		return error_set(err, r, "userfaultfd", "%s opened by this agent: %s", DEVICE,
@@ -242,6 +254,7 @@ static int run_close(struct errand *e, struct error *err)
 	if (r < 0)
 		return r;
 	r = inject_call(&in, SYS_close, (uint64_t[6]){(uint64_t)op->number}, &closed);
+	op->pushed = in.pushed;
 	op->us = inject_end(&in);
 	return r < 0 ? error_set(err, r, NULL, "closing a descriptor there: %s", strerror(-r)) : 0;
 }
@@ -289,21 +302,38 @@ int qemu_uffd_close(struct guest *g, guest_done_fn *done, void *arg)
 	return r < 0 ? qemu_op_drop(op, r) : 0;
 }
 
-/* --- transparent huge pages ---------------------------------------------------------------------- */
+/* --- transparent huge pages, merged pages --------------------------------------------------------- */
 
-/* Blocks of which QEMU has asked for them; on huge-page files there is nothing to ask for. */
-static void find_huge(struct qemu *v)
+/*
+ * Blocks of which QEMU has asked for huge pages; on huge-page files there is nothing to ask for. And private
+ * memory that the kernel may merge: a page that was merged has lost its write protection.
+ */
+static void find_advised(struct qemu *v)
 {
-	for (uint16_t i = 0; i < v->g.nblocks; i++)
-		v->huge[i] = v->g.blocks[i].kind != GUEST_BLOCK_HUGETLB &&
-			     qemu_proc_has_flag(v->g.pid, v->g.blocks[i].addr, "hg") == 1;
+	for (uint16_t i = 0; i < v->g.nblocks; i++) {
+		const struct guest_block *b = &v->g.blocks[i];
+
+		v->advised[i] = 0;
+		if (b->kind != GUEST_BLOCK_HUGETLB &&
+		    qemu_proc_has_flag(v->g.pid, b->addr, "hg") == 1)
+			v->advised[i] |= QEMU_ADVISED_HUGE;
+		if (b->kind == GUEST_BLOCK_ANON && qemu_proc_has_flag(v->g.pid, b->addr, "mg") == 1)
+			v->advised[i] |= QEMU_ADVISED_MERGE;
+	}
 }
 
-static int advise(struct qemu_op *op, int advice, struct error *err)
+static int advise_block(struct inject *in, const struct guest_block *b, int advice)
+{
+	int64_t result = 0;
+
+	return inject_call(in, SYS_madvise, (uint64_t[6]){b->addr, b->length, (uint64_t)advice},
+			   &result);
+}
+
+static int advise(struct qemu_op *op, int huge, int merge, struct error *err)
 {
 	const struct qemu *v = op->v;
 	struct inject in;
-	int64_t result = 0;
 	int r = inject_begin(&in, v->g.pid, err);
 
 	if (r < 0)
@@ -311,19 +341,20 @@ static int advise(struct qemu_op *op, int advice, struct error *err)
 	for (uint16_t i = 0; !r && i < v->g.nblocks; i++) {
 		const struct guest_block *b = &v->g.blocks[i];
 
-		if (v->huge[i])
-			r = inject_call(&in, SYS_madvise,
-					(uint64_t[6]){b->addr, b->length, (uint64_t)advice},
-					&result);
+		if (v->advised[i] & QEMU_ADVISED_HUGE)
+			r = advise_block(&in, b, huge);
+		if (!r && v->advised[i] & QEMU_ADVISED_MERGE)
+			r = advise_block(&in, b, merge);
 	}
+	op->pushed = in.pushed;
 	op->us = inject_end(&in);
 	return r < 0 ? error_set(err, r, NULL, "madvise(2) in QEMU: %s", strerror(-r)) : 0;
 }
 
-static bool any_huge(const struct qemu *v)
+static bool any_advised(const struct qemu *v)
 {
-	for (uint16_t i = 0; v->huge && i < v->g.nblocks; i++)
-		if (v->huge[i])
+	for (uint16_t i = 0; v->advised && i < v->g.nblocks; i++)
+		if (v->advised[i])
 			return true;
 	return false;
 }
@@ -332,15 +363,15 @@ static int run_prepare(struct errand *e, struct error *err)
 {
 	struct qemu_op *op = op_of(e);
 
-	find_huge(op->v);
-	return any_huge(op->v) ? advise(op, MADV_NOHUGEPAGE, err) : 0;
+	find_advised(op->v);
+	return any_advised(op->v) ? advise(op, MADV_NOHUGEPAGE, MADV_UNMERGEABLE, err) : 0;
 }
 
 static int run_finish(struct errand *e, struct error *err)
 {
 	struct qemu_op *op = op_of(e);
 
-	return any_huge(op->v) ? advise(op, MADV_HUGEPAGE, err) : 0;
+	return any_advised(op->v) ? advise(op, MADV_HUGEPAGE, MADV_MERGEABLE, err) : 0;
 }
 
 static void done_advice(struct errand *e)
@@ -359,9 +390,9 @@ static int advice_errand(struct guest *g, errand_run_fn *run, guest_done_fn *don
 
 	if (!op)
 		return qemu_op_refused(v);
-	if (!v->huge)
-		v->huge = calloc(g->nblocks + 1u, sizeof(*v->huge));
-	r = v->huge ? errand_start(&op->errand, g->loop, run, done_advice) : -ENOMEM;
+	if (!v->advised)
+		v->advised = calloc(g->nblocks + 1u, sizeof(*v->advised));
+	r = v->advised ? errand_start(&op->errand, g->loop, run, done_advice) : -ENOMEM;
 	return r < 0 ? qemu_op_drop(op, r) : 0;
 }
 

@@ -101,4 +101,25 @@ static inline struct rest_answer fixture_ask(struct fixture *f, const char *meth
 	return a;
 }
 
+static inline int fixture_connect(struct fixture *f)
+{
+	int fd = fdio_unix_connect(f->path, SOCK_STREAM, 0);
+
+	cr_assert(ge(int, fd, 0));
+	return fd;
+}
+
+/* Everything until the server closes, as a string for free(). */
+static inline char *fixture_read(int fd)
+{
+	size_t cap = 1u << 20, len = 0;
+	char *out = malloc(cap);
+	ssize_t n;
+
+	while (len + 1 < cap && (n = read(fd, out + len, cap - 1 - len)) > 0)
+		len += (size_t)n;
+	out[len] = '\0';
+	return out;
+}
+
 #endif

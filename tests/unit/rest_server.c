@@ -11,8 +11,6 @@
 /* What the handlers have seen; they run on the loop's thread. */
 struct seen {
 	struct fixture f;
-	struct rest_req *pending;
-	int gone;
 	int calls;
 };
 
@@ -41,29 +39,6 @@ static void post_bare(struct rest_req *req, void *ctx)
 	rest_reply(req, 204, rest_body(req) ? json_true() : NULL);
 }
 
-static void get_peer(struct rest_req *req, void *ctx)
-{
-	struct ucred u;
-
-	(void)ctx;
-	cr_assert(eq(int, rest_peer(req, &u), 0));
-	rest_reply(req, 200, json_pack("{s:i}", "pid", (int)u.pid));
-}
-
-static void get_list(struct rest_req *req, void *ctx)
-{
-	json_t *items = json_array();
-
-	(void)ctx;
-	for (int i = 0; i < 250; i++) {
-		char name[16];
-
-		snprintf(name, sizeof(name), "n%d", i);
-		json_array_append_new(items, json_pack("{s:s}", "name", name));
-	}
-	rest_reply_list(req, items, "name");
-}
-
 static void get_big(struct rest_req *req, void *ctx)
 {
 	char *text = malloc(8u << 20);
@@ -77,22 +52,6 @@ static void get_big(struct rest_req *req, void *ctx)
 	rest_reply(req, 200, j);
 }
 
-static void went(struct rest_req *req, void *arg)
-{
-	struct seen *s = arg;
-
-	(void)req;
-	__atomic_add_fetch(&s->gone, 1, __ATOMIC_RELEASE);
-}
-
-static void get_later(struct rest_req *req, void *ctx)
-{
-	struct seen *s = ctx;
-
-	rest_on_gone(req, went, s);
-	__atomic_store_n(&s->pending, req, __ATOMIC_RELEASE);
-}
-
 static void get_never(struct rest_req *req, void *ctx)
 {
 	(void)ctx;
@@ -101,12 +60,10 @@ static void get_never(struct rest_req *req, void *ctx)
 
 static const struct rest_route routes[] = {
 	{"GET", "/v1/echo/{name}", REST_BODY_NONE, get_echo},
-	{"GET", "/v1/things", REST_BODY_NONE, get_list},
+	{"GET", "/v1/things", REST_BODY_NONE, get_never},
 	{"POST", "/v1/things", REST_BODY_OBJECT, post_thing},
 	{"POST", "/v1/things/{name}/bare", REST_BODY_NONE, post_bare},
-	{"GET", "/v1/peer", REST_BODY_NONE, get_peer},
 	{"GET", "/v1/big", REST_BODY_NONE, get_big},
-	{"GET", "/v1/later", REST_BODY_NONE, get_later},
 	{"GET", "/v1/conflict", REST_BODY_NONE, get_never},
 };
 
@@ -134,39 +91,18 @@ static void stop(struct seen *s)
 	free(s);
 }
 
-static int raw_connect(struct seen *s)
-{
-	int fd = fdio_unix_connect(s->f.path, SOCK_STREAM, 0);
-
-	cr_assert(ge(int, fd, 0));
-	return fd;
-}
-
-/* Everything until the server closes, as a string for free(). */
-static char *raw_read(int fd)
-{
-	size_t cap = 1u << 20, len = 0;
-	char *out = malloc(cap);
-	ssize_t n;
-
-	while (len + 1 < cap && (n = read(fd, out + len, cap - 1 - len)) > 0)
-		len += (size_t)n;
-	out[len] = '\0';
-	return out;
-}
-
 /* Send bytes as they are; expect the answer to begin with @status and to hold @word. */
 static void raw_expect(struct seen *s, const char *text, size_t n, const char *status,
 		       const char *word)
 {
-	CLEANUP_CLOSE int fd = raw_connect(s);
+	CLEANUP_CLOSE int fd = fixture_connect(&s->f);
 	CLEANUP_FREE char *out = NULL;
 	char want[32];
 
 	/* Also who is refused early may say all that it has to say. */
 	cr_expect(eq(int, fdio_write_full(fd, text, n), 0), "%.60s", text);
 	shutdown(fd, SHUT_WR);
-	out = raw_read(fd);
+	out = fixture_read(fd);
 	snprintf(want, sizeof(want), "HTTP/1.1 %s ", status);
 	cr_expect(starts(out, want), "%.60s: got %.100s", text, out);
 	cr_expect(has(out, word), "%.60s: no \"%s\" in %s", text, word, out);
@@ -389,11 +325,11 @@ Test(rest, requests_share_a_connection_and_may_come_in_one_piece)
 				  "GET /v1/echo/b HTTP/1.1\r\nHost: a\r\n\r\n"
 				  "GET /v1/echo/c HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
 	struct seen *s = start((struct rest_limits){0});
-	CLEANUP_CLOSE int fd = raw_connect(s);
+	CLEANUP_CLOSE int fd = fixture_connect(&s->f);
 	CLEANUP_FREE char *out = NULL;
 
 	fdio_write_full(fd, two, strlen(two));
-	out = raw_read(fd);
+	out = fixture_read(fd);
 	cr_expect(not(has(out, "\"name\":\"a\"")));
 	cr_expect(has(out, "\"name\":\"b\""));
 	cr_expect(has(out, "\"name\":\"c\""));
@@ -405,7 +341,7 @@ Test(rest, one_byte_at_a_time_is_read)
 {
 	static const char text[] = POST JSON "Content-Length: 8\r\n\r\n{\"a\": 1}";
 	struct seen *s = start((struct rest_limits){0});
-	CLEANUP_CLOSE int fd = raw_connect(s);
+	CLEANUP_CLOSE int fd = fixture_connect(&s->f);
 	CLEANUP_FREE char *out = NULL;
 
 	for (size_t i = 0; i < strlen(text); i++) {
@@ -413,7 +349,7 @@ Test(rest, one_byte_at_a_time_is_read)
 		usleep(500);
 	}
 	shutdown(fd, SHUT_WR);
-	out = raw_read(fd);
+	out = fixture_read(fd);
 	cr_expect(starts(out, "HTTP/1.1 202 "), "%s", out);
 	stop(s);
 }
@@ -422,7 +358,7 @@ Test(rest, one_byte_at_a_time_is_read)
 Test(rest, slow_requests_end_in_408)
 {
 	struct seen *s = start((struct rest_limits){.request_ms = 300});
-	CLEANUP_CLOSE int fd = raw_connect(s);
+	CLEANUP_CLOSE int fd = fixture_connect(&s->f);
 	CLEANUP_FREE char *out = NULL;
 	uint64_t t = clock_us();
 	struct pollfd p = {.fd = fd, .events = POLLIN};
@@ -430,7 +366,7 @@ Test(rest, slow_requests_end_in_408)
 	fdio_write_full(fd, "GET / HTTP/1.1\r\nX: ", 19);
 	while (!poll(&p, 1, 50))
 		fdio_write_full(fd, "y", 1);
-	out = raw_read(fd);
+	out = fixture_read(fd);
 	cr_expect(starts(out, "HTTP/1.1 408 "), "%s", out);
 	cr_expect(has(out, "too-slow"));
 	cr_expect(lt(u64, clock_us() - t, 5000000));
@@ -440,7 +376,7 @@ Test(rest, slow_requests_end_in_408)
 Test(rest, idle_connections_are_closed)
 {
 	struct seen *s = start((struct rest_limits){.idle_ms = 200});
-	CLEANUP_CLOSE int fd = raw_connect(s);
+	CLEANUP_CLOSE int fd = fixture_connect(&s->f);
 	char c;
 
 	cr_expect(eq(long, read(fd, &c, 1), 0));
@@ -452,7 +388,7 @@ Test(rest, answers_that_nobody_reads_are_dropped)
 {
 	static const char text[] = "GET /v1/big HTTP/1.1\r\nHost: a\r\n\r\n";
 	struct seen *s = start((struct rest_limits){.idle_ms = 300});
-	CLEANUP_CLOSE int fd = raw_connect(s);
+	CLEANUP_CLOSE int fd = fixture_connect(&s->f);
 	struct pollfd p = {.fd = fd, .events = POLLRDHUP};
 
 	fdio_write_full(fd, text, strlen(text));
@@ -467,7 +403,7 @@ Test(rest, connections_are_bounded)
 	int fd[3];
 
 	for (int i = 0; i < 3; i++)
-		fd[i] = raw_connect(s);
+		fd[i] = fixture_connect(&s->f);
 	a = fixture_ask(&s->f, "GET", "/v1/echo/a", NULL);
 	cr_expect(eq(int, a.status, 503));
 	cr_expect(eq(str, a.problem.code, "too-many-connections"));
@@ -493,7 +429,7 @@ Test(rest, expect_100_continue_is_answered)
 	static const char head[] =
 		POST JSON "Expect: 100-continue\r\nContent-Length: 7\r\nConnection: close\r\n\r\n";
 	struct seen *s = start((struct rest_limits){0});
-	CLEANUP_CLOSE int fd = raw_connect(s);
+	CLEANUP_CLOSE int fd = fixture_connect(&s->f);
 	CLEANUP_FREE char *out = NULL;
 	char buf[64] = "";
 
@@ -501,122 +437,8 @@ Test(rest, expect_100_continue_is_answered)
 	cr_expect(gt(long, read(fd, buf, sizeof(buf) - 1), 0));
 	cr_expect(eq(str, buf, "HTTP/1.1 100 Continue\r\n\r\n"));
 	fdio_write_full(fd, "{\"a\":1}", 7);
-	out = raw_read(fd);
+	out = fixture_read(fd);
 	cr_expect(starts(out, "HTTP/1.1 202 "), "%s", out);
-	stop(s);
-}
-
-static struct rest_req *wait_pending(struct seen *s)
-{
-	struct rest_req *req;
-
-	while (!(req = __atomic_load_n(&s->pending, __ATOMIC_ACQUIRE)))
-		usleep(1000);
-	return req;
-}
-
-static void answer_pending(void *arg)
-{
-	struct seen *s = arg;
-
-	rest_reply(s->pending, 200, json_pack("{s:b}", "late", 1));
-	s->pending = NULL;
-}
-
-static const char later[] = "GET /v1/later HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
-
-Test(rest, a_handler_may_answer_later)
-{
-	struct seen *s = start((struct rest_limits){.request_ms = 100, .idle_ms = 200});
-	CLEANUP_CLOSE int fd = raw_connect(s);
-	CLEANUP_FREE char *out = NULL;
-
-	/* It ends its side, as nc -N does: that is no reason not to answer. */
-	fdio_write_full(fd, later, strlen(later));
-	shutdown(fd, SHUT_WR);
-	wait_pending(s);
-	usleep(400000); /* longer than the limits, which are not for handlers */
-	loop_call(s->f.loop, answer_pending, s);
-	out = raw_read(fd);
-	cr_expect(has(out, "{\"late\":true}"), "%s", out);
-	cr_expect(eq(int, s->gone, 0));
-	stop(s);
-}
-
-Test(rest, a_handler_is_told_that_the_client_went_away)
-{
-	struct seen *s = start((struct rest_limits){0});
-	int fd = raw_connect(s);
-
-	fdio_write_full(fd, later, strlen(later));
-	wait_pending(s);
-	cr_expect(eq(int, __atomic_load_n(&s->gone, __ATOMIC_ACQUIRE), 0));
-	close(fd);
-	while (!__atomic_load_n(&s->gone, __ATOMIC_ACQUIRE))
-		usleep(1000);
-	loop_call(s->f.loop, answer_pending, s);
-	cr_expect(eq(int, s->gone, 1));
-	stop(s);
-}
-
-Test(rest, requests_outlive_the_server)
-{
-	struct seen *s = start((struct rest_limits){0});
-	CLEANUP_CLOSE int fd = raw_connect(s);
-
-	fdio_write_full(fd, later, strlen(later));
-	wait_pending(s);
-	loop_call(s->f.loop, fixture_drop, &s->f);
-	cr_expect(eq(int, s->gone, 1));
-	cr_expect(eq(int, access(s->f.path, F_OK), -1));
-	loop_call(s->f.loop, answer_pending, s);
-	stop(s);
-}
-
-Test(rest, lists_come_in_pages)
-{
-	struct seen *s = start((struct rest_limits){0});
-	char path[64] = "/v1/things";
-	int pages = 0, items = 0;
-
-	for (;;) {
-		struct rest_answer a = fixture_ask(&s->f, "GET", path, NULL);
-		const char *next = json_string_value(json_object_get(a.json, "next"));
-
-		cr_assert(eq(int, a.status, 200));
-		pages++;
-		items += (int)json_array_size(json_object_get(a.json, "items"));
-		if (next)
-			snprintf(path, sizeof(path), "/v1/things?after=%s", next);
-		rest_answer_clear(&a);
-		if (!next)
-			break;
-	}
-	cr_expect(eq(int, pages, 3));
-	cr_expect(eq(int, items, 250));
-	static const char *const bad[] = {"limit=0", "limit=x", "limit=1001", "limit=-1",
-					  "after=nobody"};
-
-	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
-		snprintf(path, sizeof(path), "/v1/things?%s", bad[i]);
-		struct rest_answer a = fixture_ask(&s->f, "GET", path, NULL);
-
-		cr_expect(eq(int, a.status, 400), "%s", path);
-		rest_answer_clear(&a);
-	}
-	stop(s);
-}
-
-Test(rest, the_peer_is_known)
-{
-	struct seen *s = start((struct rest_limits){0});
-	struct rest_answer a = fixture_ask(&s->f, "GET", "/v1/peer", NULL);
-	struct stat st;
-
-	cr_expect(eq(int, (int)json_integer_value(json_object_get(a.json, "pid")), (int)getpid()));
-	rest_answer_clear(&a);
-	cr_expect(eq(int, stat(s->f.path, &st), 0));
-	cr_expect(eq(int, (int)(st.st_mode & 07777), 0660));
 	stop(s);
 }
 

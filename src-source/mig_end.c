@@ -167,3 +167,21 @@ void mig_act_release(struct migration *m)
 	if (g)
 		mig_dispose(m);
 }
+
+/* --- long afterwards --- */
+
+/* The guest has been here again since, and another job knows of it. */
+static bool superseded(const struct source *s, const struct migration *m)
+{
+	for (const struct migration *n = s->migrations; n; n = n->next)
+		if (n->generation > m->generation && !memcmp(n->uuid, m->uuid, sizeof(n->uuid)))
+			return true;
+	return false;
+}
+
+/* What may have handed over a guest is remembered until the guest was here again: rule 4 leans on it. */
+bool mig_needed(const struct source *s, const struct migration *m)
+{
+	return migration_busy(m) || (m->guest && migration_holds_guest(m)) ||
+	       (m->committed && !superseded(s, m));
+}

@@ -99,6 +99,16 @@ void mig_journal_end(struct migration *m)
 		log_warn("%s", err.msg);
 }
 
+void mig_journal_remove(const struct migration *m)
+{
+	char path[4096];
+	int r = journal_path(m, path, sizeof(path));
+
+	if (r < 0 || (unlink(path) < 0 && errno != ENOENT))
+		log_warn("the journal of migration %s stays: %s", m->id,
+			 strerror(r < 0 ? -r : errno));
+}
+
 /* --- after a restart --- */
 
 static void take_address(struct migration *m, const char *host, const char *port)
@@ -260,17 +270,6 @@ static int describe_held(struct source *s, struct migration *m, struct error *er
 	return error_set(err, -ENOMEM, NULL, "out of memory");
 }
 
-static void drop_old(struct source *s)
-{
-	unsigned int n = 0;
-	char path[4096];
-
-	for (struct migration *m = s->migrations; m; m = m->next)
-		if (m->ended_us && !m->committed && ++n > SOURCE_JOBS_MAX &&
-		    !journal_path(m, path, sizeof(path)))
-			unlink(path);
-}
-
 int migration_load_all(struct source *s, struct error *err)
 {
 	char dir[4096], path[4096 + 256];
@@ -298,6 +297,6 @@ int migration_load_all(struct source *s, struct error *err)
 		r = describe_held(s, m, err);
 	for (struct migration *m = s->migrations; m && !r; m = m->next)
 		settle(m);
-	drop_old(s);
+	mig_prune(s);
 	return r;
 }

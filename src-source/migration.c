@@ -258,7 +258,7 @@ static void destroy(struct migration *m)
 	free(m);
 }
 
-static void prune(struct source *s)
+void mig_prune(struct source *s)
 {
 	struct migration **p = &s->migrations;
 	unsigned int ended = 0;
@@ -266,12 +266,12 @@ static void prune(struct source *s)
 	while (*p) {
 		struct migration *m = *p;
 
-		if (migration_busy(m) || (m->guest && migration_holds_guest(m)) ||
-		    ++ended <= SOURCE_JOBS_MAX) {
+		if ((!migration_busy(m) && ++ended <= SOURCE_JOBS_MAX) || mig_needed(s, m)) {
 			p = &m->next;
 			continue;
 		}
 		*p = m->next;
+		mig_journal_remove(m);
 		destroy(m);
 	}
 }
@@ -364,7 +364,7 @@ int migration_new(struct source *s, struct source_guest *sg, const char *to, con
 	m->next = s->migrations;
 	s->migrations = m;
 	sg->migration = m;
-	prune(s);
+	mig_prune(s);
 	mig_event(m, MIG_EV_START, NULL);
 	*ret = m;
 	return 0;
@@ -529,15 +529,24 @@ static void closed_leftover(void *arg, int ret, const struct error *err, int fd)
 }
 
 /*
- * The job that has, or may have, handed over just this guest; one that came back is a generation on. One that
- * does not stand still for a migration is none that was handed over: it was restored from an older image.
+ * A guest that came back is a generation on; so one that stands still for a migration, a generation or more behind
+ * what has left, is left over. One that does not stand still was not handed over: it was restored from an older image.
  */
+static bool handed_over(const struct migration *m, const struct guest *g)
+{
+	if (!m->committed || m->generation < g->generation ||
+	    memcmp(m->uuid, g->uuid, sizeof(m->uuid)) != 0)
+		return false;
+	if (m->state == MIG_COMPLETED)
+		return g->run_state == GUEST_PAUSED_MIGRATION;
+	return m->generation == g->generation;
+}
+
+/* The job that has, or may have, handed over just this guest. */
 static struct migration *holder(const struct source *s, const struct guest *g)
 {
 	for (struct migration *m = s->migrations; m; m = m->next)
-		if (m->committed && m->generation == g->generation &&
-		    (m->state != MIG_COMPLETED || g->run_state == GUEST_PAUSED_MIGRATION) &&
-		    !memcmp(m->uuid, g->uuid, sizeof(m->uuid)))
+		if (handed_over(m, g))
 			return m;
 	return NULL;
 }

@@ -233,6 +233,8 @@ struct migration {
 /* --- migration.c --- */
 /** mig_event() - look the step up, set the state, do the action. @err: reason of error and lost; may be NULL */
 void mig_event(struct migration *m, enum mig_event ev, const struct error *err);
+/** mig_prune() - forget the oldest ended jobs beyond SOURCE_JOBS_MAX, and their journals, but what still holds a guest */
+void mig_prune(struct source *s);
 /** mig_set_dma() - choose how memory that devices may write to is moved, by what is known of the guest now */
 void mig_set_dma(struct migration *m);
 /** mig_stage() - enter a stage: the old step's time limit ends, a new one begins (0: none) */
@@ -309,6 +311,8 @@ void mig_act_release(struct migration *m);
 void mig_act_finish(struct migration *m);
 /** mig_dispose() - tell the guest, which is attached and lives elsewhere now, to end, unless it is to be kept */
 void mig_dispose(struct migration *m);
+/** mig_needed() - Return: whether it cannot be forgotten, however old it is */
+bool mig_needed(const struct source *s, const struct migration *m);
 
 /* --- mig_doubt.c --- */
 void mig_act_ask(struct migration *m);
@@ -330,6 +334,8 @@ int mig_journal_open(struct migration *m, struct error *err);
 int mig_journal_note(struct migration *m, const char *type, struct error *err);
 /** mig_journal_end() - the last record: state, owner, error; a failure is only logged */
 void mig_journal_end(struct migration *m);
+/** mig_journal_remove() - its file, for good */
+void mig_journal_remove(const struct migration *m);
 /** mig_journal_moved() - the destination has another address. Return: 0 or -errno with @err filled */
 int mig_journal_moved(struct migration *m, const char *host, const char *port, struct error *err);
 

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Many migrations there and back under load: nothing is lost and nothing leaks. */
+#include <dirent.h>
 #include <string.h>
 #include "lib/lab_test.h"
+#include "util/journal.h"
 
 static unsigned int count_words(const char *s)
 {
@@ -96,5 +98,83 @@ Test(loop, there_and_back, .timeout = 1200)
 	compare(lab, &before, &after, rounds);
 	lab_check(lab, after.files[0] <= before.files[0] && after.files[1] <= before.files[1],
 		  "files stay in the run directories");
+	lab_end(lab);
+}
+
+/* A journal of the same guest's, which came back and left again: generation @i. */
+static void left_again(struct lab *lab, const char *dir, json_t *records, unsigned int i)
+{
+	char path[LAB_PATH_MAX * 2], id[40];
+	json_t *created = json_array_get(records, 0), *rec;
+	struct error err = {0};
+	struct journal *j;
+	size_t k;
+
+	snprintf(id, sizeof(id), "%08x-0000-4000-8000-000000000000", i);
+	snprintf(path, sizeof(path), "%s/%s.journal", dir, id);
+	json_object_set_new(created, "id", json_string(id));
+	json_object_set_new(created, "key", json_string(id));
+	json_object_set_new(created, "generation", json_integer(i));
+	json_object_set_new(
+		created, "created_at",
+		json_integer(json_integer_value(json_object_get(created, "created_at")) + 1000));
+	lab_check(lab, journal_open(path, &j, NULL, &err) == 0, "%s", err.msg);
+	json_array_foreach(records, k, rec)
+		lab_check(lab, journal_write(j, rec, &err) == 0, "%s", err.msg);
+	journal_close(j);
+}
+
+/* Return: how many journals there are; @ret_one: the path of one */
+static unsigned int journals(struct lab_host *h, char *ret_one, size_t n)
+{
+	const char *dir = lab_host_path(h, "state/migrations");
+	DIR *d = opendir(dir);
+	unsigned int count = 0;
+	struct dirent *e;
+
+	lab_check(h->lab, d, "%s: %m", dir);
+	while ((e = readdir(d)))
+		if (strstr(e->d_name, ".journal")) {
+			count++;
+			snprintf(ret_one, n, "%s/%s", dir, e->d_name);
+		}
+	closedir(d);
+	return count;
+}
+
+#define KEPT 1000
+#define MORE 60
+
+/* The newest 1,000 jobs are remembered, in memory and in state_dir: also of a guest that leaves again and again. */
+Test(loop, old_jobs_are_forgotten, .timeout = 120)
+{
+	char path[LAB_PATH_MAX * 2], dir[LAB_PATH_MAX + 64];
+	struct error err = {0};
+	struct lab_host *a, *b;
+	struct lab *lab = lab_test_pair(&a, &b);
+	struct lab_guest *g = lab_guest_start(a, &(struct lab_guest_opts){.mb = 4, .writes = 10});
+	struct journal *j;
+	json_t *records, *list;
+
+	json_decref(lab_migrate(a, b, g, &(struct lab_move){0}));
+	lab_guest_arrived(g, b);
+	lab_proc_kill(lab, a->source);
+	lab_check(lab, journals(a, path, sizeof(path)) == 1, "not one job");
+	snprintf(dir, sizeof(dir), "%s", lab_host_path(a, "state/migrations"));
+	lab_check(lab, journal_open(path, &j, &records, &err) == 0, "%s", err.msg);
+	journal_close(j);
+	for (unsigned int i = 1; i < KEPT + MORE; i++)
+		left_again(lab, dir, records, i);
+	json_decref(records);
+
+	lab_host_source_start(a);
+	lab_check(lab, journals(a, path, sizeof(path)) == KEPT, "%u journals",
+		  journals(a, path, sizeof(path)));
+	list = lab_get(lab, a->source_sock, "/v1/migrations");
+	lab_check(lab, json_array_size(lab_at(list, "items")) <= KEPT, "jobs");
+	json_decref(list);
+	snprintf(path, sizeof(path), "/v1/migrations/%08x-0000-4000-8000-000000000000",
+		 KEPT + MORE - 1);
+	json_decref(lab_get(lab, a->source_sock, path));
 	lab_end(lab);
 }

@@ -146,9 +146,17 @@ static json_t *channel_json(const struct mig_channel *c, uint64_t elapsed_us, co
 			 "rate_bytes_per_s", (json_int_t)rate, "state", state);
 }
 
+/* The clock may have been set back. */
+static uint64_t elapsed_us(const struct migration *m)
+{
+	uint64_t now = m->ended_us ? m->ended_us : clock_wall_us();
+
+	return now > m->created_us ? now - m->created_us : 0;
+}
+
 static json_t *channels_json(const struct migration *m, const struct migration_totals *t)
 {
-	uint64_t elapsed = (m->ended_us ? m->ended_us : clock_wall_us()) - m->created_us;
+	uint64_t elapsed = elapsed_us(m);
 	json_t *a = json_array();
 
 	for (uint32_t i = 0; i < t->nchannels; i++)
@@ -167,7 +175,7 @@ static json_t *eta_json(const struct migration *m, const struct migration_totals
 /* Until the first pass has been measured, the average since precopy or post-copy began will do. */
 static uint64_t rate(const struct migration *m, const struct migration_totals *t)
 {
-	uint64_t us = (m->ended_us ? m->ended_us : clock_wall_us()) - m->created_us;
+	uint64_t us = elapsed_us(m);
 
 	return t->rate ? t->rate : us ? (uint64_t)((double)t->sent_bytes * 1e6 / (double)us) : 0;
 }

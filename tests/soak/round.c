@@ -23,7 +23,6 @@ static void say(struct soak_world *w)
 
 static bool all_ended(struct soak_world *w)
 {
-	soak_interrupted(w);
 	for (struct soak_guest *g = soak_moving(w, NULL); g; g = soak_moving(w, g))
 		if (!soak_job_ended(w, g))
 			return false;

@@ -23,15 +23,16 @@ void soak_run(struct lab *lab, const struct soak_opts *opts)
 	uint64_t began = lab_now_ms();
 	struct soak_world *w = soak_world_new(lab, opts);
 	bool zstd = soak_world_zstd(w);
+	unsigned int done = 0;
 
 	fprintf(stderr, "soak: seed %lu, rounds %u to %u\n", opts->seed, opts->first,
 		opts->first + opts->rounds - 1);
-	for (unsigned int i = 0; i < opts->rounds; i++)
-		one(w, opts->first + i, zstd);
+	for (; done < opts->rounds && !soak_interrupted(); done++)
+		one(w, opts->first + done, zstd);
 	fprintf(stderr,
 		"soak: seed %lu: %u rounds, %u migrations (%u completed, %u failed, %u cancelled) "
 		"and %u snapshots in %lu s; every guest has all of its memory\n",
-		opts->seed, opts->rounds, w->jobs, w->ends[0], w->ends[1], w->ends[2], w->snapshots,
+		opts->seed, done, w->jobs, w->ends[0], w->ends[1], w->ends[2], w->snapshots,
 		(lab_now_ms() - began) / 1000);
 	soak_leaks_table(w, stderr);
 	soak_world_free(w);

@@ -110,8 +110,8 @@ struct lab_host *soak_other(struct soak_world *w, const struct lab_host *h);
 unsigned int soak_index(struct soak_world *w, const struct lab_host *h);
 /** soak_moving() - Return: the next one behind @g that the plan moves; the first one if @g is NULL */
 struct soak_guest *soak_moving(struct soak_world *w, struct soak_guest *g);
-/** soak_interrupted() - fail if somebody has pressed ^C */
-void soak_interrupted(struct soak_world *w);
+/** soak_interrupted() - Return: whether this round is to be the last one: SIGINT, SIGTERM. Another ends it at once */
+bool soak_interrupted(void);
 
 /* --- guests.c --- */
 

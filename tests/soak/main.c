@@ -8,8 +8,8 @@
  *	GUEST	qemu: a VM among the guests
  *	QUICK	small guests, nothing that takes seconds
  *
- * Exit 0: nothing was lost and nothing leaked. When something fails, seed, round and plan stand above the failure,
- * and the folder of the run, with logs and journals, stays.
+ * SIGTERM ends it behind the round. Exit 0: nothing was lost and nothing leaked. When something fails, seed,
+ * round and plan stand above the failure, and the folder of the run, with logs and journals, stays.
  */
 #include <errno.h>
 #include <stdlib.h>

@@ -173,6 +173,44 @@ static void check_files(struct soak_world *w, struct lab_host *h)
 	free(left);
 }
 
+/* Return: journals in a folder; names of what else is there are added to @ret, between blanks */
+static unsigned int look_into(struct lab_host *h, const char *folder, char *ret, size_t n)
+{
+	DIR *d = opendir(lab_host_path(h, folder));
+	unsigned int journals = 0;
+	struct dirent *e;
+
+	while (d && (e = readdir(d))) {
+		const char *dot = strrchr(e->d_name, '.');
+
+		if (e->d_type == DT_DIR || !strcmp(e->d_name, "guests.json") ||
+		    (dot && !strcmp(dot, ".log")))
+			continue;
+		if (dot && !strcmp(dot, ".journal"))
+			journals++;
+		else
+			snprintf(ret + strlen(ret), n - strlen(ret), "%s/%s ", folder, e->d_name);
+	}
+	if (d)
+		closedir(d);
+	return journals;
+}
+
+/* A journal for each job, and nothing that is half-done. */
+static void check_state_dir(struct soak_world *w, struct lab_host *h)
+{
+	static const char *const folders[] = {"state", "state/log", "state/images",
+					      "state/migrations", "state/incoming"};
+	unsigned int journals = 0;
+	char left[1024] = "";
+
+	for (size_t i = 0; i < sizeof(folders) / sizeof(folders[0]); i++)
+		journals += look_into(h, folders[i], left, sizeof(left));
+	lab_check(w->lab, !*left, "left in state_dir of %s: %s", h->name, left);
+	lab_check(w->lab, journals <= w->jobs + w->snapshots, "%u journals at %s of %u jobs",
+		  journals, h->name, w->jobs + w->snapshots);
+}
+
 /* --- all --- */
 
 void soak_leaks_check(struct soak_world *w)
@@ -184,8 +222,10 @@ void soak_leaks_check(struct soak_world *w)
 	}
 	for (unsigned int i = 0; i < w->nguests; i++)
 		check_guest(w, &w->guests[i]);
-	check_files(w, w->hosts[0]);
-	check_files(w, w->hosts[1]);
+	for (unsigned int i = 0; i < 2; i++) {
+		check_files(w, w->hosts[i]);
+		check_state_dir(w, w->hosts[i]);
+	}
 }
 
 void soak_leaks_table(struct soak_world *w, FILE *f)

@@ -14,6 +14,7 @@
 #include "resident.h"
 #include "revive.h"
 #include "util/cleanup.h"
+#include "util/faultpoint.h"
 #include "util/log.h"
 #include "util/trace.h"
 
@@ -184,6 +185,7 @@ static void have_incoming(struct adopted *a, int uffd)
 	struct error err = {0};
 	int r = revive(a->d, a->past, g, uffd, &err);
 
+	FAULTPOINT(REVIVED);
 	if (!r)
 		return;
 	a->guest = g;
@@ -329,7 +331,8 @@ int adopt_attach(struct dest *d, struct guest *g, struct error *err)
 				 p->name);
 	if (p && p->fate == HISTORY_OWNER && held(d, p))
 		return take(held(d, p), g, err);
-	if (p && p->fate == HISTORY_COMPLETED && !p->registered)
+	/* Registered or not: one that comes here has not been sent on, or has not heard of it. */
+	if (p && p->fate == HISTORY_COMPLETED)
 		return resident_new(d, p, g, NULL) ? error_set(err, -ENOMEM, NULL, "out of memory")
 						   : 0;
 	if (g->has_token)

@@ -15,6 +15,7 @@
 #include "uffd/uffd.h"
 #include "util/cleanup.h"
 #include "util/clock.h"
+#include "util/faultpoint.h"
 #include "util/log.h"
 #include "util/nudge.h"
 #include "util/trace.h"
@@ -337,6 +338,7 @@ static int on_frame(struct fault *f, const struct msg *m, const void *data, stru
 	if (m->type != MSG_PAGES)
 		return error_set(err, -EBADMSG, "unexpected-message", "%s on the urgent channel",
 				 msg_type_name(m->type));
+	FAULTPOINT(ANSWER_RECEIVED);
 	r = on_pages(f, &m->pages, data, err);
 	if (r < 0)
 		return r;

@@ -8,6 +8,10 @@
  *		written only in state ready on COMMIT; "aborted" and "owner" exclude each other
  *   1, 5		the discards are done and seen to be holes before the blocks are registered, and
  *		the blocks are registered before the guest touches memory (its state is loaded after)
+ *   1, 8	pages that were discarded may still be there when an agent ends in the middle of it, and look
+ *		received: that life's migration is aborted (history.c) and its guest ended, because "owner"
+ *		is missing. "owner" says that LISTEN came, and so that all discards were done: only such
+ *		memory is ever taken over
  *   8		"owner" is written before the guest runs: whoever takes over after a SIGKILL knows
  *		that it may let the guest go; "may-own" tells it of the guest's memory (revive.h)
  */
@@ -40,6 +44,7 @@ int handover_intent(struct incoming *inc, const struct msg *m, struct error *err
 		return error_set(err, -EBADMSG, "bad-generation",
 				 "INTENT for generation %" PRIu64 ", due is %" PRIu64,
 				 m->number.value, due);
+	FAULTPOINT(INTENT_RECEIVED);
 	/* Now, and not with "owner": the guest still runs. */
 	more = revive_record(inc);
 	r = more ? history_note(inc->past, HISTORY_MAY_OWN, more, true, err)
@@ -47,6 +52,7 @@ int handover_intent(struct incoming *inc, const struct msg *m, struct error *err
 	json_decref(more);
 	if (r)
 		return r;
+	FAULTPOINT(MAY_OWN_JOURNALED);
 	inc->stage = STAGE_INTENT;
 	if (!inc->discards)
 		incoming_send_simple(inc, MSG_INTENT_ACK);
@@ -59,6 +65,7 @@ int handover_switch(struct incoming *inc, const struct msg *m, struct error *err
 {
 	if (inc->stage != STAGE_INTENT)
 		return error_set(err, -EBADMSG, "unexpected-message", "SWITCH before INTENT");
+	FAULTPOINT(SWITCH_RECEIVED);
 	atomic_store(&inc->place.pass, m->switch_.pass);
 	atomic_store(&inc->place.regime, PLACE_CLOSED);
 	incoming_event(inc, INC_EV_SWITCH, NULL);
@@ -91,7 +98,10 @@ static int run_discard(struct worker_job *job, struct error *err)
 {
 	struct discarding *d = (struct discarding *)job;
 
-	return place_discard(&d->inc->place, d->block, d->ranges, d->n, err);
+	int r = place_discard(&d->inc->place, d->block, d->ranges, d->n, err);
+
+	FAULTPOINT(DISCARDS_DONE);
+	return r;
 }
 
 static void listen_now(struct incoming *inc);
@@ -146,6 +156,7 @@ int handover_listen(struct incoming *inc, const struct msg *m, struct error *err
 	if (m->listen.postcopy && !inc->fault)
 		return error_set(err, -EBADMSG, "unexpected-message",
 				 "LISTEN for post-copy, which SETUP had not said");
+	FAULTPOINT(LISTEN_RECEIVED);
 	inc->listen_postcopy = m->listen.postcopy;
 	incoming_event(inc, INC_EV_LISTEN, NULL);
 	return 0;
@@ -168,6 +179,7 @@ int handover_listen_memory(struct incoming *inc, struct error *err)
 {
 	int r = inc->listen_postcopy ? place_register(&inc->place, err) : listen_complete(inc, err);
 
+	FAULTPOINT(MEMORY_GUARDED);
 	if (!r && inc->listen_postcopy)
 		atomic_store_explicit(&inc->place.regime, PLACE_LIVE, memory_order_release);
 	return r;
@@ -184,6 +196,7 @@ static void listen_now(struct incoming *inc)
 		return;
 	}
 	load_begin(inc);
+	FAULTPOINT(LOAD_BEGUN);
 	if (inc->state == INC_LISTENING)
 		incoming_pause(inc, false);
 }
@@ -200,6 +213,7 @@ void handover_do_listen(struct incoming *inc)
 void handover_do_ready(struct incoming *inc)
 {
 	incoming_send_simple(inc, MSG_READY);
+	FAULTPOINT(READY_QUEUED);
 	if (inc->restore)
 		restore_ready(inc);
 }

@@ -18,6 +18,7 @@
 #include "util/bytes.h"
 #include "util/cleanup.h"
 #include "util/digest.h"
+#include "util/faultpoint.h"
 #include "util/fdio.h"
 #include "util/log.h"
 
@@ -242,6 +243,7 @@ int image_put(struct image_writer *w, const struct msg_pages *m, const void *dat
 	/* Zeros are holes, in the pages and in the table. */
 	if (!r && m->kind == MSG_PAGES_RAW)
 		r = put_data(w, m, data, err);
+	FAULTPOINT(IMAGE_PAGES_WRITTEN);
 	if (!r)
 		image_progress_put(w->progress, m);
 	return r;
@@ -264,6 +266,7 @@ int image_put_state(struct image_writer *w, const void *data, size_t n, struct e
 		return io_failed(w, r, "cannot write the guest's state", err);
 	XXH3_64bits_update(w->state_hash, data, n);
 	w->facts.state_bytes += n;
+	FAULTPOINT(IMAGE_STATE_WRITTEN);
 	return 0;
 }
 
@@ -294,10 +297,12 @@ static int finish_file(struct image_writer *w)
 		return r;
 	w->layout.state.length = w->facts.state_bytes;
 	w->layout.state.digest = XXH3_64bits_digest(w->state_hash);
+	FAULTPOINT(IMAGE_DATA_SYNCED);
 	image_header_encode(&w->facts, &w->layout, header);
 	r = fdio_pwrite_full(w->fd, header, sizeof(header), 0);
 	if (!r && fsync(w->fd))
 		r = -errno;
+	FAULTPOINT(IMAGE_HEADER_SYNCED);
 	return r;
 }
 
@@ -311,8 +316,10 @@ static int give_name(struct image_writer *w, struct error *err)
 			       ? error_set(err, -EEXIST, "snapshot-exists",
 					   "there is an image named %s already", w->facts.name)
 			       : io_failed(w, -errno, "cannot give it its name", err);
+	FAULTPOINT(IMAGE_NAMED);
 	w->finished = true;
 	unlink(w->part);
+	FAULTPOINT(IMAGE_PART_REMOVED);
 	r = fdio_sync_dir_of(w->path);
 	return r ? io_failed(w, r, "cannot sync its folder", err) : 0;
 }

@@ -12,6 +12,7 @@
 #include "rest/rest_client.h"
 #include "util/cleanup.h"
 #include "util/clock.h"
+#include "util/faultpoint.h"
 #include "util/fdio.h"
 #include "util/log.h"
 
@@ -480,6 +481,7 @@ int incoming_open(struct dest *d, struct conn *conn, const struct msg_hello *h,
 	explicit_bzero(ack, sizeof(*ack));
 	free(ack);
 	log_info("incoming %s: from %s (%s)", inc->id_text, inc->from, inc->identity);
+	FAULTPOINT(HELLO_ANSWERED);
 	return 0;
 }
 

@@ -343,6 +343,16 @@ void restore_ready(struct incoming *inc);
 void restore_not_run(struct incoming *inc, const struct error *why);
 /** restore_fill() - it runs: fill in what it has not touched */
 void restore_fill(struct incoming *inc);
+/** restore_record() - Return: what restore_again() wants to know, new reference; NULL without memory */
+json_t *restore_record(const struct restore *rs);
+/**
+ * restore_again() - @inc, whose blocks are filled, was being restored by an earlier life of this agent
+ * @name, @id:	of the image, as restore_record() has said
+ *
+ * Return: 0; -ENOENT or -ESTALE: that image is not there any more; or -errno; with @err filled. What was
+ * begun goes with @inc, but for its worker
+ */
+int restore_again(struct incoming *inc, const char *name, const char *id, struct error *err);
 /** restore_name() - Return: of the image */
 const char *restore_name(const struct restore *rs);
 /** restore_free() - NULL is fine */

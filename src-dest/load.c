@@ -9,6 +9,7 @@
 #include <string.h>
 #include "incoming_priv.h"
 #include "util/cleanup.h"
+#include "util/faultpoint.h"
 #include "util/log.h"
 
 void load_free(struct inc_load *l)
@@ -35,6 +36,7 @@ static void on_loaded(void *arg, int ret, const struct error *err, int fd)
 
 	(void)fd;
 	inc->load.under_way = false;
+	FAULTPOINT(STATE_LOADED);
 	/* Lost: its end is told by the driver, with what it said last. */
 	if (ret == -ECONNRESET)
 		return;
@@ -101,6 +103,7 @@ int load_state(struct incoming *inc, const struct msg *m, struct error *err)
 	/* A load that has failed already tells so by itself. */
 	r = l->under_way && inc->guest ? guest_load_feed(inc->guest, m->state.data, m->state.len)
 				       : 0;
+	FAULTPOINT(STATE_PIECE_FED);
 	if (r != -EAGAIN)
 		return r ? error_set(err, r, "load-failed", "guest %s does not take its state: %s",
 				     inc->setup->name, strerror(-r))
@@ -136,6 +139,7 @@ int load_state_end(struct incoming *inc, const struct msg *m, struct error *err)
 
 	if (r)
 		return r;
+	FAULTPOINT(STATE_RECEIVED);
 	r = l->under_way && inc->guest ? guest_load_end(inc->guest) : 0;
 	return r ? error_set(err, r, "load-failed", "guest %s does not take its state: %s",
 			     inc->setup->name, strerror(-r))

@@ -8,6 +8,7 @@
 #include "util/cleanup.h"
 #include "util/clock.h"
 #include "util/digest.h"
+#include "util/faultpoint.h"
 #include "util/log.h"
 #include "util/trace.h"
 
@@ -221,8 +222,10 @@ static int64_t copy_run(struct place *p, struct place_block *b, uint64_t first, 
 	int r = uffd_copy(p->uffd, addr_of(b, first), data, n << b->shift, &done);
 
 	k = done >> b->shift;
+	FAULTPOINT(PAGES_PLACED);
 	if (k)
 		live_placed(p, b, first, k);
+	FAULTPOINT(PAGES_MARKED);
 	if (r == -EEXIST) {
 		/* There before its state said so: an earlier life of the agent placed it. */
 		r = uffd_wake(p->uffd, addr_of(b, first + k), b->page_size);
@@ -274,6 +277,7 @@ static int live_zero(struct place *p, const struct place_io *io, struct place_bl
 		     uint64_t first, uint64_t n, struct error *err)
 {
 	mark(b, first, n, PAGES_ZERO);
+	FAULTPOINT(ZEROS_MARKED);
 	return live_answer(p, io, b, first, n, err);
 }
 
@@ -310,6 +314,7 @@ static int pre_data(struct place_block *b, uint64_t first, uint64_t n, const voi
 
 	if (r)
 		return place_fail(err, r, b, first, "writing into");
+	FAULTPOINT(PAGES_WRITTEN);
 	place_set(b, first, n, PAGES_DATA);
 	return 0;
 }
@@ -479,8 +484,10 @@ int place_fault(struct place *p, const struct place_io *io, unsigned int block, 
 		if (again)
 			return PLACE_ASKED;
 		atomic_fetch_add_explicit(&p->requests, 1, memory_order_relaxed);
+		FAULTPOINT(REQUEST_DUE);
 		return PLACE_ASK;
 	}
+	FAULTPOINT(ZERO_FAULT_READ);
 	r = live_fill(p, io, b, page, err);
 	if (r)
 		return r;

@@ -5,6 +5,7 @@
 #include <string.h>
 #include "place_priv.h"
 #include "uffd/uffd.h"
+#include "util/faultpoint.h"
 #include "util/trace.h"
 
 /* --- discarding --- */
@@ -64,6 +65,7 @@ int place_discard(struct place *p, unsigned int block, const struct guest_range 
 		place_set(b, ranges[i].offset >> b->shift, ranges[i].length >> b->shift,
 			  PAGES_MISSING);
 	}
+	FAULTPOINT(DISCARDS_MARKED);
 	r = place_punch(p, b, ranges, n, err);
 	return r ? r : check_holes(b, ranges, n, err);
 }

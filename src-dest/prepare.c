@@ -20,6 +20,7 @@
 #include "uffd/uffd.h"
 #include "util/cleanup.h"
 #include "util/clock.h"
+#include "util/faultpoint.h"
 #include "util/fdio.h"
 #include "util/log.h"
 
@@ -167,6 +168,7 @@ void prepare_admitted(struct incoming *inc)
 		fail(inc, &err);
 		return;
 	}
+	FAULTPOINT(GUEST_LAUNCHED);
 	log_info("incoming %s: guest %s, %u blocks, %" PRIu64 " bytes, pid %d", inc->id_text,
 		 inc->setup->name, inc->nblocks, inc->total, (int)launch_pid(inc->launch));
 	inc->stage = STAGE_ATTACH;
@@ -188,6 +190,7 @@ void prepare_begin(struct incoming *inc)
 		fail(inc, &err);
 		return;
 	}
+	FAULTPOINT(RECORD_BEGUN);
 	/* A decant-source that is not there cannot have the guest either: it keeps nobody out. */
 	if (inc->d->conf.source_api && !admit_ask_source(inc, &err))
 		return;
@@ -343,6 +346,7 @@ static void step_begun(struct incoming *inc, int ret, const char *what)
 static void on_identity(void *arg, int ret, const struct error *err, int fd)
 {
 	(void)fd;
+	FAULTPOINT(IDENTITY_GIVEN);
 	if (step_done(arg, ret, err, "cannot be given its identity"))
 		step_prepare(arg);
 }
@@ -358,6 +362,7 @@ static void step_identity(struct incoming *inc)
 static void on_prepare(void *arg, int ret, const struct error *err, int fd)
 {
 	(void)fd;
+	FAULTPOINT(MEMORY_PREPARED);
 	if (step_done(arg, ret, err, "cannot prepare its memory"))
 		step_uffd(arg);
 }
@@ -397,6 +402,7 @@ static void on_uffd(void *arg, int ret, const struct error *err, int fd)
 		return;
 	}
 	inc->place.uffd = fd;
+	FAULTPOINT(UFFD_MADE);
 	if (try_uffd(inc, &why))
 		fail(inc, &why);
 	else
@@ -434,6 +440,7 @@ static void done_empty(struct worker_job *job)
 		fail(inc, &job->err);
 	} else if (inc->state == INC_ADVISE) {
 		inc->stage = STAGE_PREPARED;
+		FAULTPOINT(MEMORY_EMPTIED);
 		log_debug("incoming %s: prepared", inc->id_text);
 		incoming_send_simple(inc, MSG_PREPARED);
 		if (inc->restore)
@@ -494,6 +501,7 @@ int prepare_attached(struct incoming *inc, struct guest *g, struct error *err)
 	}
 	inc->guest = g;
 	prepare_guest_watch(inc);
+	FAULTPOINT(GUEST_ATTACHED);
 	/* It is welcomed only behind this call: ask nothing of it before. */
 	incoming_timer(inc, 1, begin_steps);
 	return 0;

@@ -8,6 +8,7 @@
 #include <time.h>
 #include "frame.h"
 #include "util/cleanup.h"
+#include "util/faultpoint.h"
 #include "util/log.h"
 #include "util/trace.h"
 
@@ -110,6 +111,7 @@ static int on_pages(struct receive *r, struct error *err)
 	if (!to)
 		return -EBADMSG;
 	ret = frame_read_payload(&r->io, &p, to, err);
+	FAULTPOINT(RUN_RECEIVED);
 	if (ret)
 		return ret;
 	ret = part ? place_huge_part(r->place, &r->wait, &r->huge, &p, err)
@@ -129,6 +131,7 @@ static int on_barrier(struct receive *r, struct error *err)
 		ret = error_set(err, -EBADMSG, "bad-message", "BARRIER inside a large page");
 	if (ret)
 		return ret;
+	FAULTPOINT(BARRIER_RECEIVED);
 	r->m.type = MSG_BARRIER_ACK;
 	return frame_send(&r->io, &r->m, err);
 }

@@ -7,6 +7,7 @@
 #include "adopt.h"
 #include "rest/rest_client.h"
 #include "util/cleanup.h"
+#include "util/faultpoint.h"
 #include "util/log.h"
 
 /* From the first to every further try. */
@@ -97,6 +98,7 @@ static void on_moved(void *arg, int ret, const struct error *err, int fd)
 	struct resident *r = arg;
 
 	(void)fd;
+	FAULTPOINT(GUEST_SENT_ON);
 	if (ret && ret != -ECONNRESET) {
 		r->moving = false;
 		try_later(r, err->msg);
@@ -119,10 +121,12 @@ static void on_registered(void *arg, int ret, const struct rest_answer *a, const
 		try_later(r, "its answer does not say where the guest shall attach itself");
 		return;
 	}
-	if (history_registered(r->past, &why))
+	FAULTPOINT(REGISTERED_THERE);
+	if (!r->past->registered && history_registered(r->past, &why))
 		log_error("guest %s: %s", r->past->name, why.msg);
 	log_info("guest %s is registered with decant-source, and goes to %s", r->past->name,
 		 attach);
+	FAULTPOINT(REGISTERED_JOURNALED);
 	r->moving = true;
 	if (r->guest) {
 		ret = guest_move(r->guest, attach, on_moved, r);

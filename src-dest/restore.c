@@ -9,6 +9,8 @@
  * 4: an image can be restored as often as somebody asks for it; admit.c refuses a guest of a name or
  * uuid that is here.
  *
+ * An agent's end: the record tells of the image, so that the next life reads on where this one was (revive.h).
+ *
  * Pages larger than PLACE_PAGE_WHOLE cannot be placed when they are touched: a guest that has such is
  * filled before it starts, all of it, as by a precopy without a source.
  */
@@ -20,8 +22,10 @@
 #include <sys/pidfd.h>
 #include <time.h>
 #include "incoming_priv.h"
+#include "revive.h"
 #include "util/cleanup.h"
 #include "util/digest.h"
+#include "util/faultpoint.h"
 #include "util/log.h"
 
 /* Bytes that are filled in at a time. */
@@ -192,6 +196,7 @@ static int fill_block(struct incoming *inc, unsigned int i, uint8_t *buf, struct
 	while (!r && (page = pages_next_missing(b->pages, page)) < b->npages) {
 		uint64_t n = MIN(most, b->npages - page);
 
+		FAULTPOINT(RESTORE_FILL_DUE);
 		r = stopped(inc) ? -ECANCELED
 				 : put(inc, &io, i, page << b->shift, n << b->shift, buf, err);
 		page += n;
@@ -266,6 +271,7 @@ static void end_state(struct incoming *inc)
 	struct msg m = {.type = MSG_STATE_END};
 	struct error err = {0};
 
+	FAULTPOINT(RESTORE_STATE_FED);
 	m.state_end.length = rs->length;
 	m.state_end.digest = digest_xxh3(rs->state ? rs->state : (uint8_t *)"", rs->length);
 	free(steal_ptr(&rs->state));
@@ -306,12 +312,16 @@ void restore_prepared(struct incoming *inc)
 static void listen_to_nobody(struct incoming *inc)
 {
 	struct error err = {0};
-	int r = history_note(inc->past, HISTORY_MAY_OWN, NULL, true, &err);
+	json_t *more = revive_record(inc);
+	int r = more ? history_note(inc->past, HISTORY_MAY_OWN, more, true, &err)
+		     : error_set(&err, -ENOMEM, NULL, "out of memory");
 
+	json_decref(more);
 	if (r) {
 		incoming_event(inc, INC_EV_FAIL, &err);
 		return;
 	}
+	FAULTPOINT(RESTORE_MAY_OWN_JOURNALED);
 	inc->stage = STAGE_INTENT;
 	atomic_store(&inc->place.regime, PLACE_CLOSED);
 	incoming_event(inc, INC_EV_SWITCH, NULL);
@@ -327,6 +337,7 @@ void restore_ready(struct incoming *inc)
 	struct msg m = {.type = MSG_COMMIT, .number = {.value = inc->past->generation}};
 	struct error err = {0};
 
+	FAULTPOINT(RESTORE_READY);
 	if (handover_commit(inc, &m, &err))
 		incoming_event(inc, INC_EV_FAIL, &err);
 }
@@ -415,6 +426,7 @@ int restore_begin(struct dest *d, const char *name, struct incoming **ret, struc
 		incoming_remove(inc);
 		return r;
 	}
+	FAULTPOINT(RESTORE_BEGUN);
 	log_info("incoming %s: guest %s out of image %s", inc->id_text, inc->setup->name, name);
 	incoming_event(inc, INC_EV_SETUP, NULL);
 	if (inc->state == INC_END) {
@@ -424,4 +436,36 @@ int restore_begin(struct dest *d, const char *name, struct incoming **ret, struc
 	}
 	*ret = inc;
 	return 0;
+}
+
+/* --- after a restart --- */
+
+json_t *restore_record(const struct restore *rs)
+{
+	const struct image_facts *f = image_facts(rs->img);
+	char id[UUID_TEXT_MAX];
+
+	return json_pack("{s:s, s:s}", "name", f->name, "id", uuid_text(f->id, id));
+}
+
+/* Rule 2: what is here stays, and what is missing may come out of no other image. */
+int restore_again(struct incoming *inc, const char *name, const char *id, struct error *err)
+{
+	struct restore *rs = inc->restore = calloc(1, sizeof(*rs));
+	uint8_t want[UUID_LEN];
+	uint64_t page_max = 1;
+	int r = rs ? open_image(inc->d, name, &rs->img, err)
+		   : error_set(err, -ENOMEM, NULL, "out of memory");
+
+	if (r)
+		return r;
+	if (uuid_parse(id, want) || memcmp(want, image_facts(rs->img)->id, sizeof(want)) != 0)
+		return error_set(err, -ESTALE, "image-differs",
+				 "image %s is another one than it was being restored from", name);
+	for (unsigned int i = 0; i < inc->nblocks; i++)
+		page_max = MAX(page_max, (uint64_t)inc->blocks[i].page_size);
+	rs->whole = page_max > PLACE_PAGE_WHOLE;
+	rs->page = malloc(rs->whole ? 1 : page_max);
+	r = rs->page ? worker_start(inc->d->loop, &inc->worker) : -ENOMEM;
+	return r ? error_set(err, r, NULL, "image %s: %s", name, strerror(-r)) : 0;
 }

@@ -22,6 +22,7 @@
 #include <string.h>
 #include "incoming_priv.h"
 #include "util/cleanup.h"
+#include "util/faultpoint.h"
 #include "util/fdio.h"
 #include "util/log.h"
 #include "util/trace.h"
@@ -83,6 +84,7 @@ int incoming_resume(struct incoming *inc, struct conn *conn,
 	}
 	if (inc->state != INC_HELD)
 		return error_set(err, -EEXIST, "migration-ended", "all pages are here");
+	FAULTPOINT(RESUME_RECEIVED);
 	explicit_bzero(inc->next_token, sizeof(inc->next_token));
 	memcpy(inc->token, token, sizeof(inc->token));
 	atomic_fetch_add(&inc->session, 1);
@@ -143,6 +145,7 @@ static void send_bitmap(struct incoming *inc)
 	}
 	m->type = MSG_RESUMED;
 	m->resumed.pass = atomic_load(&inc->place.pass);
+	FAULTPOINT(BITMAP_QUEUED);
 	inc->resuming = RESUMING_CHANNELS;
 	incoming_send(inc, m);
 }
@@ -169,6 +172,7 @@ int resume_continue(struct incoming *inc, const struct msg *m, struct error *err
 	if (inc->resuming != RESUMING_CHANNELS)
 		return error_set(err, -EBADMSG, "unexpected-message",
 				 "CONTINUE where no session was made again");
+	FAULTPOINT(CONTINUE_RECEIVED);
 	inc->resuming = RESUMING_NOT;
 	trace_resume("session", inc->setup->name);
 	if (inc->fault)

@@ -11,6 +11,7 @@
 #include "incoming_priv.h"
 #include "proc.h"
 #include "util/cleanup.h"
+#include "util/faultpoint.h"
 #include "util/jsonx.h"
 #include "util/log.h"
 
@@ -47,21 +48,24 @@ json_t *revive_record(const struct incoming *inc)
 			json_decref(blocks);
 			return NULL;
 		}
-	return json_pack("{s:{s:i, s:b, s:b, s:o}}", "place", "version", VERSION, "paused",
+	return json_pack("{s:{s:i, s:b, s:b, s:o, s:o*}}", "place", "version", VERSION, "paused",
 			 inc->setup->paused, "may_postcopy", inc->setup->may_postcopy, "blocks",
-			 blocks);
+			 blocks, "image", inc->restore ? restore_record(inc->restore) : NULL);
 }
 
 /**
  * struct noted - what the record says
  * @inc:	whose blocks are filled
  * @addr:	where they are in the guest
+ * @image:	whose id and name these are, of a guest that was being restored
  */
 struct noted {
 	struct incoming *inc;
 	uint32_t version;
 	bool paused;
 	bool may_postcopy;
+	char image[MSG_NAME_MAX];
+	char image_id[UUID_TEXT_MAX];
 	uint64_t addr[MSG_BLOCKS_MAX];
 };
 
@@ -103,11 +107,23 @@ static int take_block(const json_t *value, const char *key, const struct jsonx_a
 	return 0;
 }
 
+static const struct jsonx_field image_fields[] = {
+	{"name", JSONX_CHARS, .required = true, .min = 1, JSONX_INTO(struct noted, image)},
+	{"id", JSONX_CHARS, .required = true, .min = 1, JSONX_INTO(struct noted, image_id)},
+};
+
+static int take_image(const json_t *value, const char *key, const struct jsonx_at *at, void *obj)
+{
+	(void)key;
+	return jsonx_read(value, at, image_fields, ARRAY_SIZE(image_fields), obj);
+}
+
 static const struct jsonx_field place_fields[] = {
 	{"version", JSONX_UINT, .required = true, JSONX_INTO(struct noted, version)},
 	{"paused", JSONX_BOOL, .required = true, JSONX_INTO(struct noted, paused)},
 	{"may_postcopy", JSONX_BOOL, .required = true, JSONX_INTO(struct noted, may_postcopy)},
 	{"blocks", JSONX_EACH, .required = true, .max = MSG_BLOCKS_MAX, .take = take_block},
+	{"image", JSONX_ANY, .take = take_image},
 };
 
 static const char *fact(const struct past *p, const char *key)
@@ -160,7 +176,10 @@ static int set_setup(struct incoming *inc, const struct past *p, struct noted *n
 	return 0;
 }
 
-/* Held from the beginning: what its threads may have to say is no news then. */
+/*
+ * Held from the beginning: what its threads may have to say is no news then. One that is restored needs
+ * nobody else, and goes on.
+ */
 static int make(struct dest *d, const struct past *p, struct noted *n, struct incoming **ret,
 		struct error *err)
 {
@@ -181,6 +200,10 @@ static int make(struct dest *d, const struct past *p, struct noted *n, struct in
 		r = set_setup(inc, p, n, err);
 	if (!r)
 		r = prepare_log_path(inc, err);
+	if (!r && *n->image) {
+		inc->state = INC_RUNNING;
+		r = restore_again(inc, n->image, n->image_id, err);
+	}
 	if (r) {
 		incoming_unref(inc);
 		return r;
@@ -206,12 +229,15 @@ static int check_addresses(const struct incoming *inc, const struct noted *n, st
 
 static int guard(struct incoming *inc, struct error *err)
 {
-	int r = fault_start(&inc->place, NULL, &inc->urgent_tally, &bridge_fault_ops, inc,
+	int r = fault_start(&inc->place, NULL, &inc->urgent_tally,
+			    inc->restore ? &restore_fault_ops : &bridge_fault_ops, inc,
 			    &inc->fault);
 
 	if (r)
 		return error_set(err, r, NULL, "the fault thread: %s", strerror(-r));
-	fault_hold(inc->fault);
+	FAULTPOINT(GUARDED_AGAIN);
+	if (!inc->restore)
+		fault_hold(inc->fault);
 	return place_register_again(&inc->place, err);
 }
 
@@ -247,6 +273,7 @@ static int take_memory(struct incoming *inc, const struct past *p, const struct 
 static void undo(struct incoming *inc)
 {
 	fault_stop(steal_ptr(&inc->fault));
+	worker_stop(steal_ptr(&inc->worker));
 	if (inc->placed)
 		place_clear(&inc->place);
 	incoming_unref(inc);
@@ -271,7 +298,7 @@ int revive_check(const struct past *p, const struct guest *g, struct error *err)
 	if (!told(p) || uuid_parse(p->id, id))
 		return error_set(err, -EOPNOTSUPP, "guest-held",
 				 "its record does not tell of its memory: another version of this "
-				 "agent, or a restore, has written it");
+				 "agent has written it");
 	if (!p->listened)
 		return 1;
 	if (!g->kept_uffd || g->kept_tag != revive_tag(id))
@@ -296,6 +323,11 @@ static void taken_over(struct incoming *inc, struct past *p)
 	inc->past = p;
 	p->live = true;
 	incoming_add(inc);
+	if (inc->restore) {
+		log_notice("incoming %s: guest %s goes on to be restored out of image %s",
+			   inc->id_text, inc->setup->name, restore_name(inc->restore));
+		return;
+	}
 	log_warn(
 		"incoming %s: guest %s is held since the agent was started again, until its source "
 		"makes a session: pages are missing",
@@ -316,6 +348,7 @@ int revive(struct dest *d, struct past *p, struct guest *g, int uffd, struct err
 		undo(inc);
 		return r;
 	}
+	FAULTPOINT(MEMORY_TAKEN);
 	steal_fd(&fd);
 	inc->guest = g;
 	inc->resumed = g->run_state != GUEST_PAUSED_MIGRATION;
@@ -325,6 +358,8 @@ int revive(struct dest *d, struct past *p, struct guest *g, int uffd, struct err
 		settle_look(inc);
 	else
 		handover_let_go(inc);
+	if (inc->restore && inc->state == INC_RUNNING)
+		restore_fill(inc);
 	return 0;
 }
 
@@ -401,6 +436,8 @@ int revive_qemu(struct dest *d, struct past *p, struct error *err)
 	}
 	steal_fd(&fd);
 	taken_over(inc, p);
+	if (inc->restore)
+		restore_fill(inc);
 	return 0;
 }
 

@@ -25,6 +25,7 @@
 #include "sharing.h"
 #include "util/cleanup.h"
 #include "util/clock.h"
+#include "util/faultpoint.h"
 #include "util/log.h"
 #include "util/trace.h"
 
@@ -140,6 +141,7 @@ void settle_do_discard_guest(struct incoming *inc)
 {
 	if (inc->past)
 		note(inc, HISTORY_ABORTED);
+	FAULTPOINT(ABORT_JOURNALED);
 	if (inc->end_event != INC_EV_ABORT && inc->control) {
 		conn_send_error(inc->control, MSG_ERROR, &inc->err);
 		incoming_close_control(inc);
@@ -148,6 +150,7 @@ void settle_do_discard_guest(struct incoming *inc)
 	incoming_timer(inc, 0, NULL);
 	prepare_qemu_stop(inc);
 	kill_guest(inc);
+	FAULTPOINT(EMPTY_GUEST_ENDED);
 	settle_parts_gone(inc);
 }
 
@@ -242,6 +245,7 @@ static void accounted(struct incoming *inc)
 		incoming_event(inc, INC_EV_FAIL, &err);
 		return;
 	}
+	FAULTPOINT(GUARD_LIFTED);
 	inc->unregistered = true;
 	sharers_settle(&inc->place.sharers);
 	sharing_settled(inc);
@@ -277,6 +281,7 @@ int settle_complete(struct incoming *inc, const struct msg *m, struct error *err
 		return error_set(err, -ENOMEM, NULL, "out of memory");
 	*inc->complete = m->complete;
 	inc->complete_us = clock_us();
+	FAULTPOINT(COMPLETE_RECEIVED);
 	settle_look(inc);
 	return 0;
 }
@@ -314,6 +319,7 @@ static void on_finish(void *arg, int ret, const struct error *err, int fd)
 	(void)fd;
 	if (ret && ret != -ECONNRESET)
 		log_warn("incoming %s: guest %s: %s", inc->id_text, inc->setup->name, err->msg);
+	FAULTPOINT(GUEST_FINISHED);
 	inc->closing = true;
 	incoming_timer(inc, inc->control ? CLOSE_US : 1, close_in_time);
 }
@@ -323,6 +329,7 @@ static void on_uffd_close(void *arg, int ret, const struct error *err, int fd)
 	struct incoming *inc = arg;
 
 	(void)fd;
+	FAULTPOINT(KEPT_UFFD_CLOSED);
 	if (ret && ret != -ECONNRESET)
 		log_warn("incoming %s: guest %s keeps its userfaultfd: %s", inc->id_text,
 			 inc->setup->name, err->msg);
@@ -378,8 +385,10 @@ void settle_do_settle(struct incoming *inc)
 {
 	inc->receipt_ok = 1;
 	note(inc, HISTORY_COMPLETED);
+	FAULTPOINT(COMPLETED_JOURNALED);
 	if (inc->past->fate == HISTORY_COMPLETED)
 		send_receipt(inc);
+	FAULTPOINT(RECEIPT_QUEUED);
 	log_notice("incoming %s: guest %s is here, %" PRIu64 " faults, %" PRIu64 " pages asked for",
 		   inc->id_text, inc->setup->name, atomic_load(&inc->place.faults),
 		   atomic_load(&inc->place.requests));

@@ -13,6 +13,7 @@
 #include "image.h"
 #include "incoming_priv.h"
 #include "util/cleanup.h"
+#include "util/faultpoint.h"
 #include "util/fdio.h"
 #include "util/log.h"
 
@@ -83,6 +84,7 @@ void store_begin(struct incoming *inc)
 		return;
 	}
 	inc->stage = STAGE_PREPARED;
+	FAULTPOINT(IMAGE_CREATED);
 	log_info("incoming %s: image %s of guest %s, %u blocks, %" PRIu64 " bytes", inc->id_text,
 		 inc->store->name, inc->setup->name, inc->nblocks, inc->total);
 	incoming_send_simple(inc, MSG_PREPARED);
@@ -200,6 +202,7 @@ void store_do_stored(struct incoming *inc)
 	log_notice("incoming %s: image %s of guest %s is stored", inc->id_text, inc->store->name,
 		   inc->setup->name);
 	send_receipt(inc);
+	FAULTPOINT(IMAGE_RECEIPT_QUEUED);
 	inc->closing = true;
 	incoming_timer(inc, inc->control ? CLOSE_US : 1, close_in_time);
 }

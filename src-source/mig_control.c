@@ -5,6 +5,7 @@
 
 #include "migration_priv.h"
 #include "util/cleanup.h"
+#include "util/faultpoint.h"
 
 void mig_send(struct migration *m, const struct msg *msg)
 {
@@ -104,6 +105,7 @@ static void on_receipt(struct migration *m, const struct msg *msg)
 		unexpected(m, msg);
 		return;
 	}
+	FAULTPOINT(RECEIPT_RECEIVED);
 	m->receipt = msg->receipt;
 	m->has_receipt = true;
 	if (receipt_fits(m, &msg->receipt))

@@ -10,6 +10,7 @@
 #include "migration_priv.h"
 #include "util/cleanup.h"
 #include "util/clock.h"
+#include "util/faultpoint.h"
 #include "util/log.h"
 
 /** ASK_FIRST_US, ASK_MOST_US - pauses between two questions */
@@ -51,6 +52,7 @@ static void take_answer(struct migration *m, enum msg_answer answer)
 {
 	struct error err = {0};
 
+	FAULTPOINT(ANSWER_TAKEN);
 	switch (answer) {
 	case MSG_ANSWER_NOT_STARTED:
 		if (m->state != MIG_IN_DOUBT) {
@@ -130,6 +132,7 @@ static void on_query(void *arg, struct tls_chan *chan, const struct msg_hello_ac
 		mig_ask_later(m, NULL);
 		return;
 	}
+	FAULTPOINT(QUERY_QUEUED);
 	conn_set_timeout(m->control, ASK_ANSWER_US);
 }
 

@@ -7,6 +7,7 @@
 #include "migration_priv.h"
 #include "util/cleanup.h"
 #include "util/clock.h"
+#include "util/faultpoint.h"
 #include "util/log.h"
 #include "util/trace.h"
 
@@ -41,6 +42,7 @@ void mig_on_aborted(struct migration *m)
 static void await_aborted(struct migration *m)
 {
 	mig_stage(m, MIG_STAGE_ABORT, MIG_ABORT_US);
+	FAULTPOINT(ABORT_AWAITED);
 	if (!m->control)
 		mig_on_aborted(m);
 }
@@ -61,6 +63,7 @@ static void on_resumed(void *arg, int ret, const struct error *err, int fd)
 	struct migration *m = arg;
 
 	(void)fd;
+	FAULTPOINT(ROLLBACK_RESUMED);
 	if (!rolling_back(m, MIG_STAGE_RESUME))
 		return;
 	if (ret < 0)
@@ -90,6 +93,7 @@ void mig_act_rollback(struct migration *m)
 		dial_cancel(steal_ptr(&m->dial));
 	if (mig_journal_note(m, "rolled-back", &err) < 0)
 		log_error("migration %s: %s", m->id, err.msg);
+	FAULTPOINT(ROLLBACK_JOURNALED);
 	error_set(&err, -ECANCELED, "cancelled", "cancelled at the source");
 	if (m->control)
 		conn_send_error(m->control, MSG_ABORT, error_is_set(&m->err) ? &m->err : &err);
@@ -115,6 +119,7 @@ void mig_act_hold(struct migration *m)
 	mig_close(m);
 	if (!m->again.noted && mig_journal_note(m, "held", &err) < 0)
 		log_error("migration %s: %s", m->id, err.msg);
+	FAULTPOINT(HELD_JOURNALED);
 	m->again.noted = true;
 	log_warn("migration %s of %s: the session is lost; the guest waits at %s for pages that "
 		 "only this process has",
@@ -138,6 +143,7 @@ static void on_quit(void *arg, int ret, const struct error *err, int fd)
 	struct migration *m = arg;
 
 	(void)fd;
+	FAULTPOINT(GUEST_TOLD_TO_END);
 	if (ret < 0)
 		log_warn("migration %s: guest %s was not told to end: %s", m->id, m->guest_name,
 			 err->msg);
@@ -146,11 +152,16 @@ static void on_quit(void *arg, int ret, const struct error *err, int fd)
 /* Nobody needs its pages any more. */
 void mig_dispose(struct migration *m)
 {
-	if (m->guest->desc.disposal == GUEST_DISPOSAL_QUIT)
-		guest_quit(mig_conn(m), on_quit, m);
+	struct guest *g = mig_conn(m);
+
+	if (g && m->guest->desc.disposal == GUEST_DISPOSAL_QUIT)
+		guest_quit(g, on_quit, m);
 }
 
-/* Rule 3: only the receipt brings a job here. */
+/*
+ * Rule 3: only the receipt brings a job here. A VM that was not found yet since this agent was started
+ * is still looked for, to be told to end.
+ */
 void mig_act_release(struct migration *m)
 {
 	struct guest *g = mig_conn(m);
@@ -159,11 +170,13 @@ void mig_act_release(struct migration *m)
 	error_clear(&m->err); /* a connection that was lost on the way is no failure any more */
 	if (mig_journal_note(m, "completed", &err) < 0)
 		log_error("migration %s: %s", m->id, err.msg);
+	FAULTPOINT(RELEASE_JOURNALED);
 	if (m->guest)
-		m->guest->handed_over = true;
+		m->guest->handed_over = g || m->guest->desc.driver != GUEST_DRIVER_QEMU;
 	if (m->engine)
 		atomic_store(&m->engine->done, true);
 	mig_act_finish(m);
+	FAULTPOINT(JOB_ENDED);
 	if (g)
 		mig_dispose(m);
 }

@@ -226,7 +226,7 @@ static void settle(struct migration *m)
 	if (sg && m->committed) {
 		m->guest = sg;
 		sg->migration = m;
-		sg->handed_over = m->state == MIG_COMPLETED;
+		sg->handed_over = m->state == MIG_COMPLETED && sg->desc.driver != GUEST_DRIVER_QEMU;
 	}
 	if (mig_state_ended(m->state))
 		mig_act_finish(m);

@@ -18,6 +18,7 @@
 #include "migration_priv.h"
 #include "util/cleanup.h"
 #include "util/clock.h"
+#include "util/faultpoint.h"
 #include "util/log.h"
 #include "util/trace.h"
 
@@ -41,6 +42,7 @@ static void send_resume(struct migration *m)
 	m->again.page = 0;
 	mig_stage(m, MIG_STAGE_BITMAP, mig_answer_us(m));
 	mig_send(m, &msg);
+	FAULTPOINT(RESUME_QUEUED);
 }
 
 static void on_control(void *arg, struct tls_chan *chan, const struct msg_hello_ack *ack,
@@ -163,6 +165,7 @@ void mig_on_resumed(struct migration *m, const struct msg *msg)
 			 "received bitmap");
 		return;
 	}
+	FAULTPOINT(BITMAP_RECEIVED);
 	atomic_store(&m->engine->pass, msg->resumed.pass);
 	atomic_store(&m->engine->postcopy, true);
 	log_info("migration %s of %s: %" PRIu64 " bytes are still to be sent to %s", m->id,
@@ -182,6 +185,7 @@ void mig_on_channels(struct migration *m)
 		return;
 	}
 	mig_send_simple(m, MSG_CONTINUE);
+	FAULTPOINT(CONTINUE_QUEUED);
 	if (m->state == MIG_RECOVERING)
 		mig_event(m, MIG_EV_RESUMED, NULL);
 }

@@ -17,6 +17,7 @@
 #include "util/cleanup.h"
 #include "util/digest.h"
 #include "util/clock.h"
+#include "util/faultpoint.h"
 #include "util/log.h"
 
 /** CONTROL_FULL - bytes queued on the control channel from which on we wait for it to drain */
@@ -87,6 +88,7 @@ static void on_saved(void *arg, int ret, const struct error *err, int fd)
 		mig_event(m, MIG_EV_ERROR, err);
 		return;
 	}
+	FAULTPOINT(SAVE_STATE_TAKEN);
 	m->stage = MIG_STAGE_LAST_SCAN;
 	scan_order(m->engine->scan, SCAN_FINAL);
 }
@@ -105,6 +107,7 @@ static void on_paused(void *arg, int ret, const struct error *err, int fd)
 		return;
 	}
 	m->held = true;
+	FAULTPOINT(SAVE_PAUSED);
 	m->stage = MIG_STAGE_STATE;
 	r = g ? guest_save(g, on_state, on_saved, m) : -ESRCH;
 	if (r < 0)
@@ -118,6 +121,7 @@ static void send_complete(struct migration *m)
 {
 	if (!m->snap.pages_sent || !m->snap.state_sent)
 		return;
+	FAULTPOINT(SAVE_COMPLETE_DUE);
 	m->snap.complete = true;
 	mig_send_complete(m, STORED_US);
 }
@@ -130,6 +134,7 @@ static void send_state_end(struct migration *m)
 	msg.state_end.length = sn->length;
 	msg.state_end.digest = digest_xxh3(sn->state ? sn->state : (uint8_t *)"", sn->length);
 	mig_snap_free(m);
+	FAULTPOINT(SAVE_STATE_QUEUED);
 	sn->state_sent = true;
 	mig_send(m, &msg);
 	if (m->state == MIG_SAVING)
@@ -175,6 +180,7 @@ static void on_resumed(void *arg, int ret, const struct error *err, int fd)
 	m->downtime_us = clock_us() - m->pause_us;
 	log_info("snapshot %s of %s: the guest runs on after %llu us", m->id, m->guest_name,
 		 (unsigned long long)m->downtime_us);
+	FAULTPOINT(SAVE_RESUMED);
 	mig_stage(m, MIG_STAGE_NONE, 0);
 	send_state(m);
 }
@@ -186,6 +192,7 @@ void mig_snap_frozen(struct migration *m)
 
 	if (!in_stage(m, MIG_STAGE_LAST_SCAN))
 		return;
+	FAULTPOINT(SAVE_PROTECTED);
 	m->stage = MIG_STAGE_RESUME;
 	r = g ? guest_resume(g, on_resumed, m) : -ESRCH;
 	if (r < 0)

@@ -17,6 +17,7 @@
 #include "urgent.h"
 #include "util/cleanup.h"
 #include "util/clock.h"
+#include "util/faultpoint.h"
 #include "util/log.h"
 #include "util/trace.h"
 
@@ -149,6 +150,7 @@ static void send_description(struct migration *m)
 	mig_send(m, msg);
 	for (uint32_t i = 0; m->control && m->state == MIG_SETUP && i < m->engine->nblocks; i++)
 		send_block(m, i, msg);
+	FAULTPOINT(DESCRIPTION_QUEUED);
 }
 
 /* --- connect --- */
@@ -189,6 +191,7 @@ static void on_control(void *arg, struct tls_chan *chan, const struct msg_hello_
 		mig_event(m, MIG_EV_ERROR, &err);
 		return;
 	}
+	FAULTPOINT(CONTROL_CONNECTED);
 	conn_keepalive(m->control);
 	send_description(m);
 }
@@ -219,6 +222,7 @@ static void on_first_resumed(void *arg, int ret, const struct error *err, int fd
 	}
 	trace_resume("guest", m->guest_name);
 	m->held = false;
+	FAULTPOINT(FIRST_RESUMED);
 	m->first_pause_us = clock_us() - m->pause_us;
 	m->pause_us = 0;
 	mig_stage(m, MIG_STAGE_TRACKING, 0);
@@ -246,6 +250,7 @@ static void on_first_paused(void *arg, int ret, const struct error *err, int fd)
 	}
 	trace_pause("guest", m->guest_name);
 	m->held = true;
+	FAULTPOINT(FIRST_PAUSED);
 	m->stage = MIG_STAGE_FIRST_SCAN; /* the same time limit */
 	scan_order(m->engine->scan, SCAN_PROTECT);
 }
@@ -262,6 +267,7 @@ static void first_pause(struct migration *m)
 
 static void on_tracking(struct migration *m)
 {
+	FAULTPOINT(TRACKING_STARTED);
 	if (m->state != MIG_SETUP)
 		return;
 	if (dma_holds(m->dma))
@@ -277,6 +283,7 @@ static void on_protected(struct migration *m)
 
 	if (m->state != MIG_SETUP || m->stage != MIG_STAGE_FIRST_SCAN)
 		return;
+	FAULTPOINT(FIRST_PROTECTED);
 	m->stage = MIG_STAGE_FIRST_RESUME;
 	r = g ? guest_resume(g, on_first_resumed, m) : -ESRCH;
 	if (r < 0)
@@ -342,6 +349,7 @@ static void on_uffd(void *arg, int ret, const struct error *err, int fd)
 		mig_event(m, MIG_EV_ERROR, err);
 		return;
 	}
+	FAULTPOINT(TRACKING_UFFD_MADE);
 	ops = choose(m, &why);
 	if (!ops)
 		close(fd);
@@ -375,6 +383,7 @@ static void on_trial(void *arg, int ret, const struct error *err, int fd)
 		mig_event(m, MIG_EV_ERROR, err);
 		return;
 	}
+	FAULTPOINT(TRIAL_UFFD_MADE);
 	ops = track_choose(&m->src->caps, m->engine, m->options.tracking, &why);
 	if (!ops)
 		close(fd);
@@ -431,6 +440,7 @@ static void on_urgent(void *arg, struct tls_chan *chan, const struct msg_hello_a
 		mig_event(m, MIG_EV_ERROR, &err);
 		return;
 	}
+	FAULTPOINT(URGENT_CONNECTED);
 	dial_bulk(m);
 }
 
@@ -470,6 +480,7 @@ static void on_bulk(void *arg, struct tls_chan *chan, const struct msg_hello_ack
 		mig_event(m, MIG_EV_ERROR, &err);
 		return;
 	}
+	FAULTPOINT(BULK_CONNECTED);
 	if (m->engine->nsenders < m->options.channels)
 		dial_bulk(m);
 	else if (m->state == MIG_RECOVERING)
@@ -491,6 +502,7 @@ static void dial_bulk(struct migration *m)
 
 void mig_on_prepared(struct migration *m)
 {
+	FAULTPOINT(PREPARED_RECEIVED);
 	mig_dial_further(m);
 }
 
@@ -509,6 +521,7 @@ static void begin_session(struct migration *m)
 		mig_fail(m, NULL, "out of memory");
 		return;
 	}
+	FAULTPOINT(SESSION_BEGUN);
 	connect_control(m);
 }
 

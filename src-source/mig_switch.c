@@ -38,12 +38,15 @@ static void send_intent(struct migration *m)
 	struct msg msg = {.type = MSG_INTENT, .number = {.value = m->generation + 1}};
 	struct error err = {0};
 
+	FAULTPOINT(EARLY_DISCARDS_QUEUED);
 	if (mig_journal_note(m, "may-hand-over", &err) < 0) {
 		mig_event(m, MIG_EV_ERROR, &err);
 		return;
 	}
+	FAULTPOINT(HAND_OVER_JOURNALED);
 	mig_stage(m, MIG_STAGE_INTENT, MIN(MIG_INTENT_US, mig_answer_us(m)));
 	mig_send(m, &msg);
+	FAULTPOINT(INTENT_QUEUED);
 }
 
 /*
@@ -52,6 +55,7 @@ static void send_intent(struct migration *m)
  */
 void mig_act_switchover(struct migration *m)
 {
+	FAULTPOINT(CONVERGED);
 	if (!scan_postcopy(m->engine->scan)) {
 		send_intent(m);
 		return;
@@ -72,6 +76,7 @@ static void on_paused(void *arg, int ret, const struct error *err, int fd)
 		mig_event(m, MIG_EV_ERROR, err);
 		return;
 	}
+	FAULTPOINT(GUEST_PAUSED);
 	trace_pause("guest", m->guest_name);
 	m->held = true;
 	if (m->dma == DMA_QUARANTINE &&
@@ -107,6 +112,7 @@ void mig_pause(struct migration *m, enum mig_stage stage, uint64_t slack_us, gue
 
 void mig_on_intent_ack(struct migration *m)
 {
+	FAULTPOINT(INTENT_ACKNOWLEDGED);
 	mig_pause(m, MIG_STAGE_PAUSE, 0, on_paused);
 }
 
@@ -129,6 +135,7 @@ static int on_state(void *arg, const void *p, size_t n)
 		data += len;
 		n -= len;
 	}
+	FAULTPOINT(STATE_PIECE_QUEUED);
 	if (!in_stage(m, MIG_STAGE_STATE))
 		return -ECANCELED;
 	m->sw.choked = conn_queued(m->control) > CONTROL_FULL;
@@ -152,6 +159,7 @@ static void on_saved(void *arg, int ret, const struct error *err, int fd)
 	msg.state_end.digest = XXH3_64bits_digest(m->sw.hash);
 	m->stage = MIG_STAGE_READY;
 	mig_send(m, &msg);
+	FAULTPOINT(STATE_QUEUED);
 }
 
 static void save_state(struct migration *m)
@@ -220,7 +228,9 @@ static void send_listen(struct migration *m)
 	struct msg msg = {.type = MSG_LISTEN,
 			  .listen = {.postcopy = scan_postcopy(m->engine->scan)}};
 
+	FAULTPOINT(DISCARDS_QUEUED);
 	mig_send(m, &msg);
+	FAULTPOINT(LISTEN_QUEUED);
 	if (in_stage(m, MIG_STAGE_LAST_SCAN))
 		save_state(m);
 }
@@ -259,9 +269,11 @@ void mig_on_last_scan(struct migration *m)
 
 	if (!in_stage(m, MIG_STAGE_LAST_SCAN))
 		return;
+	FAULTPOINT(LAST_SCAN_DONE);
 	msg.switch_.pass = atomic_load(&m->engine->pass);
 	m->sw.discarding = true;
 	mig_send(m, &msg);
+	FAULTPOINT(SWITCH_QUEUED);
 	if (in_stage(m, MIG_STAGE_LAST_SCAN))
 		send_discards(m);
 }
@@ -287,6 +299,7 @@ void mig_act_commit(struct migration *m)
 {
 	struct msg msg = {.type = MSG_COMMIT, .number = {.value = m->generation + 1}};
 
+	FAULTPOINT(READY_RECEIVED);
 	m->committed = true;
 	mig_stage(m, MIG_STAGE_NONE, MIG_RUNNING_US);
 	mig_send(m, &msg);
@@ -320,10 +333,12 @@ void mig_send_complete(struct migration *m, uint64_t timeout_us)
 		msg->complete.pages[i] = m->engine->blocks[i].npages;
 	mig_timer(m, timeout_us);
 	mig_send(m, msg);
+	FAULTPOINT(COMPLETE_QUEUED);
 }
 
 void mig_on_sent(struct migration *m)
 {
+	FAULTPOINT(ALL_SENT);
 	if (m->state == MIG_POSTCOPY)
 		mig_send_complete(m, mig_answer_us(m));
 	else if (m->state == MIG_SAVING)

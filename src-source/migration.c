@@ -11,6 +11,7 @@
 #include "snap.h"
 #include "util/cleanup.h"
 #include "util/clock.h"
+#include "util/faultpoint.h"
 #include "util/fdio.h"
 #include "util/log.h"
 
@@ -364,6 +365,7 @@ int migration_new(struct source *s, struct source_guest *sg, const char *to, con
 	m->next = s->migrations;
 	s->migrations = m;
 	sg->migration = m;
+	FAULTPOINT(JOB_JOURNALED);
 	mig_prune(s);
 	mig_event(m, MIG_EV_START, NULL);
 	*ret = m;
@@ -578,9 +580,12 @@ void migration_guest_welcomed(struct source_guest *sg)
 {
 	struct guest *g = sg->conn;
 
-	/* The agent, or the connection, had ended before it could be told. */
-	if (sg->migration && sg->handed_over)
+	/* An agent that ended between the receipt and its disposal had no time to tell it. */
+	if (sg->migration && sg->migration->state == MIG_COMPLETED && sg->migration->committed) {
+		sg->handed_over = true;
 		mig_dispose(sg->migration);
+		return;
+	}
 	if (sg->migration)
 		return;
 	if (g->kept_uffd)

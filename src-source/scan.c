@@ -16,6 +16,7 @@
 #include "urgent.h"
 #include "util/cleanup.h"
 #include "util/clock.h"
+#include "util/faultpoint.h"
 #include "util/nudge.h"
 #include "util/trace.h"
 
@@ -309,14 +310,17 @@ static int precopy(struct scan *s, struct error *err)
 	do {
 		uint64_t start = clock_us(), before = engine_pending_bytes(s->e);
 
+		FAULTPOINT(PASS_BEGUN);
 		r = settle(s, true, err);
 		if (r < 0 || atomic_load(&s->switch_now))
 			return r;
+		FAULTPOINT(PASS_PLACED);
 		note_pass(s->e, before, clock_us() - start);
 		atomic_fetch_add(&s->e->pass, 1);
 		r = collect(s, start, err);
 		if (r < 0)
 			return r;
+		FAULTPOINT(WRITTEN_COLLECTED);
 		next = judge(s, begin, before);
 		r = await_release(s, begin, &next, err);
 		if (r < 0 || atomic_load(&s->switch_now))
@@ -344,6 +348,7 @@ static int final(struct scan *s, struct error *err)
 			bitmap_set_range(&s->e->blocks[i].pending, 0, s->e->blocks[i].npages);
 	if (r < 0)
 		return r;
+	FAULTPOINT(LAST_WRITTEN_COLLECTED);
 	held_give_back(s->e);
 	atomic_fetch_add(&s->e->pass, 1);
 	if (!atomic_load(&s->postcopy))
@@ -423,6 +428,7 @@ static int postcopy(struct scan *s, struct error *err)
 
 	for (uint32_t i = 0; !r && i < s->e->nblocks; i++)
 		r = postcopy_holes(s, i, err);
+	FAULTPOINT(HOLES_QUEUED);
 	if (!r)
 		r = settle(s, false, err);
 	return r ? r : await_urgent(s, err);

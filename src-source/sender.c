@@ -11,6 +11,7 @@
 #include "snap.h"
 #include "util/cleanup.h"
 #include "util/clock.h"
+#include "util/faultpoint.h"
 #include "util/trace.h"
 
 uint64_t sender_wire_bytes(const struct sender *s)
@@ -58,6 +59,7 @@ static int send_saved(struct sender *s, const struct run *run, struct error *err
 {
 	int r = engine_await_budget(s->e);
 
+	FAULTPOINT(SAVED_RUN_DUE);
 	engine_account(s->e, run->length);
 	if (!r)
 		r = engine_send_saved(s->e, s->chan, run->piece->frame, run->pass, run->block,
@@ -70,6 +72,7 @@ static int send_run(struct sender *s, const struct run *run, struct error *err)
 {
 	switch (run->kind) {
 	case RUN_BARRIER:
+		FAULTPOINT(BARRIER_DUE);
 		return send_barrier(s, run, err);
 	case RUN_HOLE:
 		return engine_send_hole(s->e, s->chan, run->pass, run->block, run->offset,
@@ -77,6 +80,7 @@ static int send_run(struct sender *s, const struct run *run, struct error *err)
 	case RUN_SAVED:
 		return send_saved(s, run, err);
 	case RUN_READ:
+		FAULTPOINT(RUN_DUE);
 		break;
 	}
 	return engine_send_run(s->e, s->chan, s->buf, run->pass, run->block, run->offset,

@@ -12,6 +12,7 @@
 #include "uffd/pagemap.h"
 #include "util/cleanup.h"
 #include "util/clock.h"
+#include "util/faultpoint.h"
 
 /* --- the pool --- */
 
@@ -472,6 +473,7 @@ int snap_run(struct scan *s, struct error *err)
 	r = find_file_data(s, err);
 	for (uint32_t i = 0; !r && i < s->e->nblocks; i++)
 		r = scan_block(s, i, err);
+	FAULTPOINT(SAVE_ALL_SAVED);
 	/* Nothing is protected any more: what is left to do does not concern the guest. */
 	if (!r)
 		track_stop(&s->track);

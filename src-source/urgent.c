@@ -11,6 +11,7 @@
 #include "scan.h"
 #include "sender.h"
 #include "util/cleanup.h"
+#include "util/faultpoint.h"
 #include "util/log.h"
 #include "util/trace.h"
 
@@ -89,11 +90,13 @@ static int answer(struct urgent *u, const struct msg_request *q, struct error *e
 	trace_request(b->mem.block.name, q->offset, q->length);
 	atomic_fetch_add(&e->stats.requests, n);
 	atomic_store(&e->hint, (((uint64_t)q->block << 48) | first) + 1);
+	FAULTPOINT(REQUEST_RECEIVED);
 	atomic_store(&e->urgent_busy, true);
 	for (uint64_t i = first; i < first + n && !r; i++)
 		if (bitmap_test_and_clear(&b->pending, i))
 			r = engine_send_run(e, u->chan, u->buf, atomic_load(&e->pass), q->block,
 					    i * page, page, err);
+	FAULTPOINT(REQUEST_ANSWERED);
 	atomic_store(&e->urgent_busy, false);
 	if (atomic_load(&e->waiting_urgent))
 		scan_kick(e->scan);

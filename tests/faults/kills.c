@@ -28,54 +28,187 @@ static const char *const modes[] = {"precopy", "hybrid", "postcopy"};
 
 /**
  * struct at - a point, and what a kill there means
+ * @point:	where
  * @modes:	in which it is reached
  * @fate:	of the guest
  * @quick:	modes whose rows, with the one agent killed, stand for the others
+ * @nth:	time that it is reached; 0: the first
+ * @before:	something else ends before, and is started again: by itself, at this point; 0: nothing does
+ * @before_nth:	time that @before is reached
+ * @dma:	the guest is not free of DMA
  */
 struct at {
 	enum faultpoint point;
 	unsigned int modes;
 	enum fate fate;
 	unsigned int quick;
+	unsigned int nth;
+	enum faultpoint before;
+	unsigned int before_nth;
+	bool dma;
 };
 
+/* What rolls a migration back, and what has to be recovered. */
+#define LOST_EARLY .before = FAULTPOINT_PAGES_WRITTEN, .before_nth = 5
+#define LOST_LATE  .before = FAULTPOINT_STATE_LOADED
+#define GAVE_UP    .before = FAULTPOINT_WRITTEN_COLLECTED
+#define DEST_LOST  .before = FAULTPOINT_PAGES_MARKED, .before_nth = 50
+
+#define AT(id, in, what, ...)                                                        \
+	{                                                                            \
+		.point = FAULTPOINT_##id, .modes = (in), .fate = (what), __VA_ARGS__ \
+	}
+
 static const struct at points[] = {
-	{FAULTPOINT_COMMIT_QUEUED, ALL, STAYS, HYB},  {FAULTPOINT_COMMIT_SENT, ALL, EITHER, 0},
-	{FAULTPOINT_COMMIT_RECEIVED, ALL, STAYS, 0},  {FAULTPOINT_OWNER_MARKED, ALL, MOVES, HYB},
-	{FAULTPOINT_GUEST_LET_GO, ALL, MOVES, 0},     {FAULTPOINT_RUNNING_SENT, ALL, MOVES, 0},
-	{FAULTPOINT_RUNNING_RECEIVED, ALL, MOVES, 0},
+	AT(JOB_JOURNALED, HYB, STAYS),
+	AT(SESSION_BEGUN, HYB, STAYS),
+	AT(CONTROL_CONNECTED, HYB, STAYS),
+	AT(HELLO_ANSWERED, HYB, STAYS),
+	AT(DESCRIPTION_QUEUED, HYB, STAYS),
+	AT(RECORD_BEGUN, HYB, STAYS),
+	AT(GUEST_LAUNCHED, ALL, STAYS, .quick = POST),
+	AT(GUEST_ATTACHED, HYB, STAYS),
+	AT(IDENTITY_GIVEN, HYB, STAYS),
+	AT(MEMORY_PREPARED, HYB, STAYS),
+	AT(UFFD_MADE, HYB | POST, STAYS),
+	AT(MEMORY_EMPTIED, ALL, STAYS),
+	AT(PREPARED_RECEIVED, HYB, STAYS),
+	AT(URGENT_CONNECTED, HYB | POST, STAYS),
+	AT(BULK_CONNECTED, ALL, STAYS),
+	AT(TRIAL_UFFD_MADE, PRE | HYB, STAYS),
+	AT(TRACKING_UFFD_MADE, PRE | HYB, STAYS),
+	AT(TRACKING_STARTED, ALL, STAYS, .quick = HYB),
+	AT(FIRST_PAUSED, PRE | HYB, STAYS, .dma = true),
+	AT(FIRST_PROTECTED, PRE | HYB, STAYS, .dma = true),
+	AT(FIRST_RESUMED, PRE | HYB, STAYS, .dma = true),
+	AT(PASS_BEGUN, PRE | HYB, STAYS),
+	AT(RUN_DUE, PRE | HYB, STAYS, .nth = 5),
+	AT(RUN_RECEIVED, PRE | HYB, STAYS, .nth = 5),
+	AT(PAGES_WRITTEN, PRE | HYB, STAYS, .nth = 5),
+	AT(BARRIER_DUE, ALL, STAYS),
+	AT(BARRIER_RECEIVED, ALL, STAYS),
+	AT(PASS_PLACED, PRE | HYB, STAYS),
+	AT(WRITTEN_COLLECTED, PRE | HYB, STAYS),
+	AT(CONVERGED, ALL, STAYS),
+	AT(DISCARDS_MARKED, HYB, STAYS, .nth = 2),
+	AT(DISCARDS_DONE, HYB, STAYS),
+	AT(EARLY_DISCARDS_QUEUED, ALL, STAYS),
+	AT(HAND_OVER_JOURNALED, ALL, STAYS, .quick = HYB),
+	AT(INTENT_QUEUED, ALL, STAYS),
+	AT(INTENT_RECEIVED, ALL, STAYS),
+	AT(MAY_OWN_JOURNALED, ALL, STAYS),
+	AT(INTENT_ACKNOWLEDGED, ALL, STAYS),
+	AT(GUEST_PAUSED, ALL, STAYS, .quick = PRE),
+	AT(LAST_WRITTEN_COLLECTED, ALL, STAYS),
+	AT(LAST_SCAN_DONE, ALL, STAYS),
+	AT(SWITCH_QUEUED, ALL, STAYS),
+	AT(SWITCH_RECEIVED, ALL, STAYS),
+	AT(DISCARDS_QUEUED, ALL, STAYS),
+	AT(LISTEN_QUEUED, ALL, STAYS),
+	AT(LISTEN_RECEIVED, ALL, STAYS),
+	AT(MEMORY_GUARDED, ALL, STAYS),
+	AT(LOAD_BEGUN, ALL, STAYS),
+	AT(STATE_PIECE_QUEUED, ALL, STAYS),
+	AT(STATE_PIECE_FED, ALL, STAYS, .quick = POST),
+	AT(STATE_QUEUED, ALL, STAYS),
+	AT(STATE_RECEIVED, ALL, STAYS),
+	AT(STATE_LOADED, ALL, STAYS),
+	AT(READY_QUEUED, ALL, STAYS),
+	AT(READY_RECEIVED, ALL, STAYS),
+	AT(COMMIT_QUEUED, ALL, STAYS, .quick = HYB),
+	AT(COMMIT_SENT, ALL, EITHER),
+	AT(COMMIT_RECEIVED, ALL, STAYS),
+	AT(OWNER_MARKED, ALL, MOVES, .quick = HYB),
+	AT(GUEST_LET_GO, ALL, MOVES),
+	AT(RUNNING_SENT, ALL, MOVES),
+	AT(RUNNING_RECEIVED, ALL, MOVES),
+	AT(HOLES_QUEUED, HYB | POST, MOVES),
+	AT(RUN_DUE, POST, MOVES, .nth = 5),
+	AT(RUN_RECEIVED, POST, MOVES, .nth = 5),
+	AT(REQUEST_DUE, POST, MOVES),
+	AT(REQUEST_RECEIVED, POST, MOVES),
+	AT(REQUEST_ANSWERED, POST, MOVES),
+	AT(ANSWER_RECEIVED, POST, MOVES),
+	AT(PAGES_PLACED, POST, MOVES, .quick = POST),
+	AT(PAGES_PLACED, POST, MOVES, .nth = 200),
+	AT(PAGES_MARKED, POST, MOVES, .nth = 20),
+	AT(ZEROS_MARKED, POST, MOVES),
+	AT(ZERO_FAULT_READ, POST, MOVES),
+	AT(ALL_SENT, ALL, MOVES),
+	AT(COMPLETE_QUEUED, ALL, MOVES),
+	AT(COMPLETE_RECEIVED, ALL, MOVES),
+	AT(GUARD_LIFTED, ALL, MOVES),
+	AT(COMPLETED_JOURNALED, ALL, MOVES),
+	AT(RECEIPT_QUEUED, ALL, MOVES),
+	AT(KEPT_UFFD_CLOSED, ALL, MOVES),
+	AT(GUEST_FINISHED, ALL, MOVES),
+	AT(REGISTERED_THERE, HYB, MOVES),
+	AT(REGISTERED_JOURNALED, HYB, MOVES),
+	AT(GUEST_SENT_ON, HYB, MOVES),
+	AT(RECEIPT_RECEIVED, ALL, MOVES),
+	AT(RELEASE_JOURNALED, ALL, MOVES, .quick = HYB),
+	AT(JOB_ENDED, ALL, MOVES),
+	AT(GUEST_TOLD_TO_END, ALL, MOVES),
+
+	AT(ROLLBACK_JOURNALED, PRE | HYB, STAYS, LOST_EARLY),
+	AT(ABORT_AWAITED, PRE | HYB, STAYS, LOST_EARLY),
+	AT(ROLLBACK_JOURNALED, ALL, STAYS, LOST_LATE),
+	AT(ROLLBACK_RESUMED, ALL, STAYS, LOST_LATE),
+	AT(ABORT_JOURNALED, PRE | HYB, STAYS, GAVE_UP),
+	AT(EMPTY_GUEST_ENDED, PRE | HYB, STAYS, GAVE_UP),
+
+	AT(HELD_JOURNALED, POST, MOVES, DEST_LOST),
+	AT(QUERY_QUEUED, POST, MOVES, DEST_LOST),
+	AT(ANSWER_TAKEN, POST, MOVES, DEST_LOST),
+	AT(GUARDED_AGAIN, POST, MOVES, DEST_LOST),
+	AT(MEMORY_TAKEN, POST, MOVES, DEST_LOST),
+	AT(REVIVED, POST, MOVES, DEST_LOST),
+	AT(RESUME_QUEUED, POST, MOVES, DEST_LOST),
+	AT(RESUME_RECEIVED, POST, MOVES, DEST_LOST),
+	AT(BITMAP_QUEUED, POST, MOVES, DEST_LOST),
+	AT(BITMAP_RECEIVED, POST, MOVES, DEST_LOST),
+	AT(CONTINUE_QUEUED, POST, MOVES, DEST_LOST),
+	AT(CONTINUE_RECEIVED, POST, MOVES, .quick = POST, DEST_LOST),
 };
 
 /** struct kill_row - one row; no pointers, Criterion copies it */
 struct kill_row {
-	enum faultpoint point;
-	enum fate fate;
+	struct at at;
 	unsigned int mode;
 	bool both;
 };
 
 #define ROWS_MAX (LAB_COUNT(points) * LAB_COUNT(modes) * 2)
 
-ParameterizedTestParameters(kills, at_every_point)
+/* Both are killed in the last mode in which the point is reached. */
+static bool is_row(const struct at *p, unsigned int mode, bool both)
 {
-	static struct kill_row rows[ROWS_MAX];
+	return p->modes >> mode & 1 && (!both || (!p->before && !(p->modes >> (mode + 1))));
+}
+
+static size_t gather(struct kill_row *rows)
+{
 	size_t n = 0, seen = 0;
 
 	for (size_t i = 0; i < LAB_COUNT(points); i++)
 		for (unsigned int mode = 0; mode < LAB_COUNT(modes); mode++)
-			for (int both = 0; both < 2; both++) {
-				const struct at *p = &points[i];
+			for (int both = 0; both < 2; both++)
+				if (is_row(&points[i], mode, both) &&
+				    lab_matrix_pick(seen++, !both && points[i].quick >> mode & 1))
+					rows[n++] = (struct kill_row){points[i], mode, both};
+	return n;
+}
 
-				if (p->modes >> mode & 1 &&
-				    lab_matrix_pick(seen++, !both && p->quick >> mode & 1))
-					rows[n++] =
-						(struct kill_row){p->point, p->fate, mode, both};
-			}
-	return cr_make_param_array(struct kill_row, rows, n);
+ParameterizedTestParameters(kills, at_every_point)
+{
+	static struct kill_row rows[ROWS_MAX];
+
+	return cr_make_param_array(struct kill_row, rows, gather(rows));
 }
 
 /**
  * struct scene - a migration in which agents end
+ * @control:	a bystander, in precopy: the guest's writers stand no longer than its writer
  * @first:	what its report at @b says first
  * @ran:	the guest was seen to run at @b, when its counter at @a was @stood_at
  */
@@ -84,6 +217,7 @@ struct scene {
 	struct lab_host *a, *b;
 	struct lab_guest *g;
 	struct lab_proc *p;
+	struct lab_control *control;
 	uint64_t first;
 	uint64_t stood_at;
 	bool ran;
@@ -91,25 +225,89 @@ struct scene {
 
 #define MB 16
 
+static bool at_source(enum faultpoint p)
+{
+	return !strcmp(lab_faultpoint_agent(p), "source");
+}
+
+static char *order(enum faultpoint p, unsigned int nth)
+{
+	char action[32];
+
+	snprintf(action, sizeof(action), "kill@%u", nth ? nth : 1);
+	return lab_fault(p, action);
+}
+
+static struct lab_proc *agent_of(const struct scene *s, enum faultpoint p)
+{
+	return at_source(p) ? s->a->source : s->b->dest;
+}
+
+/* What ends first ends once more if it is the same agent. */
+static void end_before(struct scene *s, const struct at *at, char *then)
+{
+	bool source = at_source(at->before);
+
+	lab_fault_killed(s->lab, agent_of(s, at->before), 20000);
+	if (source == at_source(at->point)) {
+		s->a->source_fault = source ? then : NULL;
+		s->b->dest_fault = source ? NULL : then;
+	}
+	if (source)
+		lab_host_source_start(s->a);
+	else
+		lab_host_dest_start(s->b);
+}
+
+/* Threads that an agent has, about. */
+#define THREADS 5
+
+/* In precopy nothing may keep a writer, whatever ends; by faults its every first write waits for the agent. */
+static bool is_watched(const struct kill_row *r)
+{
+	return !strcmp(lab_faultpoint_phase(r->at.point), "precopy") && r->at.fate == STAYS &&
+	       r->mode != 2;
+}
+
+static void watch(struct scene *s)
+{
+	s->control = lab_control_start(s->lab, THREADS);
+	lab_guest_calm(s->g);
+	lab_control_calm(s->control);
+}
+
 /* 16 MiB at 160 Mbit/s take most of a second. */
 static struct scene begin(const struct kill_row *r)
 {
-	bool source = !strcmp(lab_faultpoint_agent(r->point), "source");
-	char *fault = lab_fault(r->point, "kill");
+	const struct at *at = &r->at;
+	char *then = order(at->point, at->nth), *first = order(at->before, at->before_nth);
 	struct scene s = {.lab = lab_new(lab_test_failed)};
-	struct lab_move move = {.mode = modes[r->mode], .args = {"--bandwidth", "160Mbit"}};
+	struct lab_move move = {.mode = modes[r->mode],
+				.tracking = is_watched(r) && !r->mode ? "faults" : NULL,
+				.args = {"--bandwidth", "160Mbit"}};
+	const char *faults[2] = {NULL, NULL};
 
 	lab_fault_agents(s.lab);
-	s.a = lab_host_start(
-		s.lab, &(struct lab_host_opts){.name = "a", .source_fault = source ? fault : NULL});
-	s.b = lab_host_start(
-		s.lab, &(struct lab_host_opts){.name = "b", .dest_fault = source ? NULL : fault});
-	free(fault);
-	s.g = lab_guest_start(s.a, &(struct lab_guest_opts){.mb = MB, .threads = 2, .writes = 400});
+	faults[at_source(at->point)] = then;
+	if (at->before)
+		faults[at_source(at->before)] = first;
+	s.a = lab_host_start(s.lab,
+			     &(struct lab_host_opts){.name = "a", .source_fault = faults[1]});
+	s.b = lab_host_start(s.lab, &(struct lab_host_opts){.name = "b", .dest_fault = faults[0]});
+	s.g = lab_guest_start(s.a, &(struct lab_guest_opts){
+					   .mb = MB, .threads = 2, .writes = 400, .dma = at->dma});
+	if (is_watched(r))
+		watch(&s);
 	s.p = lab_migrate_begin(s.a, s.b, s.g, &move);
-	lab_fault_killed(s.lab, source ? s.a->source : s.b->dest, 20000);
+	if (at->before)
+		end_before(&s, at, then);
+	lab_fault_killed(s.lab, agent_of(&s, at->point), 20000);
+	if (s.control)
+		lab_control_kill(s.control);
 	if (r->both)
-		lab_proc_kill(s.lab, source ? s.b->dest : s.a->source);
+		lab_proc_kill(s.lab, at_source(at->point) ? s.b->dest : s.a->source);
+	free(then);
+	free(first);
 	return s;
 }
 
@@ -155,35 +353,58 @@ static void stayed(struct scene *s)
 	lab_check(s->lab, !s->ran, "it has run at the destination");
 	lab_host_knows(s->a, s->g->name);
 	lab_guest_verified(s->g);
+	if (s->control) {
+		lab_control_check(s->lab, s->control, lab_guest_report(s->g).stall_us, "precopy");
+		lab_control_end(s->lab, s->control);
+	}
 	lab_until(s->lab, 15000, lab_host_guests(s->b) == 0,
 		  "a guest that never ran stays at the destination");
 	json_decref(lab_migrate(s->a, s->b, s->g, &(struct lab_move){0}));
 	lab_guest_arrived(s->g, s->b);
 }
 
+/* It has been handed on: to decant-source there, so that it can leave again. */
+static void moved_on(struct scene *s)
+{
+	lab_guest_arrived(s->g, s->b);
+	lab_host_knows(s->b, s->g->name);
+}
+
+static void name_fault(const struct kill_row *r, char *out, size_t n)
+{
+	const struct at *at = &r->at;
+	int k = snprintf(out, n, "kill %s at %s",
+			 r->both ? "both" : lab_faultpoint_agent(at->point),
+			 lab_faultpoint_name(at->point));
+
+	if (at->nth)
+		k += snprintf(out + k, n - (size_t)k, "@%u", at->nth);
+	if (at->before)
+		snprintf(out + k, n - (size_t)k, " after %s", lab_faultpoint_name(at->before));
+}
+
 ParameterizedTest(struct kill_row *r, kills, at_every_point)
 {
-	char fault[96];
+	char fault[128];
 	struct lab_row row = {.fault = fault,
-			      .phase = lab_faultpoint_phase(r->point),
+			      .phase = lab_faultpoint_phase(r->at.point),
 			      .mode = modes[r->mode],
 			      .driver = "native"};
 	struct scene s;
 	bool moved;
 
-	snprintf(fault, sizeof(fault), "kill %s at %s",
-		 r->both ? "both" : lab_faultpoint_agent(r->point), lab_faultpoint_name(r->point));
+	name_fault(r, fault, sizeof(fault));
 	lab_matrix_begin(&row);
 	s = begin(r);
 	look_on(&s, 200);
 	start_again(&s);
 	lab_until(s.lab, 30000, settled(&s), "it does not come to an end");
 	moved = lab_job_phase_is(s.a, "completed");
-	lab_check(s.lab, r->fate != STAYS || !moved, "it was moved");
-	lab_check(s.lab, r->fate != MOVES || moved, "it was not moved");
+	lab_check(s.lab, r->at.fate != STAYS || !moved, "it was moved");
+	lab_check(s.lab, r->at.fate != MOVES || moved, "it was not moved");
 	lab_proc_kill(s.lab, s.p);
 	if (moved)
-		lab_guest_arrived(s.g, s.b);
+		moved_on(&s);
 	else
 		stayed(&s);
 	lab_end(s.lab);

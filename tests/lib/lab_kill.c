@@ -28,7 +28,7 @@
 #define UNLIKE 3
 
 /**
- * struct control - shared by its processes
+ * struct lab_control - shared by its processes
  * @calm:	the writer's waits count
  * @stall_us:	the longest of them
  * @writes:	pages that it wrote
@@ -37,7 +37,7 @@
  * @holder:	the process that is killed beside the agent
  * @threads:	of the holder
  */
-struct control {
+struct lab_control {
 	_Atomic bool calm;
 	_Atomic uint64_t stall_us;
 	_Atomic uint64_t writes;
@@ -63,7 +63,7 @@ static void *idle_main(void *arg)
 }
 
 /* Lets the writer go fault by fault, as an agent does, and protects everything anew now and then. */
-static void holder_main(struct control *c, int fd, uint64_t mem)
+static void holder_main(struct lab_control *c, int fd, uint64_t mem)
 {
 	struct uffd_event ev[UFFD_READ_MAX];
 	uint64_t due = 0;
@@ -93,7 +93,7 @@ static void holder_main(struct control *c, int fd, uint64_t mem)
  * Page after page for ever; a write to a protected page waits for the holder. It never sleeps, as the
  * guest's writers do not: what a busy machine makes one of them wait, it makes the other.
  */
-static void write_on(struct control *c, volatile uint8_t *mem)
+static void write_on(struct lab_control *c, volatile uint8_t *mem)
 {
 	uint64_t was = clock_us(), now;
 
@@ -107,7 +107,7 @@ static void write_on(struct control *c, volatile uint8_t *mem)
 	}
 }
 
-static void bystander_main(struct control *c)
+static void bystander_main(struct lab_control *c)
 {
 	uint8_t *mem = mmap(NULL, LENGTH, PROT_READ | PROT_WRITE,
 			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
@@ -129,9 +129,9 @@ static void bystander_main(struct control *c)
 	write_on(c, mem);
 }
 
-static struct control *control_start(struct lab *lab, unsigned int threads)
+struct lab_control *lab_control_start(struct lab *lab, unsigned int threads)
 {
-	struct control *c =
+	struct lab_control *c =
 		mmap(NULL, sizeof(*c), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	pid_t pid;
 
@@ -146,31 +146,46 @@ static struct control *control_start(struct lab *lab, unsigned int threads)
 	return c;
 }
 
-static void control_end(struct lab *lab, struct control *c)
+void lab_control_end(struct lab *lab, struct lab_control *c)
 {
 	lab_proc_kill(lab, c->bystander);
 	munmap(c, sizeof(*c));
 }
 
+void lab_control_calm(struct lab_control *c)
+{
+	atomic_store(&c->stall_us, 0);
+	atomic_store(&c->calm, true);
+}
+
+void lab_control_kill(struct lab_control *c)
+{
+	kill(atomic_load(&c->holder), SIGKILL);
+}
+
+void lab_control_check(struct lab *lab, struct lab_control *c, uint64_t stall_us, const char *what)
+{
+	uint64_t writes = atomic_load(&c->writes), usual;
+
+	lab_until(lab, 20000, atomic_load(&c->writes) > writes + 2, "the bystander does not go on");
+	usual = atomic_load(&c->stall_us);
+	fprintf(stderr, "%s: a writer stood for %lu us, the bystander's for %lu us\n", what,
+		stall_us, usual);
+	lab_check(lab, stall_us <= (STALL_US + UNLIKE * usual) * lab->slow,
+		  "a writer stood for %lu us, the bystander's for %lu us", stall_us, usual);
+}
+
 void lab_kill_agent(struct lab *lab, struct lab_proc *agent, const struct lab_writers *w)
 {
-	struct control *c = control_start(lab, lab_usage(lab, agent->pid).threads);
-	uint64_t writes, stall, usual;
+	struct lab_control *c = lab_control_start(lab, lab_usage(lab, agent->pid).threads);
 
 	w->calm(w->arg);
-	atomic_store(&c->calm, true);
-	kill(atomic_load(&c->holder), SIGKILL);
+	lab_control_calm(c);
+	lab_control_kill(c);
 	lab_proc_kill(lab, agent);
-	writes = atomic_load(&c->writes);
 	w->go_on(w->arg);
-	lab_until(lab, 20000, atomic_load(&c->writes) > writes + 2, "the bystander does not go on");
-	stall = w->stall_us(w->arg);
-	usual = atomic_load(&c->stall_us);
-	fprintf(stderr, "%s killed: a writer stood for %lu us, the bystander's for %lu us\n",
-		agent->name, stall, usual);
-	lab_check(lab, stall <= (STALL_US + UNLIKE * usual) * lab->slow,
-		  "a writer stood for %lu us, the bystander's for %lu us", stall, usual);
-	control_end(lab, c);
+	lab_control_check(lab, c, w->stall_us(w->arg), agent->name);
+	lab_control_end(lab, c);
 }
 
 /* --- a native guest --- */

@@ -30,7 +30,7 @@ endif
 
 comma     := ,
 PKGS      := openssl libevent libevent_pthreads jansson libxxhash libsystemd
-CSTD      := -std=gnu17 -D_GNU_SOURCE -DDECANT_VERSION='"$(VERSION)"' \
+CSTD      := -std=gnu17 -D_GNU_SOURCE -DDECANT_VERSION='"$(VERSION)$(if $(FAULTS),+faults)"' \
              $(if $(FAULTS),-DDECANT_FAULTS)
 WARN      := -Wall -Wextra -Wshadow -Wvla -Wmissing-prototypes -Wstrict-prototypes -Wundef -Werror
 ifdef FUZZ
@@ -224,7 +224,7 @@ $(CERTS): tests/lib/certs deploy/decant-certs
 	$(call say,CERTS,$(@D))
 	$(Q)tests/lib/certs $(@D)
 
-.PHONY: deps vm tests sanitized faulty test test-full test-faults test-mutants test-soak bench bench-qemu demo demo-qemu
+.PHONY: deps vm frozen tests sanitized faulty test test-full test-faults test-mutants test-soak bench bench-qemu demo demo-qemu
 deps:
 	$(Q)tests/deps build test
 $(UNIT_BIN) $(INTEG_BIN) $(FAULT_BIN): | deps
@@ -232,6 +232,10 @@ $(INTEG_BIN) $(FAULT_BIN) $(BUILD)/tests/platform/qemu: | vm
 # What the tests' VM boots; it sees by itself whether anything is to be done.
 vm: deps
 	$(Q)CC='$(CC)' tests/vm/make
+# Agents of the protocol's version before, of which a copy of the source is kept.
+frozen: deps
+	$(Q)CC='$(CC)' tests/frozen/make
+$(BUILD)/tests/integration/upgrade: | frozen
 tests: $(TESTS) $(CERTS)
 sanitized: all
 	$(Q)for s in $(SANITIZERS); do $(MAKE) --no-print-directory SAN=$$s all || exit; done

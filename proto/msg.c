@@ -78,7 +78,7 @@ static const struct kind kinds[] = {
 	KIND(COMMIT, 8, 8, C, S_TO_D, number, generation),
 	KIND(RUNNING, 8, 8, C, D_TO_S, number, generation),
 	KIND(COMPLETE, 24, 24 + 8 * MSG_BLOCKS_MAX, C, S_TO_D, complete, complete),
-	KIND(RECEIPT, 152, 152 + 8 * (MSG_BLOCKS_MAX + MSG_THREADS_MAX), C, D_TO_S, receipt,
+	KIND(RECEIPT, 136, 152 + 8 * (MSG_BLOCKS_MAX + MSG_THREADS_MAX), C, D_TO_S, receipt,
 	     receipt),
 	KIND(ABORT, 4, ERROR_MAX, C, S_TO_D, error, error),
 	KIND(ABORTED, 0, 0, C, D_TO_S, empty, none),
@@ -121,6 +121,13 @@ const char *msg_channel_name(enum msg_channel channel)
 	static const char *const names[] = {"control", "urgent", "bulk", "query"};
 
 	return (unsigned int)channel < ARRAY_SIZE(names) ? names[channel] : "?";
+}
+
+uint16_t msg_version_common(uint16_t min, uint16_t max)
+{
+	uint16_t best = MIN(max, (uint16_t)MSG_VERSION);
+
+	return best >= min && best >= MSG_VERSION_OLDEST ? best : 0;
 }
 
 static uint32_t le32(const uint8_t *p)

@@ -14,7 +14,11 @@
 #include "util/error.h"
 
 #define MSG_MAGIC            0x544e4344u
-#define MSG_VERSION          1
+#define MSG_VERSION          2 /* the newest that is spoken here */
+#define MSG_VERSION_OLDEST   1
+#define MSG_VERSION_RECOVERY 2 /* from here on a session can be made again */
+#define MSG_VERSION_FACTS    2 /* from here on there are FACTS, and blocks may be READONLY */
+#define MSG_VERSION_BLOCKED  2 /* from here on RECEIPT tells the block time */
 #define MSG_HEADER_LEN       8
 #define MSG_PAGES_FIXED      64 /* header and fixed part of PAGES */
 #define MSG_BODY_MAX         65536u
@@ -225,6 +229,8 @@ struct msg_complete {
  * @has_block_time: the guest names its vCPU threads; without, what follows is 0
  * @all_blocked_us: for so long all of them waited for pages at once
  * @nthreads, @blocked_us: how long each of them did in all
+ * @brief:	as it was before MSG_VERSION_BLOCKED, without anything about block time; a receiver tells the
+ *		two by their length
  */
 struct msg_receipt {
 	bool digest_ok;
@@ -236,6 +242,7 @@ struct msg_receipt {
 	uint32_t p99_us;
 	uint32_t max_us;
 	uint32_t answered[MSG_OCTAVES];
+	bool brief;
 	bool has_block_time;
 	uint64_t all_blocked_us;
 	uint32_t nthreads;
@@ -329,6 +336,9 @@ struct msg {
 		struct msg_answer_body answer;
 	};
 };
+
+/** msg_version_common() - Return: the highest version in [@min, @max] that is spoken here, too; 0 if none is */
+uint16_t msg_version_common(uint16_t min, uint16_t max);
 
 /** struct msg_header - the 8 bytes before every body */
 struct msg_header {

@@ -174,7 +174,9 @@ const char *msg_check_receipt(const struct msg *m)
 		return "blocks";
 	if (r->nthreads > MSG_THREADS_MAX)
 		return "threads";
-	return r->has_block_time || (!r->nthreads && !r->all_blocked_us) ? NULL : "block_time";
+	if (r->has_block_time)
+		return r->brief ? "block_time" : NULL;
+	return r->nthreads || r->all_blocked_us ? "block_time" : NULL;
 }
 
 const char *msg_check_resume(const struct msg *m)

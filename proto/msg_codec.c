@@ -326,11 +326,19 @@ void msg_encode_receipt(struct bytes_writer *w, const struct msg *m)
 	bytes_put_u32(w, m->receipt.max_us);
 	for (size_t i = 0; i < MSG_OCTAVES; i++)
 		bytes_put_u32(w, m->receipt.answered[i]);
-	bytes_put_u64(w, m->receipt.all_blocked_us);
-	bytes_put_u32(w, m->receipt.nthreads);
-	put_reserved(w, 4);
+	if (!m->receipt.brief) {
+		bytes_put_u64(w, m->receipt.all_blocked_us);
+		bytes_put_u32(w, m->receipt.nthreads);
+		put_reserved(w, 4);
+	}
 	put_counts(w, m->receipt.pages, m->receipt.n);
 	put_counts(w, m->receipt.blocked_us, m->receipt.nthreads);
+}
+
+/* Without block time: shorter than any other with as many blocks. */
+static bool receipt_is_brief(const struct bytes_reader *r, const struct msg_receipt *v)
+{
+	return r->len == r->off + v->n * sizeof(v->pages[0]);
 }
 
 void msg_decode_receipt(struct bytes_reader *r, struct msg *m)
@@ -347,9 +355,15 @@ void msg_decode_receipt(struct bytes_reader *r, struct msg *m)
 	m->receipt.max_us = bytes_get_u32(r, "max");
 	for (size_t i = 0; i < MSG_OCTAVES; i++)
 		m->receipt.answered[i] = bytes_get_u32(r, "answered");
-	m->receipt.all_blocked_us = bytes_get_u64(r, "all_blocked");
-	m->receipt.nthreads = bounded(r, bytes_get_u32(r, "threads"), MSG_THREADS_MAX, "threads");
-	get_reserved(r, 4);
+	m->receipt.brief = receipt_is_brief(r, &m->receipt);
+	m->receipt.all_blocked_us = 0;
+	m->receipt.nthreads = 0;
+	if (!m->receipt.brief) {
+		m->receipt.all_blocked_us = bytes_get_u64(r, "all_blocked");
+		m->receipt.nthreads =
+			bounded(r, bytes_get_u32(r, "threads"), MSG_THREADS_MAX, "threads");
+		get_reserved(r, 4);
+	}
 	get_counts(r, m->receipt.pages, m->receipt.n, "pages of a block");
 	get_counts(r, m->receipt.blocked_us, m->receipt.nthreads, "block time of a thread");
 }

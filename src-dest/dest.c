@@ -184,7 +184,7 @@ static int make_folders(const struct dest *d, struct error *err)
 	return 0;
 }
 
-static int start(struct dest *d, struct error *err)
+int dest_start(struct dest *d, struct error *err)
 {
 	struct attach_config ac = {.path = d->conf.attach,
 				   .mode = 0660,
@@ -236,7 +236,7 @@ static void tell_status(void *arg, char out[static SUPERVISOR_STATUS_MAX])
 		 d->n_incomings - held, held, micros);
 }
 
-static void stop(struct dest *d)
+void dest_stop(struct dest *d)
 {
 	supervisor_free(d->supervisor);
 	listen_free(d->listener);
@@ -287,7 +287,7 @@ int dest_serve(const char *config)
 	if (!r && !(d.loop = loop_new()))
 		r = error_set(&err, -ENOMEM, NULL, "out of memory");
 	if (!r)
-		r = start(&d, &err);
+		r = dest_start(&d, &err);
 	if (!r && add_signals(&d))
 		r = error_set(&err, -ENOMEM, NULL, "out of memory");
 	if (!r)
@@ -295,7 +295,7 @@ int dest_serve(const char *config)
 	if (r) {
 		cli_error_of(CLI_USAGE, "serve", &err);
 		if (d.loop)
-			stop(&d);
+			dest_stop(&d);
 		return CLI_USAGE;
 	}
 	log_info("decant-dest " DECANT_VERSION " serves at %s port %u; guests attach at %s",
@@ -303,6 +303,6 @@ int dest_serve(const char *config)
 	r = loop_run(d.loop);
 	for (size_t i = 0; i < ARRAY_SIZE(d.signals); i++)
 		event_free(d.signals[i]);
-	stop(&d);
+	dest_stop(&d);
 	return r ? 1 : 0;
 }

@@ -100,6 +100,15 @@ struct dest {
  */
 int dest_serve(const char *config);
 
+/**
+ * dest_start() - what dest_serve() does before it runs the loop
+ * @d:		conf and loop are there
+ *
+ * Return: 0, or -errno with @err filled; dest_stop() in either case
+ */
+int dest_start(struct dest *d, struct error *err);
+/** dest_stop() - let go of everything, conf and loop included; what guests need stays */
+void dest_stop(struct dest *d);
 /** dest_end() - begin an orderly end: what is before COMMIT is aborted, the rest is left held */
 void dest_end(struct dest *d);
 /** dest_maybe_ended() - to be called when an incoming is gone: stops the loop once nothing is left to

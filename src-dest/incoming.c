@@ -469,13 +469,14 @@ int incoming_open(struct dest *d, struct conn *conn, const struct msg_hello *h,
 		free(ack);
 		return error_set(err, -ENOMEM, NULL, "out of memory");
 	}
+	inc->version = msg_version_common(h->version_min, h->version_max);
 	inc->capabilities = capabilities;
 	incoming_add(inc);
 	incoming_take_control(inc, conn);
 	conn_set_timeout(conn, INCOMING_SETUP_US);
 	ack->type = MSG_HELLO_ACK;
 	ack->hello_ack =
-		(struct msg_hello_ack){.version = MSG_VERSION, .capabilities = capabilities};
+		(struct msg_hello_ack){.version = inc->version, .capabilities = capabilities};
 	memcpy(ack->hello_ack.token, inc->token, MSG_TOKEN_LEN);
 	incoming_send(inc, ack);
 	explicit_bzero(ack, sizeof(*ack));
@@ -483,6 +484,11 @@ int incoming_open(struct dest *d, struct conn *conn, const struct msg_hello *h,
 	log_info("incoming %s: from %s (%s)", inc->id_text, inc->from, inc->identity);
 	FAULTPOINT(HELLO_ANSWERED);
 	return 0;
+}
+
+uint16_t incoming_version(const struct incoming *inc)
+{
+	return inc->version;
 }
 
 uint64_t incoming_capabilities(const struct incoming *inc)

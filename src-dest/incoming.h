@@ -68,12 +68,16 @@ int incoming_may_resume(struct incoming *inc, const char *identity,
 /**
  * incoming_resume() - RESUME came on such a channel: it is the session's from now on
  * @conn:	taken over on success
+ * @h:		its HELLO
+ * @capabilities: those that both sides have
  *
  * Return: 0, or -errno with @err filled: what stood before stands
  */
-int incoming_resume(struct incoming *inc, struct conn *conn,
+int incoming_resume(struct incoming *inc, struct conn *conn, const struct msg_hello *h,
 		    const uint8_t token[static MSG_TOKEN_LEN], const struct msg_resume *m,
 		    uint64_t capabilities, struct error *err);
+/** incoming_version() - Return: of the protocol, as agreed on */
+uint16_t incoming_version(const struct incoming *inc);
 /** incoming_capabilities() - Return: those agreed on */
 uint64_t incoming_capabilities(const struct incoming *inc);
 /**

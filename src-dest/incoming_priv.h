@@ -80,7 +80,7 @@ struct inc_load {
  * @session:	number of the session: what data threads of an earlier one say is passed over
  * @resuming:	see enum inc_resuming
  * @bitmap_block, @bitmap_page: where the bitmap goes on, in RESUMING_BITMAP
- * @capabilities: agreed on
+ * @version, @capabilities: agreed on
  * @state:	only incoming_event() changes it; of one that revive.h makes it begins as held
  * @stage:	inside advise
  * @control:	NULL when the session is over
@@ -140,6 +140,7 @@ struct incoming {
 	enum inc_resuming resuming;
 	unsigned int bitmap_block;
 	uint64_t bitmap_page;
+	uint16_t version;
 	uint64_t capabilities;
 	enum inc_state state;
 	enum inc_stage stage;

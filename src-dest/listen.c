@@ -31,6 +31,7 @@
  * @kind, @index, @migration: of its HELLO, once HELLO_ACK is on its way
  * @answered:	HELLO_ACK was sent: it joins its session when that is out
  * @hello:	what it said
+ * @version:	agreed on
  * @query:	it may ask
  * @again:	it may RESUME its migration, by @token
  * @next:	younger
@@ -41,6 +42,7 @@ struct peer {
 	uint8_t addr[8];
 	size_t alen;
 	struct msg_hello hello;
+	uint16_t version;
 	bool answered;
 	bool query;
 	bool again;
@@ -117,7 +119,7 @@ static int answer_hello(struct peer *p, uint64_t caps, struct error *err)
 	if (!m)
 		return error_set(err, -ENOMEM, NULL, "out of memory");
 	m->type = MSG_HELLO_ACK;
-	m->hello_ack = (struct msg_hello_ack){.version = MSG_VERSION, .capabilities = caps};
+	m->hello_ack = (struct msg_hello_ack){.version = p->version, .capabilities = caps};
 	if (p->again)
 		memcpy(m->hello_ack.token, p->token, MSG_TOKEN_LEN);
 	r = conn_send(p->conn, m);
@@ -138,6 +140,11 @@ static int hello_data(struct peer *p, struct error *err)
 	r = incoming_may_join(inc, &p->hello, tls_chan_identity(conn_chan(p->conn)), err);
 	if (r)
 		return r;
+	if (p->version != incoming_version(inc))
+		return error_set(err, -EPROTO, "version",
+				 "a channel of version %u of the protocol for a session of version "
+				 "%u",
+				 p->version, incoming_version(inc));
 	p->answered = true;
 	return answer_hello(p, incoming_capabilities(inc), err);
 }
@@ -195,7 +202,7 @@ static int on_resume(struct peer *p, const struct msg_resume *m, struct error *e
 	int r = -ENOENT;
 
 	if (inc)
-		r = incoming_resume(inc, p->conn, p->token, m,
+		r = incoming_resume(inc, p->conn, &p->hello, p->token, m,
 				    capabilities(d, p->hello.capabilities), err);
 	else
 		error_set(err, r, "migration-ended", "the migration has ended here");
@@ -214,11 +221,13 @@ static int hello_query(struct peer *p, struct error *err)
 
 static int on_hello(struct peer *p, const struct msg_hello *h, struct error *err)
 {
-	if (h->version_min > MSG_VERSION || h->version_max < MSG_VERSION)
+	p->version = msg_version_common(h->version_min, h->version_max);
+	if (!p->version)
 		return error_set(
 			err, -EPROTO, "version",
-			"the source speaks versions %u to %u of the protocol, this side %u",
-			h->version_min, h->version_max, MSG_VERSION);
+			"the source speaks versions %u to %u of the protocol, this side %d to %d: "
+			"bring the older of the two agents up to date",
+			h->version_min, h->version_max, MSG_VERSION_OLDEST, MSG_VERSION);
 	p->hello = *h;
 	switch (h->kind) {
 	case MSG_CHANNEL_CONTROL:

@@ -68,15 +68,20 @@ static int check(const struct incoming *inc, const uint8_t token[static MSG_TOKE
 	return 0;
 }
 
-int incoming_resume(struct incoming *inc, struct conn *conn,
+int incoming_resume(struct incoming *inc, struct conn *conn, const struct msg_hello *h,
 		    const uint8_t token[static MSG_TOKEN_LEN], const struct msg_resume *m,
 		    uint64_t capabilities, struct error *err)
 {
+	uint16_t version = msg_version_common(h->version_min, h->version_max);
 	struct error lost = {0};
 	int r = check(inc, token, m, err);
 
 	if (r)
 		return r;
+	if (version < MSG_VERSION_RECOVERY)
+		return error_set(err, -EPROTO, "version",
+				 "RESUME is of version %d of the protocol, agreed was %u",
+				 MSG_VERSION_RECOVERY, version);
 	/* Half-open: the source knows that it has lost the session, and it is the one to know. */
 	if (inc->state == INC_RUNNING) {
 		error_set(&lost, -ECONNRESET, "lost", "the source has made a new session");
@@ -88,6 +93,7 @@ int incoming_resume(struct incoming *inc, struct conn *conn,
 	explicit_bzero(inc->next_token, sizeof(inc->next_token));
 	memcpy(inc->token, token, sizeof(inc->token));
 	atomic_fetch_add(&inc->session, 1);
+	inc->version = version;
 	inc->capabilities = capabilities;
 	inc->setup->bulk_channels = m->bulk_channels;
 	free(steal_ptr(&inc->complete));

@@ -346,7 +346,7 @@ static void add_block_time(const struct incoming *inc, struct msg_receipt *r)
 {
 	struct blocktime_sums s = {0};
 
-	if (!inc->place.blocktime)
+	if (!inc->place.blocktime || r->brief)
 		return;
 	blocktime_read(inc->place.blocktime, clock_us(), &s);
 	r->has_block_time = true;
@@ -365,6 +365,7 @@ static void send_receipt(struct incoming *inc)
 	m->type = MSG_RECEIPT;
 	m->receipt = (struct msg_receipt){
 		.digest_ok = true,
+		.brief = inc->version < MSG_VERSION_BLOCKED,
 		.n = inc->nblocks,
 		.faults = atomic_load(&inc->place.faults),
 		.requests = atomic_load(&inc->place.requests),

@@ -55,7 +55,15 @@ static void on_control(void *arg, struct tls_chan *chan, const struct msg_hello_
 		mig_event(m, MIG_EV_ERROR, why);
 		return;
 	}
+	if (ack->version < MSG_VERSION_RECOVERY) {
+		tls_chan_free(chan);
+		lost(m, -EPROTO, "version",
+		     "the destination's agent speaks a version of the protocol in which no session "
+		     "can be made again: bring it up to date");
+		return;
+	}
 	memcpy(m->token, ack->token, sizeof(m->token));
+	m->version = ack->version;
 	m->capabilities = ack->capabilities;
 	m->control = conn_new(m->src->loop, chan, false, MSG_CHANNEL_CONTROL, &mig_control_ops, m);
 	if (!m->control) {

@@ -25,13 +25,16 @@ void mig_hello(const struct migration *m, enum msg_channel kind, uint8_t index,
 	       struct msg_hello *ret)
 {
 	*ret = (struct msg_hello){
-		.version_min = MSG_VERSION,
+		.version_min = MSG_VERSION_OLDEST,
 		.version_max = MSG_VERSION,
 		.capabilities = MSG_CAP_POSTCOPY | (m->options.urgent ? MSG_CAP_URGENT : 0) |
 				(m->snapshot ? MSG_CAP_SNAPSHOT : 0),
 		.kind = (uint8_t)kind,
 		.index = index,
 	};
+	/* What was agreed on for the session holds for all of its channels. */
+	if (kind == MSG_CHANNEL_URGENT || kind == MSG_CHANNEL_BULK)
+		ret->version_min = ret->version_max = m->version;
 	memcpy(ret->migration, m->id_raw, sizeof(ret->migration));
 	memcpy(ret->token, m->token, sizeof(ret->token));
 }
@@ -114,7 +117,7 @@ static void send_facts(struct migration *m, struct msg *msg)
 	const char *key;
 	json_t *value;
 
-	if (!g || !g->facts)
+	if (!g || !g->facts || m->version < MSG_VERSION_FACTS)
 		return;
 	*msg = (struct msg){.type = MSG_FACTS};
 	json_object_foreach(g->facts, key, value) {
@@ -158,7 +161,19 @@ static void send_description(struct migration *m)
 static int check_capabilities(struct migration *m, const struct msg_hello_ack *ack,
 			      struct error *err)
 {
+	m->version = ack->version;
 	m->capabilities = ack->capabilities;
+	if (m->version < MSG_VERSION_FACTS)
+		for (uint32_t i = 0; i < m->engine->nblocks; i++)
+			if (m->engine->blocks[i].mem.block.flags & GUEST_BLOCK_READONLY)
+				return error_set(
+					err, -EOPNOTSUPP, "version",
+					"block %s is read-only, which %s does not know: its "
+					"decant-dest speaks version %u of the protocol, and "
+					"version "
+					"%d is needed",
+					m->engine->blocks[i].mem.block.name, m->to, m->version,
+					MSG_VERSION_FACTS);
 	if (m->snapshot && !(m->capabilities & MSG_CAP_SNAPSHOT))
 		return error_set(err, -EOPNOTSUPP, "snapshot-not-supported",
 				 "%s is of a version that stores no images", m->to);

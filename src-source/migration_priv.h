@@ -165,7 +165,7 @@ struct mig_recover {
  * @err:	what ended it, empty if nothing did
  * @control:	the control channel, NULL while there is none
  * @dial:	the channel that is being made
- * @capabilities, @token: of the session
+ * @version, @capabilities, @token: of the session
  * @engine:	data threads, from setup to the end
  * @journal:	see mig_journal.c
  * @timer:	bound of the present step
@@ -206,6 +206,7 @@ struct migration {
 	uint64_t created_us, ended_us;
 	struct conn *control;
 	struct dial *dial;
+	uint16_t version;
 	uint64_t capabilities;
 	uint8_t token[MSG_TOKEN_LEN];
 	struct engine *engine;

@@ -65,7 +65,7 @@ static int make_folders(struct source *s, struct error *err)
 	return 0;
 }
 
-static int start(struct source *s, struct error *err)
+int source_start(struct source *s, struct error *err)
 {
 	struct attach_config ac = {.path = s->conf.attach,
 				   .mode = 0660,
@@ -105,7 +105,7 @@ static void tell_status(void *arg, char out[static SUPERVISOR_STATUS_MAX])
 		 migrations_busy(s));
 }
 
-static void stop(struct source *s)
+void source_stop(struct source *s)
 {
 	supervisor_free(s->supervisor);
 	rest_server_free(s->rest);
@@ -127,11 +127,11 @@ int source_serve(const char *config)
 	if (!r && !(s.loop = loop_new()))
 		r = error_set(&err, -ENOMEM, NULL, "out of memory");
 	if (!r)
-		r = start(&s, &err);
+		r = source_start(&s, &err);
 	if (r < 0) {
 		cli_error_of(CLI_USAGE, "serve", &err);
 		if (s.loop)
-			stop(&s);
+			source_stop(&s);
 		return CLI_USAGE;
 	}
 	signals[0] = evsignal_new(loop_base(s.loop), SIGHUP, on_hangup, &s);
@@ -145,6 +145,6 @@ int source_serve(const char *config)
 	r = loop_run(s.loop);
 	for (size_t i = 0; i < ARRAY_SIZE(signals); i++)
 		event_free(signals[i]);
-	stop(&s);
+	source_stop(&s);
 	return r < 0 ? 1 : 0;
 }

@@ -50,6 +50,16 @@ struct source {
  */
 int source_serve(const char *config);
 
+/**
+ * source_start() - what source_serve() does before it runs the loop
+ * @s:		conf and loop are there
+ *
+ * Return: 0, or -errno with @err filled; source_stop() in either case
+ */
+int source_start(struct source *s, struct error *err);
+/** source_stop() - let go of everything, conf and loop included; guests that were not handed over go on */
+void source_stop(struct source *s);
+
 /** api_listen() - open the REST interface (api.c). Return: 0, or -errno with @err filled */
 int api_listen(struct source *s, struct error *err);
 

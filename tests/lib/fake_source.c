@@ -90,7 +90,7 @@ int fake_channel(struct fake_source *f, enum msg_channel kind, unsigned int inde
 		 struct frame_io *io, struct error *err)
 {
 	struct msg_hello h = {.version_min = 1,
-			      .version_max = 1,
+			      .version_max = MSG_VERSION,
 			      .capabilities = MSG_CAP_POSTCOPY | MSG_CAP_URGENT,
 			      .kind = (uint8_t)kind,
 			      .index = (uint8_t)index};

@@ -210,6 +210,7 @@ static void where_programs_are(struct lab *lab)
 	}
 	snprintf(lab->build, sizeof(lab->build), "%s", full);
 	snprintf(lab->tests, sizeof(lab->tests), "%s", tests);
+	snprintf(lab->guests_at, sizeof(lab->guests_at), "%.200s/guests", tests);
 	lab->sanitized = strstr(full, "/build/") && !strstr(full, "/build/faults");
 	lab->slow = strstr(full, "/build/thread") ? 8 : lab->sanitized ? 4 : 1;
 	lab->full = getenv("DECANT_FULL") && *getenv("DECANT_FULL");

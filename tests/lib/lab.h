@@ -59,6 +59,7 @@ struct lab_ns {
  * @root:	its folder, below $TMPDIR
  * @build:	where the agents' programs are: $DECANT_BUILD or "build", absolute
  * @tests:	where test programs are, never instrumented
+ * @guests_at:	where those that are guests are: below @tests, unless a test wants others
  * @certs:	folder of identities, made by tests/lib/certs
  * @slow:	factor for deadlines: 1, more with instrumented agents
  * @sanitized:	the agents are instrumented
@@ -71,6 +72,7 @@ struct lab {
 	char root[LAB_PATH_MAX];
 	char build[LAB_PATH_MAX];
 	char tests[LAB_PATH_MAX];
+	char guests_at[LAB_PATH_MAX];
 	char certs[LAB_PATH_MAX];
 	unsigned int slow;
 	bool sanitized;
@@ -209,6 +211,7 @@ json_t *lab_get(struct lab *lab, const char *sock, const char *path);
  * @allow:	whom decant-dest lets in, JSON array; default host-a and host-b
  * @source_conf, @dest_conf: JSON objects merged over the configurations
  * @no_source, @no_dest: leave that agent out
+ * @build:	where its agents' programs are; default lab.build
  * @source_fault, @dest_fault: as in struct lab_host
  */
 struct lab_host_opts {
@@ -222,6 +225,7 @@ struct lab_host_opts {
 	const char *dest_conf;
 	bool no_source;
 	bool no_dest;
+	const char *build;
 	const char *source_fault;
 	const char *dest_fault;
 };
@@ -231,6 +235,7 @@ struct lab_host_opts {
  * @dir:	its folder: source.json, dest.json, run/, state/, sockets, certificates (copies)
  * @to:		"ADDRESS:PORT", what others migrate to
  * @path:	for lab_host_path()
+ * @build:	where the agents' programs are that are started next
  * @source_fault, @dest_fault: DECANT_FAULT of that agent when it is started next, and only then; it may
  *		be dead when its start returns. See lab_matrix.h
  */
@@ -242,6 +247,7 @@ struct lab_host {
 	uint16_t port;
 	char to[64];
 	char path[LAB_PATH_MAX + 64];
+	char build[LAB_PATH_MAX];
 	const struct lab_ns *ns;
 	struct lab_proc *source;
 	struct lab_proc *dest;

@@ -44,7 +44,7 @@ static json_t *launcher(struct lab_host *h, const char *option)
 {
 	json_t *argv =
 		json_pack("[o, s, s, s, o, s, s, s, s, s, s, s, s, s, s, s, s]",
-			  json_sprintf("%s/guests/stamp", h->lab->tests), "--name", "{name}",
+			  json_sprintf("%s/stamp", h->lab->guests_at), "--name", "{name}",
 			  "--report", json_sprintf("%s/{name}.report", h->dir), "--mb", "{var:mb}",
 			  "--kind", "{var:kind}", "--blocks", "{var:blocks}", "--threads",
 			  "{var:threads}", "--writes", "{var:writes}", "--zeros", "{var:zeros}");
@@ -113,7 +113,7 @@ static void start_process(struct lab_guest *g)
 		argv[n++] = "--grow";
 	if (o->paused)
 		argv[n++] = "--paused";
-	snprintf(program, sizeof(program), "%s/guests/stamp", g->lab->tests);
+	snprintf(program, sizeof(program), "%s/stamp", g->lab->guests_at);
 	report_path(g, g->at, report, sizeof(report));
 	g->proc = lab_spawn(g->lab, g->at->ns, g->name, argv);
 }
@@ -161,7 +161,8 @@ static struct lab_report read_report(struct lab_guest *g, struct lab_host *h)
 	r.ended = json_is_true(lab_at(o, "ended"));
 	r.paused = json_is_true(lab_at(o, "paused"));
 	r.pages = (uint64_t)lab_num(g->lab, o, "pages");
-	r.grown = (uint64_t)lab_num(g->lab, o, "grown_pages");
+	/* One of protocol version 1 does not say it. */
+	r.grown = (uint64_t)json_integer_value(lab_at(o, "grown_pages"));
 	r.arrivals = (uint64_t)lab_num(g->lab, o, "arrivals");
 	r.counter = (uint64_t)lab_num(g->lab, o, "counter");
 	r.counter_at_pause = (uint64_t)lab_num(g->lab, o, "counter_at_pause");

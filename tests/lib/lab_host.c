@@ -187,7 +187,7 @@ static struct lab_proc *start_agent(struct lab_host *h, const char *agent, const
 	const char *const argv[] = {program, "serve", "--config", conf, NULL};
 	struct lab_proc *p;
 
-	snprintf(program, sizeof(program), "%s/decant-%s", h->lab->build, agent);
+	snprintf(program, sizeof(program), "%s/decant-%s", h->build, agent);
 	snprintf(conf, sizeof(conf), "%s/%s.json", h->dir, agent);
 	snprintf(name, sizeof(name), "%.20s-%s-%u", h->name, agent, ++h->starts);
 	if (fault)
@@ -225,6 +225,7 @@ struct lab_host *lab_host_new(struct lab *lab, const struct lab_host_opts *opts)
 	h->source_fault = opts->source_fault;
 	h->dest_fault = opts->dest_fault;
 	snprintf(h->name, sizeof(h->name), "%s", opts->name);
+	snprintf(h->build, sizeof(h->build), "%s", opts->build ? opts->build : lab->build);
 	snprintf(h->dir, sizeof(h->dir), "%.200s/%.20s", lab->root, opts->name);
 	h->port = free_port(lab);
 	snprintf(h->address, sizeof(h->address), "%s", opts->address ? opts->address : "127.0.0.1");
@@ -308,7 +309,7 @@ struct lab_proc *lab_decant_begin(struct lab_host *h, const char *const args[])
 	const char *argv[48] = {program, "--api", api};
 	size_t n = 3;
 
-	snprintf(program, sizeof(program), "%s/decant", h->lab->build);
+	snprintf(program, sizeof(program), "%s/decant", h->build);
 	snprintf(api, sizeof(api), "unix:%s", h->source_sock);
 	snprintf(name, sizeof(name), "%.8s-decant-%.20s-%zu", h->name, args[0], h->lab->n_procs);
 	while (*args && n < 47)

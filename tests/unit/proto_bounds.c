@@ -140,6 +140,7 @@ static const struct bend {
 	{MSG_RECEIPT, 12, 4, 0, "behind the end"},
 	{MSG_RECEIPT, 12, 4, 2, "block time of a thread"},
 	{MSG_RECEIPT, 12, 4, 4, "pages of a block"},
+	{MSG_RECEIPT, 12, 4, 5, "block_time"}, /* as long as one of version 1 */
 	{MSG_RECEIPT, 152, 4, 257, "threads"},
 	{MSG_RECEIPT, 152, 4, 1, "behind the end"},
 	{MSG_RECEIPT, 152, 4, 3, "block time of a thread"},

@@ -274,7 +274,36 @@ Test(proto_msg, table_of_the_specification)
 		cr_assert_eq(g->from_source, strcmp(way, "D→S") != 0, "%s", name);
 		cr_assert_eq(g->from_dest, strcmp(way, "S→D") != 0, "%s", name);
 	}
-	cr_assert_eq(rows, GOLDEN_N - 1, "PAGES has two vectors, all others one");
+	cr_assert_eq(rows, GOLDEN_N - 2, "PAGES and RECEIPT have two vectors, all others one");
+}
+
+/* --- versions --------------------------------------------------------------------------------- */
+
+Test(proto_msg, highest_version_of_both)
+{
+	cr_assert_eq(msg_version_common(1, 1), 1);
+	cr_assert_eq(msg_version_common(1, MSG_VERSION), MSG_VERSION);
+	cr_assert_eq(msg_version_common(1, 65535), MSG_VERSION);
+	cr_assert_eq(msg_version_common(MSG_VERSION, MSG_VERSION + 7), MSG_VERSION);
+	cr_assert_eq(msg_version_common(MSG_VERSION + 1, 65535), 0);
+	cr_assert_eq(msg_version_common(0, 0), 0);
+	cr_assert_eq(msg_version_common(2, 1), 0);
+}
+
+/* What version 1 calls a RECEIPT is taken, and can be said. */
+Test(proto_msg, receipt_of_version_1)
+{
+	CLEANUP_FREE struct msg *m = calloc(1, sizeof(*m));
+	uint8_t buf[GOLDEN_MAX], out[GOLDEN_MAX];
+	const struct golden *g = golden_of(MSG_RECEIPT) + 1;
+	size_t n = golden_bytes(g, buf);
+
+	cr_assert_eq(g->fill, fill_receipt_brief);
+	cr_assert_eq(decode(buf, n, MSG_CHANNEL_CONTROL, false, m, NULL), 0);
+	cr_assert(m->receipt.brief && !m->receipt.has_block_time);
+	cr_assert_eq(m->receipt.pages[0], 0x10000);
+	m->receipt.has_block_time = true;
+	cr_assert_eq(msg_encode(m, out, sizeof(out)), -EINVAL);
 }
 
 /* --- the largest ----------------------------------------------------------------------------- */

@@ -8,18 +8,19 @@
 #include <string.h>
 #include <sys/un.h>
 #include "fuzz/lib/fuzz.h"
+#include "fuzz/lib/fuzz_ask.h"
 #include "fuzz/lib/fuzz_fd.h"
 #include "guest/attach.h"
 #include "guest/gmem.h"
 #include "util/cleanup.h"
 
-/** struct agent - what the socket's owner has: one guest, one sharer, and how much it was answered */
+/** struct agent - what the socket's owner has: one guest, one sharer, and what was asked of it */
 struct agent {
 	struct loop *loop;
 	struct attach *attach;
 	struct guest *g;
 	struct share *s;
-	unsigned int asked, answered;
+	struct fuzz_asked asked;
 };
 
 /* --- the agent --- */
@@ -99,74 +100,6 @@ static int on_sharer(void *arg, struct share *s, struct error *err)
 	return 0;
 }
 
-static void on_done(void *arg, int ret, const struct error *err, int fd)
-{
-	struct agent *a = arg;
-
-	a->answered++;
-	FUZZ_CHECK(!ret || error_is_set(err));
-	if (fd >= 0)
-		close(fd);
-}
-
-static int on_chunk(void *arg, const void *p, size_t n)
-{
-	struct agent *a = arg;
-
-	FUZZ_CHECK(p && n);
-	return a->asked % 3 ? 0 : 1;
-}
-
-static void on_room(void *arg)
-{
-	(void)arg;
-}
-
-static int ask(struct agent *a, uint8_t what)
-{
-	static const struct guest_range range = {0x1000, 0x2000};
-	static const uint8_t uuid[GUEST_UUID_LEN] = {1};
-	struct guest *g = a->g;
-
-	switch (what % 16) {
-	case 0:
-		return guest_pause(g, 1000, on_done, a);
-	case 1:
-		return guest_resume(g, on_done, a);
-	case 2:
-		return guest_save(g, on_chunk, on_done, a);
-	case 3:
-		guest_save_more(g);
-		return -EAGAIN;
-	case 4:
-		return guest_load(g, what & 16, on_room, on_done, a);
-	case 5:
-		guest_load_feed(g, &range, sizeof(range));
-		return -EAGAIN;
-	case 6:
-		guest_load_end(g);
-		return -EAGAIN;
-	case 7:
-		return guest_uffd(g, what & 16, 5, on_done, a);
-	case 8:
-		return guest_uffd_again(g, on_done, a);
-	case 9:
-		return guest_uffd_close(g, on_done, a);
-	case 10:
-		return g->nblocks ? guest_punch(g, 0, &range, 1, on_done, a) : -EAGAIN;
-	case 11:
-		return guest_prepare(g, on_done, a);
-	case 12:
-		return guest_finish(g, on_done, a);
-	case 13:
-		return guest_set_identity(g, uuid, 7, on_done, a);
-	case 14:
-		return guest_move(g, "/run/decant/other", on_done, a);
-	default:
-		return guest_quit(g, on_done, a);
-	}
-}
-
 /* --- the guest --- */
 
 static int dial(const char *path)
@@ -226,8 +159,8 @@ static void play(struct agent *a, struct fuzz_in *in, const char *path)
 			fuzz_turns(a->loop, 2);
 			sock = dial(path);
 		} else if (op >= 128) {
-			if (a->g && !ask(a, op))
-				a->asked++;
+			if (a->g)
+				fuzz_ask(a->g, op, &a->asked);
 		} else {
 			fuzz_send(sock, fuzz_piece(in), op & 7, op & 8);
 		}

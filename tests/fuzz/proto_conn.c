@@ -45,10 +45,6 @@ static void on_message(struct conn *c, const struct msg *m, void *arg)
 		FUZZ_CHECK(conn_send(c, m) <= 0);
 	if (s->how & 16 && s->messages % 3 == 0)
 		conn_pause(c, true);
-	if (s->how & 32 && s->messages == 5) {
-		s->c = NULL;
-		conn_close_when_sent(c);
-	}
 }
 
 static void on_closed(struct conn *c, const struct error *err, void *arg)

@@ -8,10 +8,12 @@
 #include <unistd.h>
 #include "util/cleanup.h"
 #include "util/clock.h"
+#include "util/log.h"
 
 struct fuzz_in fuzz_begin(const uint8_t *data, size_t size)
 {
-	setlogmask(LOG_MASK(LOG_EMERG));
+	if (!getenv("DECANT_LOG") || log_setup(NULL))
+		setlogmask(LOG_MASK(LOG_EMERG));
 	signal(SIGPIPE, SIG_IGN);
 	return (struct fuzz_in){data, size};
 }

@@ -35,7 +35,7 @@ struct fuzz_in {
 	size_t n;
 };
 
-/** fuzz_begin() - quiet, and without SIGPIPE; at the beginning of each input. Return: all of it */
+/** fuzz_begin() - quiet unless DECANT_LOG says what is to be logged, and without SIGPIPE; at the beginning of each input. Return: all of it */
 struct fuzz_in fuzz_begin(const uint8_t *data, size_t size);
 /** fuzz_u8(), fuzz_u16() - take a number off; 0 at the end */
 uint8_t fuzz_u8(struct fuzz_in *in);

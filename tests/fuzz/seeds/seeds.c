@@ -65,6 +65,8 @@ int main(int argc, char **argv)
 	seeds_guest(&s);
 	seeds_image(&s);
 	seeds_json(&s);
+	seeds_session(&s);
+	seeds_agents(&s);
 	free(s.p);
 	return 0;
 }

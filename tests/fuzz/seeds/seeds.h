@@ -36,5 +36,7 @@ void seeds_proto(struct seed *s);
 void seeds_guest(struct seed *s);
 void seeds_image(struct seed *s);
 void seeds_json(struct seed *s);
+void seeds_session(struct seed *s);
+void seeds_agents(struct seed *s);
 
 #endif

@@ -74,6 +74,27 @@ static void monitors(struct seed *s)
 	seed_write(s, "qmp", "all");
 }
 
+/* Attached by good answers, asked for one thing after the other. */
+static void virtual_machines(struct seed *s)
+{
+	for (unsigned int ask = 0; ask < 16; ask++) {
+		char name[16];
+
+		for (int round = 0; round < 4; round++)
+			seed_u8(s, 30);
+		seed_u8(s, (uint8_t)(128 + 32 + ask));
+		seed_u8(s, 5);
+		seed_u8(s, 65);
+		seed_text(s, "{\"status\":\"paused\",\"running\":false}");
+		seed_u8(s, 64);
+		seed_text(s, "{\"event\":\"MIGRATION\",\"data\":{\"status\":\"completed\"}}\r\n");
+		seed_u8(s, (uint8_t)(128 + (ask + 1) % 16));
+		seed_u8(s, 20);
+		snprintf(name, sizeof(name), "ask-%u", ask);
+		seed_write(s, "qemu-driver", name);
+	}
+}
+
 static void micro_vms(struct seed *s)
 {
 	seed_u16(s, 16);
@@ -112,6 +133,7 @@ void seeds_json(struct seed *s)
 	confs(s);
 	journals(s);
 	monitors(s);
+	virtual_machines(s);
 	micro_vms(s);
 	requests(s);
 }

@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The whole destination agent over its REST interface, beginning with the record of an incoming
+ * migration that an earlier life has left: a piece that is this record, then pieces that are requests.
+ */
+#include <fcntl.h>
+#include <sys/stat.h>
+#include "fuzz/lib/fuzz_dest.h"
+#include "fuzz/lib/fuzz_journal.h"
+#include "history.h"
+
+#define ID   "01234567-89ab-4def-8123-456789abcdef"
+#define BOOT "BOOT"
+
+/* A record counts if it is of this boot: where the input says BOOT. */
+static struct fuzz_in of_this_boot(struct fuzz_in in, char **ret)
+{
+	char boot[UUID_TEXT_MAX];
+	size_t n = 0;
+
+	history_boot(boot);
+	*ret = malloc(in.n * 10 + 1);
+	FUZZ_CHECK(*ret);
+	while (in.n) {
+		if (in.n >= 4 && !memcmp(in.p, BOOT, 4)) {
+			n += (size_t)sprintf(*ret + n, "%s", boot);
+			fuzz_take(&in, 4);
+		} else {
+			(*ret)[n++] = (char)fuzz_u8(&in);
+		}
+	}
+	return (struct fuzz_in){(uint8_t *)*ret, n};
+}
+
+static void put_record(const char *dir, struct fuzz_in in)
+{
+	static const char *const folders[] = {"state", "state/incoming"};
+	uint8_t *sealed;
+	char path[160], *text;
+	int fd;
+
+	for (size_t i = 0; i < 2; i++) {
+		snprintf(path, sizeof(path), "%s/%s", dir, folders[i]);
+		mkdir(path, 0755);
+	}
+	in = fuzz_journal(of_this_boot(in, &text), &sealed);
+	snprintf(path, sizeof(path), "%s/state/incoming/" ID ".journal", dir);
+	fd = open(path, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+	FUZZ_CHECK(fd >= 0 && write(fd, in.p, in.n) == (ssize_t)in.n);
+	close(fd);
+	free(text);
+	free(sealed);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	struct fuzz_in in = fuzz_begin(data, size), record = fuzz_piece(&in);
+	char dir[FUZZ_DIR_MAX];
+	struct dest d;
+
+	fuzz_dir_new(dir);
+	if (record.n)
+		put_record(dir, record);
+	if (fuzz_dest_new(&d, dir)) {
+		fuzz_turns(d.loop, 2);
+		while (in.n)
+			fuzz_post(d.loop, dir, fuzz_piece(&in));
+	}
+	fuzz_dest_free(&d);
+	fuzz_dir_free(dir);
+	return 0;
+}

@@ -31,6 +31,8 @@
 
 /* How often it is looked whether the pages that were under way at COMPLETE are here. */
 #define LOOK_US 1000
+/* Until "completed" can be written: a full disk may have room again. */
+#define NOTE_AGAIN_US 1000000
 /* For the source to close behind RECEIPT. */
 #define CLOSE_US 5000000
 
@@ -382,13 +384,25 @@ static void send_receipt(struct incoming *inc)
 	free(m);
 }
 
+static void settle_again(void *arg)
+{
+	settle_do_settle(arg);
+}
+
+/*
+ * Rule 3: no receipt without the record. The guest has all it needs meanwhile; the source keeps its pages and
+ * asks, and without the record it would be told for ever that the guest runs here.
+ */
 void settle_do_settle(struct incoming *inc)
 {
 	inc->receipt_ok = 1;
 	note(inc, HISTORY_COMPLETED);
+	if (inc->past->fate != HISTORY_COMPLETED) {
+		incoming_timer(inc, NOTE_AGAIN_US, settle_again);
+		return;
+	}
 	FAULTPOINT(COMPLETED_JOURNALED);
-	if (inc->past->fate == HISTORY_COMPLETED)
-		send_receipt(inc);
+	send_receipt(inc);
 	FAULTPOINT(RECEIPT_QUEUED);
 	log_notice("incoming %s: guest %s is here, %" PRIu64 " faults, %" PRIu64 " pages asked for",
 		   inc->id_text, inc->setup->name, atomic_load(&inc->place.faults),

@@ -13,7 +13,7 @@
 #include "lib/lab_test.h"
 #include "lib/lab_trip.h"
 
-TestSuite(qemu_fails, .timeout = 150);
+TestSuite(qemu_fails, .timeout = 240);
 
 static bool hello(struct lab_trip *t)
 {
@@ -43,7 +43,7 @@ Test(qemu_fails, a_reset_and_an_end_in_the_middle)
 	free(lab_vm_try(lab_trip_vm(&t), 1, "reboot"));
 	json_decref(lab_migrate_end(lab_trip_from(&t), p, &slow));
 	lab_trip_attach(&t);
-	lab_until(t.lab, 60000, hello(&t), "it has not booted again");
+	lab_until(t.lab, 90000, hello(&t), "it has not booted again");
 	lab_vm_check(lab_trip_vm(&t));
 	lab_trip_describe(&t);
 	p = lab_migrate_begin(lab_trip_from(&t), lab_trip_to(&t), &t.g, &ends);

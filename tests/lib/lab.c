@@ -171,12 +171,13 @@ static char *shm_list(void)
 	return text;
 }
 
-/* Criterion's runner, a benchmark and the VMs of other tests come and go with files of their own. */
+/* Criterion's runner, a benchmark, fuzzing and the VMs of other tests come and go with files of their own. */
 static bool is_of_others(const char *name)
 {
 	int pid = 0;
 
 	return strstr(name, "bxf") || !strncmp(name, "decant-bench.", 13) ||
+	       !strncmp(name, "decant-fuzz.", 12) ||
 	       (sscanf(name, "decant-vm.%d.", &pid) == 1 && pid != getpid());
 }
 

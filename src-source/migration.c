@@ -88,7 +88,9 @@ void mig_event(struct migration *m, enum mig_event ev, const struct error *err)
 			 mig_state_name(m->state), err ? err->msg : "ignored");
 		return;
 	}
-	note_error(m, err);
+	/* That the destination closes is what it was asked for. */
+	if (m->state != MIG_CANCELLING || ev == MIG_EV_GONE)
+		note_error(m, err);
 	if (step->state != step->next) {
 		m->phase_us = clock_us();
 		log_info("migration %s of %s: %s (%s)%s%s", m->id, m->guest_name,

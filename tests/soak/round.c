@@ -94,6 +94,8 @@ static void judge(struct soak_world *w, struct soak_guest *g)
 		  "%s: %s, and the owner is %s", g->g->name, g->phase, lab_str(w->lab, o, "owner"));
 	lab_check(w->lab, completed || !g->seen, "%s: %s (%s) behind the point of no return",
 		  g->g->name, g->phase, g->code);
+	lab_check(w->lab, strcmp(g->phase, "cancelled") != 0 || !*g->code, "%s: cancelled, and %s",
+		  g->g->name, g->code);
 	/* A receipt that was lost is known of by asking: null. */
 	if (completed)
 		lab_check(w->lab,

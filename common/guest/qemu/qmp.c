@@ -13,6 +13,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "guest/qemu/qmp_out.h"
 #include "util/cleanup.h"
 #include "util/clock.h"
 
@@ -37,19 +38,11 @@ struct asked {
 	struct event *timer;
 };
 
-/** struct outgoing - text that is still to be sent; owns @fd, which goes with its first byte */
-struct outgoing {
-	struct outgoing *next;
-	int fd;
-	size_t len, sent;
-	char text[];
-};
-
 /**
  * struct qmp - one connection
  * @sock:	-1 once it is over
  * @in:		bytes that are no whole line yet; @scanned of them are known to hold no line feed
- * @out, @queued: what waits to be sent, in order, and its bytes
+ * @out:	what waits to be sent
  * @greeting:	bounds the wait for the monitor's first words, and for its first answer
  * @ready:	commands may be sent
  * @events, @events_us: events, and since when they are counted
@@ -68,8 +61,7 @@ struct qmp {
 	struct event *greeting;
 	struct evbuffer *in;
 	size_t scanned;
-	struct outgoing *out;
-	size_t queued;
+	struct qmp_out out;
 	struct asked *asked;
 	size_t nasked;
 	json_int_t next_id;
@@ -96,25 +88,12 @@ static void free_asked(struct asked *a)
 	free(a);
 }
 
-static void free_out(struct qmp *q)
-{
-	while (q->out) {
-		struct outgoing *o = q->out;
-
-		q->out = o->next;
-		if (o->fd >= 0)
-			close(o->fd);
-		free(o);
-	}
-	q->queued = 0;
-}
-
 static void disconnect(struct qmp *q)
 {
 	free_event(&q->ev_read);
 	free_event(&q->ev_write);
 	free_event(&q->greeting);
-	free_out(q);
+	qmp_out_clear(&q->out);
 	q->ready = false;
 	if (q->sock >= 0)
 		close(steal_fd(&q->sock));
@@ -234,52 +213,14 @@ static void lose_errno(struct qmp *q, int ret)
 
 /* --- sending ------------------------------------------------------------------------------------ */
 
-static ssize_t send_some(int sock, const struct outgoing *o)
-{
-	struct iovec iov = {.iov_base = (char *)o->text + o->sent, .iov_len = o->len - o->sent};
-	union {
-		char bytes[CMSG_SPACE(sizeof(int))];
-		struct cmsghdr align;
-	} control = {0};
-	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
-	ssize_t n;
-
-	if (o->fd >= 0) {
-		struct cmsghdr *c;
-
-		msg.msg_control = control.bytes;
-		msg.msg_controllen = sizeof(control.bytes);
-		c = CMSG_FIRSTHDR(&msg);
-		c->cmsg_level = SOL_SOCKET;
-		c->cmsg_type = SCM_RIGHTS;
-		c->cmsg_len = CMSG_LEN(sizeof(int));
-		memcpy(CMSG_DATA(c), &o->fd, sizeof(int));
-	}
-	n = sendmsg(sock, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
-	return n < 0 ? -errno : n;
-}
-
 /* Return: 0 if all of it is out or the socket is full, -errno */
 static int flush(struct qmp *q)
 {
-	while (q->out) {
-		struct outgoing *o = q->out;
-		ssize_t n = send_some(q->sock, o);
+	int r = qmp_out_send(&q->out, q->sock);
 
-		if (n == -EAGAIN)
-			return event_add(q->ev_write, NULL) ? -ENOMEM : 0;
-		if (n < 0)
-			return (int)n;
-		if (o->fd >= 0)
-			close(steal_fd(&o->fd));
-		o->sent += (size_t)n;
-		q->queued -= (size_t)n;
-		if (o->sent < o->len)
-			continue;
-		q->out = o->next;
-		free(o);
-	}
-	return 0;
+	if (r == -EAGAIN)
+		return event_add(q->ev_write, NULL) ? -ENOMEM : 0;
+	return r;
 }
 
 /* An error is told from the loop, in one place with what reading finds. */
@@ -296,28 +237,11 @@ static void on_writable(evutil_socket_t sock, short what, void *arg)
 
 static int push(struct qmp *q, const char *text, int fd)
 {
-	size_t len = strlen(text);
-	struct outgoing *o, **at = &q->out;
+	int r = qmp_out_add(&q->out, text, fd);
 
-	if (len > QMP_QUEUE_MAX - q->queued)
-		return -EBUSY;
-	o = malloc(sizeof(*o) + len + 1);
-	if (!o)
-		return -ENOMEM;
-	*o = (struct outgoing){.fd = -1, .len = len + 1};
-	memcpy(o->text, text, len);
-	o->text[len] = '\n';
-	if (fd >= 0 && (o->fd = fcntl(fd, F_DUPFD_CLOEXEC, 0)) < 0) {
-		free(o);
-		return -errno;
-	}
-	while (*at)
-		at = &(*at)->next;
-	*at = o;
-	q->queued += o->len;
-	if (flush(q) < 0)
+	if (!r && flush(q) < 0)
 		event_active(q->ev_write, EV_WRITE, 1);
-	return 0;
+	return r;
 }
 
 static void on_timeout(evutil_socket_t sock, short what, void *arg)

@@ -12,6 +12,7 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include "uffd/uffd_worker.h"
 #include "util/cleanup.h"
 
 enum { PAGE = 4096 };
@@ -429,4 +430,16 @@ Test(uffd, names)
 	cr_assert_str_eq(uffd_can_name(6), "WRITEPROTECT");
 	cr_assert_str_eq(uffd_can_name(63), "API");
 	cr_assert_null(uffd_can_name(40));
+}
+
+/* Of an error there is a reason, whichever it is; where the kernel can be tried, it is right about its threads. */
+Test(uffd, a_thread_of_the_kernel_is_seen)
+{
+	struct error err = {};
+	int r = uffd_worker_seen(&err);
+
+	cr_assert_eq(error_is_set(&err), r != 0);
+	if (r == -ENODATA)
+		cr_skip("%s", err.msg);
+	cr_assert_eq(r, 0, "%s", err.msg);
 }

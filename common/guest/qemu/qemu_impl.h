@@ -136,6 +136,7 @@ struct qemu_stream {
  * @path:	of the monitor
  * @no_dma:	see struct qemu_spec; NULL without
  * @anonymous:	see struct qemu_spec
+ * @vhost_tried: whether writes of vhost-net are seen was tried; if so they are in @no_dma
  * @held:	it stands because of guest_pause(), or was loaded and not let go
  * @go_on:	lifting that lets it run: it ran before, or is to run when it has arrived
  * @arriving:	it was loaded here and not let go yet
@@ -159,6 +160,7 @@ struct qemu {
 	char *path;
 	char *no_dma;
 	bool anonymous;
+	bool vhost_tried;
 	struct event *ev_pidfd;
 	struct event *death;
 	bool held;

@@ -1,11 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Looking at a QEMU's devices: when it is attached, with each migration, in each pause. */
 #include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "guest/qemu/qemu_devices.h"
 #include "guest/qemu/qemu_impl.h"
+#include "guest/qemu/qemu_proc.h"
+#include "uffd/uffd_worker.h"
 #include "util/log.h"
+
+#define VHOST_NET "/dev/vhost-net"
 
 /** struct ask - a question of qemu_look_again() */
 static const struct ask {
@@ -22,6 +28,30 @@ static const struct ask {
 	{QEMU_Q_PCI, "query-pci", NULL},
 };
 
+/*
+ * vhost-net's threads write through QEMU's own page tables. Where such writes are seen it is nothing special;
+ * where that cannot be shown it stays refused.
+ */
+static void try_vhost(struct qemu *v)
+{
+	struct error err = {0};
+	char *more;
+
+	if (v->vhost_tried || qemu_proc_fd_of(v->g.pid, VHOST_NET) < 0)
+		return;
+	v->vhost_tried = true;
+	if (uffd_worker_seen(&err)) {
+		log_info("guest %s: vhost-net: %s", v->g.name, err.msg);
+		return;
+	}
+	if (asprintf(&more, "%s%s" VHOST_NET, v->no_dma ?: "", v->no_dma ? " " : "") < 0)
+		return;
+	free(v->no_dma);
+	v->no_dma = more;
+	log_info("guest %s: what vhost-net writes is seen on this host, as a probe shows",
+		 v->g.name);
+}
+
 /* All blocks are alike: a device can be told to write to any part of the guest's memory. */
 static void judge(struct qemu *v, json_t *const got[QEMU_Q_COUNT], struct error *err)
 {
@@ -31,6 +61,7 @@ static void judge(struct qemu *v, json_t *const got[QEMU_Q_COUNT], struct error 
 	struct guest *g = &v->g;
 	struct qemu_writers w;
 
+	try_vhost(v);
 	qemu_devices_judge(g->pid, &d, v->no_dma, &w);
 	memcpy(g->dma, w.dma, sizeof(g->dma));
 	for (uint16_t i = 0; i < g->nblocks; i++)
@@ -44,11 +75,11 @@ static void judge(struct qemu *v, json_t *const got[QEMU_Q_COUNT], struct error 
 
 void qemu_look_first(struct qemu *v, json_t *const got[QEMU_Q_COUNT])
 {
-	judge(v, got, &v->g.cannot);
 	if (v->no_dma)
 		log_notice("guest %s: that these write into no memory unseen is the operator's "
 			   "word: %s",
 			   v->g.name, v->no_dma);
+	judge(v, got, &v->g.cannot);
 }
 
 int qemu_look_stands(struct qemu *v, struct error *err)

@@ -85,6 +85,8 @@ static void make_image(struct lab_vm *vm)
 	FILE *f = fopen(vm->image, "we");
 
 	lab_check(vm->lab, f, "%s: %m", vm->image);
+	if (vm->opts.qcow2)
+		lab_check(vm->lab, !lab_vm_qcow2_head(f, n * RECORD_SIZE), "%s: %m", vm->image);
 	for (uint64_t i = 0; i < n; i++) {
 		record_fill(record, i, 0, SEED);
 		lab_check(vm->lab, fwrite(record, sizeof(record), 1, f) == 1, "%s: %m", vm->image);
@@ -233,8 +235,9 @@ static void device_words(struct lab_vm *vm, json_t *argv)
 
 	if (o->disk) {
 		word(argv, "-drive");
-		word(argv, "file=%s,format=raw,if=none,id=disk0,cache=%s,aio=%s", vm->image,
-		     o->disk == LAB_VM_DISK_NONE ? "none" : "writeback", o->aio);
+		word(argv, "file=%s,format=%s,if=none,id=disk0,cache=%s,aio=%s", vm->image,
+		     o->qcow2 ? "qcow2" : "raw", o->disk == LAB_VM_DISK_NONE ? "none" : "writeback",
+		     o->aio);
 		word(argv, "-device");
 		word(argv, "virtio-blk-%s,drive=disk0", way);
 	}

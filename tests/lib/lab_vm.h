@@ -24,6 +24,7 @@
 #define DECANT_TESTS_LAB_VM_H
 
 #include <jansson.h>
+#include <stdio.h>
 #include "lib/lab.h"
 
 #define LAB_VM_WORDS_MAX 80
@@ -51,6 +52,7 @@ enum lab_vm_disk { LAB_VM_NO_DISK, LAB_VM_DISK_WRITEBACK, LAB_VM_DISK_NONE };
  * @smp:	CPUs; default 1
  * @machine:	"pc" (default), "q35", "microvm" (whose virtio devices have no PCI)
  * @disk, @disk_mb: default size 64 MiB
+ * @qcow2:	its image is in this format; at most 1 GiB
  * @aio:	how QEMU does the disk's I/O: "threads" (default), "native" (LAB_VM_DISK_NONE only), "io_uring"
  * @tap:	virtio-net on this tap interface, which must exist where it is started
  * @mac:	default 52:54:00:de:ca:01
@@ -73,7 +75,7 @@ struct lab_vm_opts {
 	unsigned int disk_mb;
 	const char *aio;
 	const char *tap, *mac;
-	bool rng, defaults, nobody, prealloc, reboots;
+	bool qcow2, rng, defaults, nobody, prealloc, reboots;
 	const struct lab_ns *ns;
 	const char *args[16];
 };
@@ -163,6 +165,11 @@ bool lab_vm_alive(struct lab_vm *vm);
 void lab_vm_quit(struct lab_vm *vm);
 /** lab_vm_end() - kill its QEMU if it runs, remove its memory file; frees it */
 void lab_vm_end(struct lab_vm *vm);
+
+/* --- lab_vm_qcow2.c --- */
+
+/** lab_vm_qcow2_head() - what stands in a qcow2 image before @size bytes of data. Return: 0 or -1 */
+int lab_vm_qcow2_head(FILE *f, uint64_t size);
 
 /* --- lab_vm_host.c: decant's agents --- */
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * QEMUs that an earlier life of this agent left behind do not attach themselves: they are looked for at the
- * monitors that the records name, until they are found or have ended.
+ * QEMUs that an earlier life of this agent left behind do not attach themselves, nor do those whose monitor was
+ * lost in post-copy: they are looked for at the monitors that the records name, until they are found or have ended.
  *
  * One that waits for a missing page may not answer: its main thread can be the one that waits. So its memory is
  * taken over before that (revive.h), and it is asked again.
@@ -78,7 +78,7 @@ static void on_found(void *arg, struct guest *g, const struct error *err)
 	struct error why = {0};
 
 	qemu_attach_free(steal_ptr(&q->look));
-	if (!g && q->past->fate == HISTORY_OWNER) {
+	if (!g && (q->past->live || q->past->fate == HISTORY_OWNER)) {
 		log_debug("guest %s: %s", q->past->name, err->msg);
 		look_later(q);
 		return;
@@ -110,7 +110,8 @@ static void look(void *arg)
 	event_free(steal_ptr(&q->again));
 	if (!qemu_attach(q->d->loop, &spec, on_found, q, &q->look, &err))
 		return;
-	if (q->past->fate == HISTORY_OWNER && proc_lives(q->past->pid, q->past->pid_start))
+	if ((q->past->live || q->past->fate == HISTORY_OWNER) &&
+	    proc_lives(q->past->pid, q->past->pid_start))
 		look_later(q);
 	else
 		free_one(q);

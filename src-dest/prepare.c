@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include "adopt.h"
 #include "incoming_priv.h"
 #include "parts.h"
 #include "revive.h"
@@ -214,6 +215,8 @@ static void on_guest_gone(void *arg, struct guest *g, enum guest_gone how)
 	if (how != GUEST_GONE_DEAD && (ran || inc->end_event == INC_EV_ACCOUNTED)) {
 		log_warn("incoming %s: guest %s is disconnected and will attach again",
 			 inc->id_text, inc->setup->name);
+		/* A QEMU does not attach itself; its memory is served on meanwhile. */
+		adopt_qemu(inc->d, inc->past);
 		return;
 	}
 	error_set(&err, -ESRCH, "guest-gone", "guest %s %s; %s", inc->setup->name,

@@ -55,13 +55,6 @@ struct launch {
 /* launch.h has no context. */
 static struct launch *launched;
 
-/* A connection that still lingers to be heard out when the agent ends goes with its process. */
-const char *__asan_default_options(void);
-const char *__asan_default_options(void)
-{
-	return "detect_leaks=0";
-}
-
 /* --- launch.h ------------------------------------------------------------------------------------ */
 
 int launch_start(struct loop *loop, const struct launch_spec *spec, launch_exit_fn *on_exit,

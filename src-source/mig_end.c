@@ -193,8 +193,37 @@ static bool superseded(const struct source *s, const struct migration *m)
 }
 
 /* What may have handed over a guest is remembered until the guest was here again: rule 4 leans on it. */
-bool mig_needed(const struct source *s, const struct migration *m)
+static bool needed(const struct source *s, const struct migration *m)
 {
 	return migration_busy(m) || (m->guest && migration_holds_guest(m)) ||
 	       (m->committed && !superseded(s, m));
+}
+
+void mig_destroy(struct migration *m)
+{
+	mig_close(m);
+	journal_close(m->journal);
+	XXH3_freeState(m->sw.hash);
+	mig_snap_free(m);
+	if (m->guest)
+		m->guest->migration = NULL;
+	free(m);
+}
+
+void mig_prune(struct source *s)
+{
+	struct migration **p = &s->migrations;
+	unsigned int ended = 0;
+
+	while (*p) {
+		struct migration *m = *p;
+
+		if ((!migration_busy(m) && ++ended <= SOURCE_JOBS_MAX) || needed(s, m)) {
+			p = &m->next;
+			continue;
+		}
+		*p = m->next;
+		mig_journal_remove(m);
+		mig_destroy(m);
+	}
 }

@@ -250,35 +250,6 @@ static int check(struct source *s, const struct source_guest *sg, const struct m
 	return 0;
 }
 
-static void destroy(struct migration *m)
-{
-	mig_close(m);
-	journal_close(m->journal);
-	XXH3_freeState(m->sw.hash);
-	mig_snap_free(m);
-	if (m->guest)
-		m->guest->migration = NULL;
-	free(m);
-}
-
-void mig_prune(struct source *s)
-{
-	struct migration **p = &s->migrations;
-	unsigned int ended = 0;
-
-	while (*p) {
-		struct migration *m = *p;
-
-		if ((!migration_busy(m) && ++ended <= SOURCE_JOBS_MAX) || mig_needed(s, m)) {
-			p = &m->next;
-			continue;
-		}
-		*p = m->next;
-		mig_journal_remove(m);
-		destroy(m);
-	}
-}
-
 /* Snapshots track by faults and read nothing twice; what they cannot do is said before anything begins. */
 static int check_snapshot(const struct guest *g, const struct migration_image *image,
 			  struct error *err)
@@ -613,6 +584,6 @@ void migration_end_all(struct source *s)
 		/* A guest that was not handed over is let go; the destination sees the session end. */
 		if (m->held && !m->committed && mig_conn(m))
 			guest_resume(mig_conn(m), resumed, NULL);
-		destroy(m);
+		mig_destroy(m);
 	}
 }

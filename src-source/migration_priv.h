@@ -234,8 +234,6 @@ struct migration {
 /* --- migration.c --- */
 /** mig_event() - look the step up, set the state, do the action. @err: reason of error and lost; may be NULL */
 void mig_event(struct migration *m, enum mig_event ev, const struct error *err);
-/** mig_prune() - forget the oldest ended jobs beyond SOURCE_JOBS_MAX, and their journals, but what still holds a guest */
-void mig_prune(struct source *s);
 /** mig_set_dma() - choose how memory that devices may write to is moved, by what is known of the guest now */
 void mig_set_dma(struct migration *m);
 /** mig_stage() - enter a stage: the old step's time limit ends, a new one begins (0: none) */
@@ -312,8 +310,10 @@ void mig_act_release(struct migration *m);
 void mig_act_finish(struct migration *m);
 /** mig_dispose() - tell the guest, which is attached and lives elsewhere now, to end, unless it is to be kept */
 void mig_dispose(struct migration *m);
-/** mig_needed() - Return: whether it cannot be forgotten, however old it is */
-bool mig_needed(const struct source *s, const struct migration *m);
+/** mig_destroy() - the job, which is in no list any more, and all that it has; the guest is asked nothing */
+void mig_destroy(struct migration *m);
+/** mig_prune() - forget the oldest ended jobs beyond SOURCE_JOBS_MAX, and their journals, but what still holds a guest */
+void mig_prune(struct source *s);
 
 /* --- mig_doubt.c --- */
 void mig_act_ask(struct migration *m);

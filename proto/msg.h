@@ -46,6 +46,8 @@
 #define MSG_CAP_POSTCOPY (1ull << 0)
 #define MSG_CAP_URGENT   (1ull << 1)
 #define MSG_CAP_SNAPSHOT (1ull << 3)
+#define MSG_CAP_MEND     (1ull << 4)
+#define MSG_CAP_KEEP     (1ull << 5)
 
 enum msg_type {
 	MSG_HELLO = 1,
@@ -77,6 +79,8 @@ enum msg_type {
 	MSG_CONTINUE = 37,
 	MSG_FACTS = 38,
 	MSG_REQUEST = 40,
+	MSG_DROP = 41,
+	MSG_DROPPED = 42,
 	MSG_PAGES = 48,
 	MSG_NACK = 49,
 	MSG_BARRIER = 50,
@@ -298,6 +302,12 @@ struct msg_barrier {
 	uint32_t number;
 };
 
+/** struct msg_drop - DROP and DROPPED: one data channel; @kind is enum msg_channel */
+struct msg_drop {
+	uint8_t kind;
+	uint8_t index;
+};
+
 struct msg_answer_body {
 	uint8_t answer;
 };
@@ -333,6 +343,7 @@ struct msg {
 		struct msg_pages pages;
 		struct msg_nack nack;
 		struct msg_barrier barrier;
+		struct msg_drop drop;
 		struct msg_answer_body answer;
 	};
 };

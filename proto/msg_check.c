@@ -252,6 +252,14 @@ const char *msg_check_barrier(const struct msg *m)
 	return m->barrier.pass ? NULL : "pass";
 }
 
+const char *msg_check_drop(const struct msg *m)
+{
+	if (m->drop.kind != MSG_CHANNEL_URGENT && m->drop.kind != MSG_CHANNEL_BULK)
+		return "kind";
+	return m->drop.index < (m->drop.kind == MSG_CHANNEL_BULK ? MSG_CHANNELS_MAX : 1) ? NULL
+											 : "index";
+}
+
 const char *msg_check_answer(const struct msg *m)
 {
 	return m->answer.answer <= MSG_ANSWER_COMPLETED ? NULL : "answer";

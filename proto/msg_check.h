@@ -36,6 +36,7 @@ msg_check_fn msg_check_request;
 msg_check_fn msg_check_pages;
 msg_check_fn msg_check_nack;
 msg_check_fn msg_check_barrier;
+msg_check_fn msg_check_drop;
 msg_check_fn msg_check_answer;
 msg_check_fn msg_check_store;
 msg_check_fn msg_check_resume;

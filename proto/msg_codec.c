@@ -485,6 +485,20 @@ void msg_decode_barrier(struct bytes_reader *r, struct msg *m)
 	m->barrier.number = bytes_get_u32(r, "number");
 }
 
+void msg_encode_drop(struct bytes_writer *w, const struct msg *m)
+{
+	bytes_put_u8(w, m->drop.kind);
+	bytes_put_u8(w, m->drop.index);
+	put_reserved(w, 6);
+}
+
+void msg_decode_drop(struct bytes_reader *r, struct msg *m)
+{
+	m->drop.kind = bytes_get_u8(r, "kind");
+	m->drop.index = bytes_get_u8(r, "index");
+	get_reserved(r, 6);
+}
+
 void msg_encode_answer(struct bytes_writer *w, const struct msg *m)
 {
 	bytes_put_u8(w, m->answer.answer);

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include "channels.h"
 #include "incoming_priv.h"
 #include "util/cleanup.h"
 #include "util/log.h"
@@ -27,7 +28,12 @@ static void tell(void *arg)
 {
 	struct news *n = arg;
 
-	if (n->session == atomic_load(&n->inc->session))
+	if (n->session == atomic_load(&n->inc->session) && n->ev == INC_EV_LOST &&
+	    channels_mend(n->inc)) {
+		/* The source has to know of it before anything can be done. */
+		log_info("incoming %s: %s", n->inc->id_text, n->err.msg);
+		channels_look(n->inc);
+	} else if (n->session == atomic_load(&n->inc->session))
 		incoming_event(n->inc, n->ev, &n->err);
 	else
 		log_debug("incoming %s: of an earlier session: %s", n->inc->id_text, n->err.msg);
@@ -55,6 +61,23 @@ void bridge_receive_end(void *arg, enum receive_end why, const struct error *err
 	/* The guest's end is told by its pidfd, with the right event. */
 	if (why != RECEIVE_GONE)
 		post(inc, why == RECEIVE_LOST ? INC_EV_LOST : INC_EV_FAIL, err);
+}
+
+static void urgent_dropped(void *arg)
+{
+	struct incoming *inc = arg;
+
+	channels_urgent_dropped(inc);
+	incoming_unref(inc);
+}
+
+static void on_dropped(void *arg)
+{
+	struct incoming *inc = incoming_ref(arg);
+
+	/* Without it the source waits, and gives the session up. */
+	if (loop_post(inc->d->loop, urgent_dropped, inc))
+		log_error("incoming %s: out of memory", inc->id_text);
 }
 
 static void on_trouble(void *arg, enum fault_trouble what, const struct error *err)
@@ -114,7 +137,8 @@ static void on_request(void *arg, const struct msg_request *m)
 	log_error("incoming %s: out of memory, a page was not asked for", inc->id_text);
 }
 
-const struct fault_ops bridge_fault_ops = {.request = on_request, .trouble = on_trouble};
+const struct fault_ops bridge_fault_ops = {
+	.request = on_request, .trouble = on_trouble, .dropped = on_dropped};
 
 /* --- holes in anonymous memory: only the guest can make them --- */
 

@@ -43,6 +43,12 @@ void fault_lose_urgent(struct fault *f, const struct error *err)
 {
 	bool held = atomic_load(&f->hold);
 
+	if (atomic_load(&f->mend) && !held) {
+		log_info("fault: %s; pages are asked for on control", err->msg);
+		tls_chan_free(steal_ptr(&f->urgent));
+		fault_do_ask_again(f);
+		return;
+	}
 	fault_drop_urgent(f);
 	/* Of a session that is over nothing is news, and it must not end the one behind it. */
 	if (!held)
@@ -305,6 +311,16 @@ static int nack(struct fault *f, const struct msg_pages *m)
 	return frame_writer_put(&f->out, &f->m);
 }
 
+/* Frames are placed one by one in this thread. */
+static int on_barrier(struct fault *f, const struct msg *m, struct error *err)
+{
+	if (f->huge.have)
+		return error_set(err, -EBADMSG, "bad-message", "BARRIER inside a large page");
+	f->m.type = MSG_BARRIER_ACK;
+	f->m.barrier = m->barrier;
+	return frame_writer_put(&f->out, &f->m);
+}
+
 /* The reader has its own buffer: a part is copied from there to where its page is put together. */
 static int on_pages(struct fault *f, const struct msg_pages *m, const void *data, struct error *err)
 {
@@ -335,6 +351,8 @@ static int on_frame(struct fault *f, const struct msg *m, const void *data, stru
 		return error_set(err, -EPROTO, "peer-error",
 				 "the source says on the urgent channel: %s (%s)", m->error.message,
 				 m->error.code);
+	if (m->type == MSG_BARRIER)
+		return on_barrier(f, m, err);
 	if (m->type != MSG_PAGES)
 		return error_set(err, -EBADMSG, "unexpected-message", "%s on the urgent channel",
 				 msg_type_name(m->type));
@@ -408,6 +426,7 @@ static int step(struct fault *f, bool *more)
 	serve_sharers(f, fds + 3, who, nwho);
 	if (r)
 		return r;
+	fault_obey(f);
 	if (f->urgent && atomic_load(&f->hold))
 		fault_drop_urgent(f);
 	if (atomic_load(&f->resume)) {

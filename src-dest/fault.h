@@ -32,12 +32,14 @@ enum fault_trouble {
  * @trouble:	told at most once for each kind
  * @provide:	instead of all asking: place it now, out of what this host has. Return: 0, or -errno
  *		with @err filled. NULL where pages come from a source
+ * @dropped:	what fault_drop() has ordered is done; NULL where nobody does
  */
 struct fault_ops {
 	void (*request)(void *arg, const struct msg_request *m);
 	void (*trouble)(void *arg, enum fault_trouble what, const struct error *err);
 	int (*provide)(void *arg, const struct msg_request *m, const struct place_io *io,
 		       struct error *err);
+	void (*dropped)(void *arg);
 };
 
 /**
@@ -61,6 +63,12 @@ void fault_look(struct fault *f);
  * The counts of the tally begin at 0 again once the thread has taken the channel. Loop thread.
  */
 void fault_resume(struct fault *f, struct tls_chan *urgent);
+/** fault_mend() - the loss of the urgent channel is not that of the session: without it, ask by @ops->request */
+void fault_mend(struct fault *f, bool mend);
+/** fault_drop() - let go of the urgent channel, if there is one; @ops->dropped says when that is done. Any thread */
+void fault_drop(struct fault *f);
+/** fault_ask_again() - what was asked for and is missing may have been lost on its way: ask once more. Any thread */
+void fault_ask_again(struct fault *f);
 /** fault_lives() - Return: whether the thread answers faults; any thread */
 bool fault_lives(const struct fault *f);
 /**

@@ -27,6 +27,7 @@
  * @wake_fd:	eventfd: @quit or @hold have changed
  * @quit, @hold: see fault_stop(), fault_hold(); @hold is lifted by the thread alone
  * @next_lock, @next, @resume: see fault_resume(): what the thread is to take
+ * @mend, @drop, @again: see fault_mend(), fault_drop(), fault_ask_again()
  * @ended:	the thread answers nothing any more
  * @told:	bit for each enum fault_trouble
  * @later, @nlater, @later_cap: events that were read while a page was being placed
@@ -51,6 +52,9 @@ struct fault {
 	pthread_mutex_t next_lock;
 	struct tls_chan *next;
 	_Atomic bool resume;
+	_Atomic bool mend;
+	_Atomic bool drop;
+	_Atomic bool again;
 	_Atomic bool ended;
 	unsigned int told;
 	struct uffd_event *later;
@@ -72,6 +76,11 @@ void fault_ask(struct fault *f, unsigned int block, uint64_t page);
 void fault_flush(struct fault *f);
 /** fault_take_next() - begin with the session of fault_resume() */
 void fault_take_next(struct fault *f);
+
+/** fault_obey() - do what fault_drop() and fault_ask_again() have ordered */
+void fault_obey(struct fault *f);
+/** fault_do_ask_again() - ask for all that is asked for and missing */
+void fault_do_ask_again(struct fault *f);
 
 /** fault_wake() - have the thread look again; any thread */
 void fault_wake(struct fault *f);

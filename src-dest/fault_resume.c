@@ -12,7 +12,7 @@
  * P19: every fault that could not be asked for has its bit in place.h, so that what failed and what
  * came while there was no way are one. Who is received meanwhile has been answered.
  */
-static void ask_again(struct fault *f)
+void fault_do_ask_again(struct fault *f)
 {
 	for (unsigned int i = 0; i < f->place->n && !atomic_load(&f->hold); i++) {
 		struct place_block *b = &f->place->blocks[i];
@@ -61,8 +61,22 @@ void fault_take_next(struct fault *f)
 		fault_lose_urgent(f, &err);
 		return;
 	}
-	ask_again(f);
+	fault_do_ask_again(f);
 	fault_flush(f);
+}
+
+/* Frames of the dropped channel count no more: the source has subtracted them, too. */
+void fault_obey(struct fault *f)
+{
+	if (atomic_exchange(&f->drop, false)) {
+		tls_chan_free(steal_ptr(&f->urgent));
+		tally_restart(f->tally);
+		f->ops->dropped(f->arg);
+	}
+	if (atomic_exchange(&f->again, false)) {
+		fault_do_ask_again(f);
+		fault_flush(f);
+	}
 }
 
 /* --- from the loop --- */
@@ -84,6 +98,23 @@ void fault_resume(struct fault *f, struct tls_chan *urgent)
 	f->next = urgent;
 	atomic_store(&f->resume, true);
 	pthread_mutex_unlock(&f->next_lock);
+	fault_wake(f);
+}
+
+void fault_mend(struct fault *f, bool mend)
+{
+	atomic_store(&f->mend, mend);
+}
+
+void fault_drop(struct fault *f)
+{
+	atomic_store(&f->drop, true);
+	fault_wake(f);
+}
+
+void fault_ask_again(struct fault *f)
+{
+	atomic_store(&f->again, true);
 	fault_wake(f);
 }
 

@@ -79,10 +79,13 @@ void handover_do_discard(struct incoming *inc)
 	if (inc->place.uffd < 0)
 		return;
 	/* While discards are under way: its start is no part of the pause then. */
+	inc->urgent_given = inc->urgent;
 	r = fault_start(&inc->place, steal_ptr(&inc->urgent), &inc->urgent_tally,
 			inc->restore ? &restore_fault_ops : &bridge_fault_ops, inc, &inc->fault);
 	if (r)
 		incoming_failf(inc, r, NULL, "the fault thread: %s", strerror(-r));
+	else
+		fault_mend(inc->fault, inc->capabilities & MSG_CAP_MEND);
 }
 
 /** struct discarding - a DISCARD for the worker; @inc is referenced */

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include "channels.h"
 #include "incoming_priv.h"
 #include "rest/rest_client.h"
 #include "util/cleanup.h"
@@ -291,6 +292,7 @@ static const struct handler handlers[] = {
 	{MSG_COMMIT, handover_commit},   {MSG_COMPLETE, settle_complete},
 	{MSG_ABORT, on_abort},           {MSG_STORE, store_wanted},
 	{MSG_CONTINUE, resume_continue}, {MSG_FACTS, on_facts},
+	{MSG_DROP, channels_drop},
 };
 
 /* What means something else while an image is stored. */

@@ -3,11 +3,15 @@
 #include <errno.h>
 #include <openssl/crypto.h>
 #include <string.h>
+#include "channels.h"
 #include "incoming_priv.h"
 #include "util/log.h"
 
 static bool takes_channels(const struct incoming *inc)
 {
+	/* Lost ones come again at any time. */
+	if (channels_mend(inc) && !inc->complete)
+		return inc->stage >= STAGE_PREPARED && inc->resuming != RESUMING_BITMAP;
 	/* CONTINUE can overtake the last of them, which has been answered by then. */
 	if (inc->state == INC_RUNNING)
 		return inc->session && inc->resuming != RESUMING_BITMAP && !inc->complete;
@@ -32,10 +36,11 @@ int incoming_may_join(const struct incoming *inc, const struct msg_hello *h, con
 	if (h->kind == MSG_CHANNEL_URGENT && (!(inc->capabilities & MSG_CAP_URGENT) || inc->store))
 		return error_set(err, -EBADMSG, "unexpected-message",
 				 "an urgent channel without the capability");
-	if (h->kind == MSG_CHANNEL_URGENT && inc->session && inc->resuming == RESUMING_NOT)
+	if (h->kind == MSG_CHANNEL_URGENT && inc->session && inc->resuming == RESUMING_NOT &&
+	    !channels_mend(inc))
 		return error_set(err, -EBADMSG, "unexpected-message",
 				 "an urgent channel behind CONTINUE");
-	if (h->kind == MSG_CHANNEL_URGENT && (h->index || inc->urgent))
+	if (h->kind == MSG_CHANNEL_URGENT && (h->index || inc->urgent || inc->urgent_given))
 		return error_set(err, -EBUSY, "channel-exists",
 				 "there is an urgent channel already");
 	if (h->kind == MSG_CHANNEL_BULK && h->index >= inc->setup->bulk_channels)
@@ -54,9 +59,12 @@ int incoming_join(struct incoming *inc, enum msg_channel kind, unsigned int inde
 
 	log_debug("incoming %s: %s channel %u from %s", inc->id_text, msg_channel_name(kind), index,
 		  tls_chan_peer(chan));
+	tls_chan_watch(chan, inc->store ? INCOMING_STORE_WATCH_US : TLS_WATCH_US);
 	if (kind == MSG_CHANNEL_URGENT) {
 		inc->urgent = chan;
 		inc->had_urgent = true;
+		if (inc->fault && inc->resuming == RESUMING_NOT)
+			channels_to_fault(inc);
 		return 0;
 	}
 	r = receive_start(&inc->place, inc->writer, chan, bridge_receive_end, inc,

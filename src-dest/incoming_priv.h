@@ -17,6 +17,8 @@
 #define INCOMING_SETUP_US 10000000
 /** INCOMING_SETTLE_US - from COMPLETE until pages and counts agree */
 #define INCOMING_SETTLE_US 10000000
+/** INCOMING_STORE_WATCH_US - silence of a channel of pages for an image, which may wait for a disk */
+#define INCOMING_STORE_WATCH_US 30000000
 /** INCOMING_DISCARDS_MAX - discards that may wait for the worker before reading pauses */
 #define INCOMING_DISCARDS_MAX 8
 
@@ -109,6 +111,8 @@ struct inc_load {
  * @urgent:	the urgent channel until the fault thread takes it
  * @urgent_tally: its counts
  * @closed_bytes: payload that came on bulk channels whose receivers are stopped
+ * @urgent_given: the fault thread has, or had, the urgent channel of this session
+ * @dropping:	bulk channels that DROP was said of, a bit for each
  * @had_urgent:	for the view
  * @fault:	the fault thread, from the switch on
  * @discards:	pushed to the worker and not done
@@ -173,6 +177,8 @@ struct incoming {
 	struct tls_chan *urgent;
 	struct tally urgent_tally;
 	uint64_t closed_bytes;
+	bool urgent_given;
+	unsigned int dropping;
 	bool had_urgent;
 	struct fault *fault;
 	unsigned int discards;

@@ -244,15 +244,20 @@ int receive_start(struct place *place, struct image_writer *image, struct tls_ch
 	return 0;
 }
 
-void receive_stop(struct receive *r)
+void receive_drop(struct receive *r)
 {
 	uint64_t one = 1;
 
+	if (write(r->stop_fd, &one, sizeof(one)) < 0)
+		log_debug("receive: cannot wake: %s", strerror(errno));
+}
+
+void receive_stop(struct receive *r)
+{
 	if (!r)
 		return;
 	atomic_store(&r->quit, true);
-	if (write(r->stop_fd, &one, sizeof(one)) < 0)
-		log_debug("receive: cannot wake: %s", strerror(errno));
+	receive_drop(r);
 	pthread_join(r->thread, NULL);
 	receive_free(r);
 }

@@ -33,6 +33,8 @@ typedef void receive_end_fn(void *arg, enum receive_end why, const struct error 
  */
 int receive_start(struct place *place, struct image_writer *image, struct tls_chan *chan,
 		  receive_end_fn *on_end, void *arg, struct receive **ret);
+/** receive_drop() - have the thread end, without waiting: it tells so by @on_end, if it has not yet */
+void receive_drop(struct receive *r);
 /** receive_stop() - end the channel and join the thread; NULL is fine */
 void receive_stop(struct receive *r);
 /** receive_tally() - Return: its counts; any thread */

@@ -20,6 +20,7 @@
 #include <openssl/crypto.h>
 #include <stdlib.h>
 #include <string.h>
+#include "channels.h"
 #include "incoming_priv.h"
 #include "util/cleanup.h"
 #include "util/faultpoint.h"
@@ -182,6 +183,6 @@ int resume_continue(struct incoming *inc, const struct msg *m, struct error *err
 	inc->resuming = RESUMING_NOT;
 	trace_resume("session", inc->setup->name);
 	if (inc->fault)
-		fault_resume(inc->fault, steal_ptr(&inc->urgent));
+		channels_to_fault(inc);
 	return 0;
 }

@@ -40,6 +40,7 @@
 
 static void stop_receivers(struct incoming *inc)
 {
+	inc->dropping = 0;
 	for (unsigned int i = 0; i < MSG_CHANNELS_MAX; i++) {
 		if (inc->bulk[i])
 			inc->closed_bytes += atomic_load(&receive_tally(inc->bulk[i])->bytes);
@@ -189,6 +190,7 @@ void settle_do_hold(struct incoming *inc)
 		fault_hold(inc->fault);
 	handover_drained(inc);
 	tls_chan_free(steal_ptr(&inc->urgent));
+	inc->urgent_given = false;
 	log_error(
 		"incoming %s: guest %s is held: it runs on, and waits where a page is missing (%s)",
 		inc->id_text, inc->setup->name, inc->err.msg);

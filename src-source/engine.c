@@ -137,6 +137,9 @@ void engine_fail(struct engine *e, enum engine_event ev, const struct error *err
 void engine_stop(struct engine *e)
 {
 	eventfd_write(e->stop_fd, 1);
+	for (uint32_t i = 0; i < e->nsenders; i++)
+		sender_quit(e->senders[i]);
+	urgent_quit(e->urgent);
 	/* They kick each other: none is freed before all have ended. */
 	scan_join(e->scan);
 	for (uint32_t i = 0; i < e->nsenders; i++)
@@ -187,9 +190,9 @@ uint64_t engine_debt_us(struct engine *e)
 	return bucket_take(&e->bucket, 0, clock_us());
 }
 
-int engine_await_budget(struct engine *e)
+int engine_await_budget(struct engine *e, int stop_fd)
 {
-	struct pollfd p = {.fd = e->stop_fd, .events = POLLIN};
+	struct pollfd p = {.fd = stop_fd, .events = POLLIN};
 	uint64_t us;
 
 	while ((us = engine_debt_us(e))) {

@@ -98,6 +98,7 @@ struct engine_stats {
  * @ENGINE_CONVERGED:	policy says: pause the guest
  * @ENGINE_FINAL:	the last scan is done, what had to be sent before the switch is placed
  * @ENGINE_SENT:	post-copy: every page was sent and every barrier answered
+ * @ENGINE_CHANNEL: a channel broke, and the session stands; with its reason
  * @ENGINE_LOST:	a channel broke; with its reason
  * @ENGINE_FAILED:	anything else went wrong; with its reason
  */
@@ -107,6 +108,7 @@ enum engine_event {
 	ENGINE_CONVERGED,
 	ENGINE_FINAL,
 	ENGINE_SENT,
+	ENGINE_CHANNEL,
 	ENGINE_LOST,
 	ENGINE_FAILED,
 };
@@ -114,6 +116,7 @@ enum engine_event {
 /** engine_event_fn - called on the loop's thread, never after engine_free() */
 typedef void engine_event_fn(void *arg, enum engine_event ev, const struct error *err);
 
+struct lane;
 struct scan;
 struct sender;
 struct urgent;
@@ -133,6 +136,11 @@ struct engine_post;
  * @dma:	how memory that devices may write to is moved; set before the threads start
  * @recovered:	a session behind COMMIT that was made again: @pending is what the destination has not received
  * @snapshot:	pages are those of one instant: none can be read again
+ * @mend:	a lost channel is made again within the session; set before there is one
+ * @losses:	channels that were given up: what was open on them is pending again
+ * @urgent_lost: the urgent channel is, and may still have frames under way
+ * @interrupted_us: for so long there was no session, in precopy
+ * @wire_gone:	bytes sent on channels that are no more; the loop's
  * @saved_bytes: snapshots: copies that are not sent yet, see snap.h
  * @asked:	pages that the destination asked for in this session; each is missing there once
  * @waiting_urgent: the snapshot thread wants to know when it is not
@@ -161,6 +169,11 @@ struct engine {
 	enum dma_way dma;
 	bool recovered;
 	bool snapshot;
+	bool mend;
+	_Atomic uint32_t losses;
+	_Atomic bool urgent_lost;
+	_Atomic uint64_t interrupted_us;
+	uint64_t wire_gone;
 	_Atomic uint64_t saved_bytes;
 	_Atomic uint64_t hint;
 	pthread_mutex_t bucket_lock;
@@ -192,8 +205,8 @@ void engine_free(struct engine *e);
 void engine_set_bandwidth(struct engine *e, uint64_t rate);
 /** engine_account() - @bytes are about to be sent on bulk channels; any thread */
 void engine_account(struct engine *e, uint64_t bytes);
-/** engine_await_budget() - until more may be sent; any data thread. Return: 0 or -ECANCELED */
-int engine_await_budget(struct engine *e);
+/** engine_await_budget() - until more may be sent; any data thread. Return: 0, or -ECANCELED once @stop_fd is readable */
+int engine_await_budget(struct engine *e, int stop_fd);
 /** engine_debt_us() - Return: microseconds until more may be sent, 0 for at once; any thread */
 uint64_t engine_debt_us(struct engine *e);
 
@@ -211,22 +224,23 @@ int engine_nack(struct engine *e, const struct msg_nack *n, struct error *err);
 
 /**
  * engine_send_run() - read guest pages and write them to a channel as PAGES frames
+ * @lane:	the calling thread's
  * @buf:	MSG_PAGES_FIXED + ENGINE_RUN_MAX bytes of the calling thread
  * @length:	at most ENGINE_RUN_MAX
  *
  * Zero pages go as zero runs. The pages must be claimed by the caller. Return: 0; -errno with @err filled
  */
-int engine_send_run(struct engine *e, struct tls_chan *chan, uint8_t *buf, uint32_t pass,
+int engine_send_run(struct engine *e, struct lane *lane, uint8_t *buf, uint32_t pass,
 		    uint32_t block, uint64_t offset, uint64_t length, struct error *err);
 /**
  * engine_send_saved() - the same of bytes that were read before
  * @frame:	MSG_PAGES_FIXED bytes of room, then @length bytes; the room and bytes already sent are
  *		written over
  */
-int engine_send_saved(struct engine *e, struct tls_chan *chan, uint8_t *frame, uint32_t pass,
+int engine_send_saved(struct engine *e, struct lane *lane, uint8_t *frame, uint32_t pass,
 		      uint32_t block, uint64_t offset, uint64_t length, struct error *err);
 /** engine_send_hole() - one zero run of any length. Return: as engine_send_run() */
-int engine_send_hole(struct engine *e, struct tls_chan *chan, uint32_t pass, uint32_t block,
+int engine_send_hole(struct engine *e, struct lane *lane, uint32_t pass, uint32_t block,
 		     uint64_t offset, uint64_t length, struct error *err);
 
 /** ENGINE_IO_TIMEOUT_US - a peer that takes nothing for so long is lost */

@@ -5,10 +5,11 @@
 
 #include "engine.h"
 #include "gone.h"
+#include "lane.h"
 #include "util/digest.h"
 #include "util/zero.h"
 
-static int write_frame(struct engine *e, struct tls_chan *chan, const struct msg_pages *pages,
+static int write_frame(struct engine *e, struct lane *lane, const struct msg_pages *pages,
 		       uint8_t *frame, uint64_t payload, struct error *err)
 {
 	struct msg m = {.type = MSG_PAGES, .pages = *pages};
@@ -18,8 +19,10 @@ static int write_frame(struct engine *e, struct tls_chan *chan, const struct msg
 		return error_set(err, (int)n, NULL, "cannot encode PAGES");
 	atomic_fetch_add_explicit(&e->stats.runs, 1, memory_order_relaxed);
 	atomic_fetch_add_explicit(&e->stats.digest_sum, pages->digest, memory_order_relaxed);
-	return tls_write_full(chan, frame, (size_t)n + payload, e->stop_fd, ENGINE_IO_TIMEOUT_US,
-			      err);
+	lane->runs++;
+	lane->digest_sum += pages->digest;
+	return tls_write_full(lane->chan, frame, (size_t)n + payload, lane->stop_fd,
+			      ENGINE_IO_TIMEOUT_US, err);
 }
 
 /* Who looks at it does so when no run is under way. */
@@ -36,7 +39,7 @@ static void note_sent(struct engine_block *b, uint64_t offset, uint64_t length, 
 		bitmap_clear_range(&b->filled, first, n);
 }
 
-int engine_send_hole(struct engine *e, struct tls_chan *chan, uint32_t pass, uint32_t block,
+int engine_send_hole(struct engine *e, struct lane *lane, uint32_t pass, uint32_t block,
 		     uint64_t offset, uint64_t length, struct error *err)
 {
 	struct msg_pages p = {.block = block,
@@ -51,10 +54,10 @@ int engine_send_hole(struct engine *e, struct tls_chan *chan, uint32_t pass, uin
 	atomic_fetch_add_explicit(&e->stats.zero_pages, length / (part ? 4096 : page),
 				  memory_order_relaxed);
 	note_sent(&e->blocks[block], offset, length, part);
-	return write_frame(e, chan, &p, frame, 0, err);
+	return write_frame(e, lane, &p, frame, 0, err);
 }
 
-static int send_data(struct engine *e, struct tls_chan *chan, uint8_t *frame, uint32_t pass,
+static int send_data(struct engine *e, struct lane *lane, uint8_t *frame, uint32_t pass,
 		     uint32_t block, uint64_t offset, uint64_t length, struct error *err)
 {
 	struct msg_pages p = {.block = block,
@@ -66,7 +69,7 @@ static int send_data(struct engine *e, struct tls_chan *chan, uint8_t *frame, ui
 
 	atomic_fetch_add_explicit(&e->stats.sent_bytes, length, memory_order_relaxed);
 	note_sent(&e->blocks[block], offset, length, true);
-	return write_frame(e, chan, &p, frame, length, err);
+	return write_frame(e, lane, &p, frame, length, err);
 }
 
 /* Length of the pages at @off that are all zero, or all not, like the first of them. */
@@ -94,29 +97,29 @@ static int read_guest(const struct gmem *mem, uint64_t offset, uint8_t *data, ui
 }
 
 /* Nobody can ask for a page so large that it is paced: no post-copy. */
-static int pace(struct engine *e, uint64_t length)
+static int pace(struct engine *e, const struct lane *lane, uint64_t length)
 {
-	int r = engine_await_budget(e);
+	int r = engine_await_budget(e, lane->stop_fd);
 
 	engine_account(e, length);
 	return r;
 }
 
 /* Only pages that the destination does not put together have parts of zeros. */
-static int send_part(struct engine *e, struct tls_chan *chan, uint8_t *buf, uint32_t pass,
+static int send_part(struct engine *e, struct lane *lane, uint8_t *buf, uint32_t pass,
 		     uint32_t block, uint64_t offset, struct error *err)
 {
 	if (e->blocks[block].mem.block.page_size > ENGINE_PAGE_WHOLE &&
 	    zero_is(buf + MSG_PAGES_FIXED, ENGINE_RUN_MAX))
-		return engine_send_hole(e, chan, pass, block, offset, ENGINE_RUN_MAX, err);
-	return send_data(e, chan, buf, pass, block, offset, ENGINE_RUN_MAX, err);
+		return engine_send_hole(e, lane, pass, block, offset, ENGINE_RUN_MAX, err);
+	return send_data(e, lane, buf, pass, block, offset, ENGINE_RUN_MAX, err);
 }
 
 /*
  * A page that is larger than a frame: all of its parts in order, or one zero run. Reading it twice
  * does no harm: what is written in between is dirty, and in post-copy nobody writes.
  */
-static int send_large(struct engine *e, struct tls_chan *chan, uint8_t *buf, uint32_t pass,
+static int send_large(struct engine *e, struct lane *lane, uint8_t *buf, uint32_t pass,
 		      uint32_t block, uint64_t offset, struct error *err)
 {
 	const struct gmem *mem = &e->blocks[block].mem;
@@ -130,14 +133,14 @@ static int send_large(struct engine *e, struct tls_chan *chan, uint8_t *buf, uin
 		zero = !r && zero_is(data, ENGINE_RUN_MAX);
 	}
 	if (zero)
-		return engine_send_hole(e, chan, pass, block, offset, page, err);
+		return engine_send_hole(e, lane, pass, block, offset, page, err);
 	for (uint64_t off = 0; off < page && !r; off += ENGINE_RUN_MAX) {
 		if (page > ENGINE_PAGE_WHOLE)
-			r = pace(e, ENGINE_RUN_MAX);
+			r = pace(e, lane, ENGINE_RUN_MAX);
 		if (!r)
 			r = read_guest(mem, offset + off, data, ENGINE_RUN_MAX, err);
 		if (!r)
-			r = send_part(e, chan, buf, pass, block, offset + off, err);
+			r = send_part(e, lane, buf, pass, block, offset + off, err);
 	}
 	return r;
 }
@@ -147,7 +150,7 @@ static int send_large(struct engine *e, struct tls_chan *chan, uint8_t *buf, uin
  * over the tail of the page before, which has been dealt with by then: so each frame is one piece
  * of memory and one write, without copying.
  */
-static int send_small(struct engine *e, struct tls_chan *chan, uint8_t *buf, uint32_t pass,
+static int send_small(struct engine *e, struct lane *lane, uint8_t *buf, uint32_t pass,
 		      uint32_t block, uint64_t offset, uint64_t length, struct error *err)
 {
 	uint64_t page = e->blocks[block].mem.block.page_size;
@@ -159,16 +162,16 @@ static int send_small(struct engine *e, struct tls_chan *chan, uint8_t *buf, uin
 
 		n = same_kind(data, off, length, page, &zero);
 		if (zero)
-			r = engine_send_hole(e, chan, pass, block, offset + off, n, err);
+			r = engine_send_hole(e, lane, pass, block, offset + off, n, err);
 		else
-			r = send_data(e, chan, data + off - MSG_PAGES_FIXED, pass, block,
+			r = send_data(e, lane, data + off - MSG_PAGES_FIXED, pass, block,
 				      offset + off, n, err);
 	}
 	return r;
 }
 
 /* A saved page that is larger than a frame. */
-static int send_saved_large(struct engine *e, struct tls_chan *chan, uint8_t *frame, uint32_t pass,
+static int send_saved_large(struct engine *e, struct lane *lane, uint8_t *frame, uint32_t pass,
 			    uint32_t block, uint64_t offset, struct error *err)
 {
 	uint64_t page = e->blocks[block].mem.block.page_size;
@@ -176,25 +179,25 @@ static int send_saved_large(struct engine *e, struct tls_chan *chan, uint8_t *fr
 	int r = 0;
 
 	if (zero_is(data, page))
-		return engine_send_hole(e, chan, pass, block, offset, page, err);
+		return engine_send_hole(e, lane, pass, block, offset, page, err);
 	for (uint64_t off = 0; off < page && !r; off += ENGINE_RUN_MAX)
-		r = send_data(e, chan, frame + off, pass, block, offset + off, ENGINE_RUN_MAX, err);
+		r = send_data(e, lane, frame + off, pass, block, offset + off, ENGINE_RUN_MAX, err);
 	return r;
 }
 
-int engine_send_saved(struct engine *e, struct tls_chan *chan, uint8_t *frame, uint32_t pass,
+int engine_send_saved(struct engine *e, struct lane *lane, uint8_t *frame, uint32_t pass,
 		      uint32_t block, uint64_t offset, uint64_t length, struct error *err)
 {
 	uint64_t page = e->blocks[block].mem.block.page_size;
 
 	if (page > ENGINE_PAGE_WHOLE) /* one of its parts */
-		return send_part(e, chan, frame, pass, block, offset, err);
+		return send_part(e, lane, frame, pass, block, offset, err);
 	if (page > ENGINE_RUN_MAX)
-		return send_saved_large(e, chan, frame, pass, block, offset, err);
-	return send_small(e, chan, frame, pass, block, offset, length, err);
+		return send_saved_large(e, lane, frame, pass, block, offset, err);
+	return send_small(e, lane, frame, pass, block, offset, length, err);
 }
 
-int engine_send_run(struct engine *e, struct tls_chan *chan, uint8_t *buf, uint32_t pass,
+int engine_send_run(struct engine *e, struct lane *lane, uint8_t *buf, uint32_t pass,
 		    uint32_t block, uint64_t offset, uint64_t length, struct error *err)
 {
 	const struct gmem *mem = &e->blocks[block].mem;
@@ -204,9 +207,9 @@ int engine_send_run(struct engine *e, struct tls_chan *chan, uint8_t *buf, uint3
 
 	if (page > ENGINE_RUN_MAX) {
 		for (uint64_t off = 0; off < length && !r; off += page)
-			r = send_large(e, chan, buf, pass, block, offset + off, err);
+			r = send_large(e, lane, buf, pass, block, offset + off, err);
 		return r;
 	}
 	r = read_guest(mem, offset, data, length, err);
-	return r < 0 ? r : send_small(e, chan, buf, pass, block, offset, length, err);
+	return r < 0 ? r : send_small(e, lane, buf, pass, block, offset, length, err);
 }

@@ -40,7 +40,17 @@ static void unpop_request(struct scan *s, const struct msg_request *q)
 	s->requests[0] = *q;
 }
 
-/* Without an urgent channel the pages asked for go to the front of bulk channel 0. */
+/* Return: 0 once the run is first on a channel that stands, or -errno if there is none, or no room */
+static int push_first(struct scan *s, const struct run *run)
+{
+	int r = -EPIPE;
+
+	for (uint32_t i = 0; i < s->e->nsenders && r == -EPIPE; i++)
+		r = runq_push_front(&s->e->senders[i]->queue, run);
+	return r;
+}
+
+/* Without an urgent channel the pages asked for go to the front of bulk channel 0, or the first that stands. */
 static void serve_requests(struct scan *s)
 {
 	struct msg_request q;
@@ -54,13 +64,12 @@ static void serve_requests(struct scan *s)
 				  .offset = q.offset,
 				  .length = page};
 
-		if (bitmap_test(&b->pending, first)) {
-			if (runq_push_front(&s->e->senders[0]->queue, &run) < 0) {
+		if (bitmap_test_and_clear(&b->pending, first)) {
+			if (push_first(s, &run) < 0) {
+				bitmap_set(&b->pending, first);
 				unpop_request(s, &q);
 				return;
 			}
-			/* Nobody else claims while there is no urgent thread. */
-			bitmap_clear(&b->pending, first);
 			bitmap_set(&b->sent, first);
 			engine_account(s->e, page);
 		}
@@ -168,12 +177,15 @@ int feed_hole(struct scan *s, uint32_t block, uint64_t first, uint64_t n, struct
 			  .offset = first * page,
 			  .length = n * page};
 	struct sender *to = NULL;
-	int r = wait_room(s, &to, err);
+	int r;
 
-	if (r < 0)
-		return r;
-	bitmap_set_range(&b->sent, first, n);
-	runq_push(&to->queue, &run);
+	do {
+		r = wait_room(s, &to, err);
+		if (r < 0)
+			return r;
+		bitmap_set_range(&b->sent, first, n);
+		/* Its channel may have been lost meanwhile. */
+	} while (runq_push(&to->queue, &run) < 0);
 	return 0;
 }
 
@@ -230,8 +242,9 @@ static int feed_one(struct scan *s, struct sender *to, uint32_t block, uint64_t 
 	bitmap_set_range(&b->sent, first, n);
 	if (page <= ENGINE_PAGE_WHOLE) /* larger ones: as their parts are sent */
 		engine_account(s->e, run.length);
-	runq_push(&to->queue,
-		  &run); /* room is certain: nobody else pushes behind the queue's end */
+	/* There is room: nobody else pushes behind the queue's end. But the channel may be lost. */
+	if (runq_push(&to->queue, &run) < 0)
+		bitmap_set_range(&b->pending, first, n);
 	return 0;
 }
 
@@ -293,14 +306,19 @@ int feed_pending(struct scan *s, bool break_early, struct error *err)
 	}
 }
 
-/* A destination that takes all and never says that it is placed would be waited for, for ever. */
-static int await_ack(struct scan *s, const struct sender *to, struct error *err)
+/*
+ * A destination that takes all and never says that it is placed would be waited for, for ever. A channel that is
+ * lost needs no answer, but its end (@gone): what was open on it is pending by then, and nothing of it is
+ * placed any more.
+ */
+static int await_ack(struct scan *s, const struct sender *to, uint32_t gone, struct error *err)
 {
 	uint64_t limit = (uint64_t)s->e->options.answer_timeout_ms * 1000, waited;
 	int r = 0;
 
-	while (!r && atomic_load(&to->acked) != s->barrier) {
-		if (atomic_load(&to->told) != s->barrier) {
+	while (!r && atomic_load(&to->acked) != s->barrier && atomic_load(&to->gone) == gone) {
+		if (atomic_load(&to->told) != s->barrier ||
+		    atomic_load(&to->state) == SENDER_LOST) {
 			r = feed_wait(s, err);
 			continue;
 		}
@@ -317,16 +335,39 @@ static int await_ack(struct scan *s, const struct sender *to, struct error *err)
 	return r;
 }
 
+/* Return: 0; 1 if there is nothing to wait for; or as feed_wait(). @ret_gone: see sender.gone */
+static int push_barrier(struct scan *s, struct sender *to, const struct run *run,
+			uint32_t *ret_gone, struct error *err)
+{
+	int r;
+
+	for (;;) {
+		*ret_gone = atomic_load(&to->gone);
+		r = runq_push(&to->queue, run);
+		if (r == -EPIPE)
+			return atomic_load(&to->state) != SENDER_LOST;
+		if (!r)
+			return 0;
+		r = feed_wait(s, err);
+		if (r < 0)
+			return r;
+	}
+}
+
 int feed_barrier(struct scan *s, struct error *err)
 {
 	struct run run = {
 		.kind = RUN_BARRIER, .pass = atomic_load(&s->e->pass), .offset = ++s->barrier};
+	uint32_t gone[MSG_CHANNELS_MAX];
+	bool wait[MSG_CHANNELS_MAX];
 	int r = feed_step(s, err);
 
-	for (uint32_t i = 0; !r && i < s->e->nsenders; i++)
-		while (!r && runq_push(&s->e->senders[i]->queue, &run) < 0)
-			r = feed_wait(s, err);
-	for (uint32_t i = 0; !r && i < s->e->nsenders; i++)
-		r = await_ack(s, s->e->senders[i], err);
-	return r;
+	for (uint32_t i = 0; r >= 0 && i < s->e->nsenders; i++) {
+		r = push_barrier(s, s->e->senders[i], &run, &gone[i], err);
+		wait[i] = !r;
+	}
+	for (uint32_t i = 0; r >= 0 && i < s->e->nsenders; i++)
+		if (wait[i])
+			r = await_ack(s, s->e->senders[i], gone[i], err);
+	return MIN(r, 0);
 }

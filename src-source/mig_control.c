@@ -78,7 +78,7 @@ static void on_request(struct migration *m, const struct msg *msg)
 
 	if (!m->engine || !m->engine->scan)
 		unexpected(m, msg);
-	else if (m->capabilities & MSG_CAP_URGENT && m->engine->urgent)
+	else if (!m->engine->mend && m->engine->urgent)
 		mig_fail(m, "unexpected-message",
 			 "REQUEST on control although there is an urgent channel");
 	else if (scan_request(m->engine->scan, &msg->request, &err) < 0)
@@ -131,7 +131,7 @@ static const struct {
 	{MSG_ERROR, on_error},         {MSG_PREPARED, on_prepared}, {MSG_INTENT_ACK, on_intent_ack},
 	{MSG_READY, on_ready},         {MSG_RUNNING, on_running},   {MSG_REQUEST, on_request},
 	{MSG_RECEIPT, on_receipt},     {MSG_ABORTED, on_aborted},   {MSG_RECEIVED, mig_on_received},
-	{MSG_RESUMED, mig_on_resumed},
+	{MSG_RESUMED, mig_on_resumed}, {MSG_DROPPED, mig_on_dropped},
 };
 
 static void on_message(struct conn *c, const struct msg *msg, void *arg)

@@ -65,6 +65,7 @@ static void on_control(void *arg, struct tls_chan *chan, const struct msg_hello_
 	memcpy(m->token, ack->token, sizeof(m->token));
 	m->version = ack->version;
 	m->capabilities = ack->capabilities;
+	m->engine->mend = m->capabilities & MSG_CAP_MEND;
 	m->control = conn_new(m->src->loop, chan, false, MSG_CHANNEL_CONTROL, &mig_control_ops, m);
 	if (!m->control) {
 		lost(m, -ENOMEM, NULL, "out of memory");

@@ -27,7 +27,8 @@ void mig_hello(const struct migration *m, enum msg_channel kind, uint8_t index,
 	*ret = (struct msg_hello){
 		.version_min = MSG_VERSION_OLDEST,
 		.version_max = MSG_VERSION,
-		.capabilities = MSG_CAP_POSTCOPY | (m->options.urgent ? MSG_CAP_URGENT : 0) |
+		.capabilities = MSG_CAP_POSTCOPY | (m->snapshot ? 0 : MSG_CAP_MEND) |
+				(m->options.urgent ? MSG_CAP_URGENT : 0) |
 				(m->snapshot ? MSG_CAP_SNAPSHOT : 0),
 		.kind = (uint8_t)kind,
 		.index = index,
@@ -163,6 +164,7 @@ static int check_capabilities(struct migration *m, const struct msg_hello_ack *a
 {
 	m->version = ack->version;
 	m->capabilities = ack->capabilities;
+	m->engine->mend = m->capabilities & MSG_CAP_MEND;
 	if (m->version < MSG_VERSION_FACTS)
 		for (uint32_t i = 0; i < m->engine->nblocks; i++)
 			if (m->engine->blocks[i].mem.block.flags & GUEST_BLOCK_READONLY)
@@ -329,6 +331,9 @@ void mig_on_engine(void *arg, enum engine_event ev, const struct error *err)
 		return;
 	case ENGINE_SENT:
 		mig_on_sent(m);
+		return;
+	case ENGINE_CHANNEL:
+		mig_channel_lost(m, err);
 		return;
 	case ENGINE_LOST:
 		mig_event(m, MIG_EV_LOST, err);

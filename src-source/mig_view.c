@@ -9,9 +9,10 @@
 #include "util/cleanup.h"
 #include "util/clock.h"
 
-static void add_channel(struct migration_totals *t, const char *kind, uint64_t bytes)
+static void add_channel(struct migration_totals *t, const char *kind, uint64_t bytes, bool lost)
 {
-	t->channels[t->nchannels++] = (struct mig_channel){.kind = kind, .bytes = bytes};
+	t->channels[t->nchannels++] =
+		(struct mig_channel){.kind = kind, .bytes = bytes, .lost = lost};
 	t->wire_bytes += bytes;
 }
 
@@ -20,13 +21,16 @@ static void channel_totals(const struct migration *m, struct migration_totals *t
 	const struct engine *e = m->engine;
 
 	t->nchannels = 0;
-	t->wire_bytes = t->wire_before;
+	t->wire_bytes = t->wire_before + e->wire_gone;
 	if (m->control)
-		add_channel(t, "control", tls_chan_sent_bytes(conn_chan(m->control)));
+		add_channel(t, "control", tls_chan_sent_bytes(conn_chan(m->control)), false);
 	if (e->urgent)
-		add_channel(t, "urgent", urgent_wire_bytes(e->urgent));
+		add_channel(t, "urgent", urgent_wire_bytes(e->urgent), false);
+	else if (m->mend.urgent)
+		add_channel(t, "urgent", 0, true);
 	for (uint32_t i = 0; i < e->nsenders; i++)
-		add_channel(t, "bulk", sender_wire_bytes(e->senders[i]));
+		add_channel(t, "bulk", sender_wire_bytes(e->senders[i]),
+			    atomic_load(&e->senders[i]->state) != SENDER_UP);
 }
 
 void mig_totals(const struct migration *m, struct migration_totals *t)
@@ -161,7 +165,10 @@ static json_t *channels_json(const struct migration *m, const struct migration_t
 
 	for (uint32_t i = 0; i < t->nchannels; i++)
 		json_array_append_new(
-			a, channel_json(&t->channels[i], elapsed, m->engine ? "open" : "closed"));
+			a, channel_json(&t->channels[i], elapsed,
+					!m->engine             ? "closed"
+					: t->channels[i].lost ? "lost"
+							      : "open"));
 	return a;
 }
 

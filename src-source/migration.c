@@ -150,6 +150,7 @@ void mig_close(struct migration *m)
 {
 	if (m->dial)
 		dial_cancel(steal_ptr(&m->dial));
+	mig_mend_stop(m);
 	if (m->engine) {
 		engine_stop(m->engine);
 		mig_totals(m, &m->totals);

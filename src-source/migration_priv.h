@@ -69,6 +69,7 @@ enum mig_stage {
 struct mig_channel {
 	const char *kind;
 	uint64_t bytes;
+	bool lost;
 };
 
 /**
@@ -152,6 +153,36 @@ struct mig_recover {
 };
 
 /**
+ * struct mig_mend - lost data channels that are made again while the session stands
+ * @dial:	the channel that is being made
+ * @timer:	until the next attempt
+ * @kind, @index: of the attempt under way
+ * @asked:	DROP was sent for it, DROPPED has not come
+ * @urgent:	the urgent channel is to be made again
+ * @urgent_clean, @clean: nothing is left there of the last attempt
+ * @delay_us:	pause before the next attempt, 0 for none
+ * @pause_us:	the last such pause
+ * @since_us:	clock_us() when the last channel was made again
+ * @bare_us:	clock_us() since when no bulk channel stands; 0 if one does
+ * @err:	what became of the last attempt
+ */
+struct mig_mend {
+	struct dial *dial;
+	struct event *timer;
+	enum msg_channel kind;
+	unsigned int index;
+	bool asked;
+	bool urgent;
+	bool urgent_clean;
+	bool clean[MSG_CHANNELS_MAX];
+	uint64_t delay_us;
+	uint64_t pause_us;
+	uint64_t since_us;
+	uint64_t bare_us;
+	struct error err;
+};
+
+/**
  * struct migration - the job
  * @guest:	its entry, NULL once that stands for another guest or is gone
  * @guest_name, @uuid: of the guest, also when @guest is NULL
@@ -170,6 +201,7 @@ struct mig_recover {
  * @journal:	see mig_journal.c
  * @timer:	bound of the present step
  * @again:	of the recovery, and of the questions in doubt
+ * @mend:	of lost channels
  * @sw:		of the switchover
  * @snapshot:	the job stores an image and moves nothing; then @snap
  * @pause_us:	clock_us() when the pause was asked for; 0 when none is
@@ -213,6 +245,7 @@ struct migration {
 	struct journal *journal;
 	struct event *timer;
 	struct mig_recover again;
+	struct mig_mend mend;
 	struct mig_switch sw;
 	bool snapshot;
 	struct mig_snap snap;
@@ -327,6 +360,13 @@ void mig_on_received(struct migration *m, const struct msg *msg);
 void mig_on_resumed(struct migration *m, const struct msg *msg);
 /** mig_on_channels() - the further channels stand, in state recovering */
 void mig_on_channels(struct migration *m);
+
+/* --- mig_channels.c --- */
+/** mig_channel_lost() - ENGINE_CHANNEL: give up what is lost, and make it again */
+void mig_channel_lost(struct migration *m, const struct error *why);
+void mig_on_dropped(struct migration *m, const struct msg *msg);
+/** mig_mend_stop() - the session is over, or about to be: no more attempts */
+void mig_mend_stop(struct migration *m);
 
 /* --- mig_journal.c --- */
 /** mig_journal_open() - begin the job's journal with all that a restarted agent must know */

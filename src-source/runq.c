@@ -33,9 +33,17 @@ static void added(struct runq *q)
 		eventfd_write(q->work_fd, 1);
 }
 
+void runq_close(struct runq *q, bool closed)
+{
+	LOCK_SCOPE(&q->lock);
+	q->closed = closed;
+}
+
 int runq_push(struct runq *q, const struct run *r)
 {
 	LOCK_SCOPE(&q->lock);
+	if (q->closed)
+		return -EPIPE;
 	if (q->n >= RUNQ_MAX)
 		return -EAGAIN;
 	q->ring[(q->head + q->n) % RING] = *r;
@@ -46,6 +54,8 @@ int runq_push(struct runq *q, const struct run *r)
 int runq_push_front(struct runq *q, const struct run *r)
 {
 	LOCK_SCOPE(&q->lock);
+	if (q->closed)
+		return -EPIPE;
 	if (q->n >= RING)
 		return -EAGAIN;
 	q->head = (q->head + RING - 1) % RING;
@@ -71,5 +81,5 @@ bool runq_pop(struct runq *q, struct run *ret)
 unsigned int runq_room(struct runq *q)
 {
 	LOCK_SCOPE(&q->lock);
-	return q->n >= RUNQ_MAX ? 0 : RUNQ_MAX - q->n;
+	return q->closed || q->n >= RUNQ_MAX ? 0 : RUNQ_MAX - q->n;
 }

@@ -42,7 +42,8 @@ struct run {
 
 /**
  * struct runq - any number of threads
- * @lock:	protects @ring, @head, @n
+ * @lock:	protects @ring, @head, @n, @closed
+ * @closed:	nobody takes runs out: none is put in
  * @work_fd:	eventfd, readable while runs are queued
  */
 struct runq {
@@ -50,6 +51,7 @@ struct runq {
 	struct run ring[RUNQ_MAX + 1];
 	unsigned int head;
 	unsigned int n;
+	bool closed;
 	int work_fd;
 };
 
@@ -57,9 +59,11 @@ struct runq {
 int runq_init(struct runq *q);
 /** runq_destroy() - runs still queued are dropped */
 void runq_destroy(struct runq *q);
-/** runq_push() - at the end; Return: 0, -EAGAIN if RUNQ_MAX are queued */
+/** runq_close() - from now on no run is taken, or again */
+void runq_close(struct runq *q, bool closed);
+/** runq_push() - at the end; Return: 0, -EAGAIN if RUNQ_MAX are queued, -EPIPE if it is closed */
 int runq_push(struct runq *q, const struct run *r);
-/** runq_push_front() - before all others; Return: 0, -EAGAIN if even the extra place is taken */
+/** runq_push_front() - before all others; Return: 0, -EAGAIN if even the extra place is taken, -EPIPE */
 int runq_push_front(struct runq *q, const struct run *r);
 /** runq_pop() - Return: whether there was one */
 bool runq_pop(struct runq *q, struct run *ret);

@@ -189,6 +189,7 @@ static int first_pass(struct scan *s, struct error *err)
 /* Send what is pending until all of it is placed, with what was refused on the way. */
 static int settle(struct scan *s, bool break_early, struct error *err)
 {
+	uint32_t losses = atomic_load(&s->e->losses), now;
 	int r = 0;
 
 	for (int i = 0; !r && i < REPEATS_MAX; i++) {
@@ -198,6 +199,11 @@ static int settle(struct scan *s, bool break_early, struct error *err)
 		if (!r &&
 		    (!engine_pending_bytes(s->e) || (break_early && atomic_load(&s->switch_now))))
 			return 0;
+		/* Pages of a lost channel are nobody's fault. */
+		now = atomic_load(&s->e->losses);
+		if (now != losses)
+			i = 0;
+		losses = now;
 	}
 	return r ? r
 		 : error_set(err, -EBADMSG, "digest-mismatch",
@@ -237,7 +243,7 @@ static enum policy_out judge(struct scan *s, uint64_t begin, uint64_t before)
 	struct policy_in in = {
 		.options = &s->e->options,
 		.passes = atomic_load(&s->e->stats.passes),
-		.elapsed_us = clock_us() - begin,
+		.elapsed_us = clock_us() - begin - atomic_load(&s->e->interrupted_us),
 		.remaining = remaining(s->e),
 		.pinned = s->e->dma == DMA_QUARANTINE ? held_pinned_bytes(s->e) : 0,
 		.before = before,
@@ -416,7 +422,7 @@ static int await_urgent(struct scan *s, struct error *err)
 	int r = 0;
 
 	atomic_store(&s->e->waiting_urgent, true);
-	while (!r && atomic_load(&s->e->urgent_busy))
+	while (!r && (atomic_load(&s->e->urgent_busy) || atomic_load(&s->e->urgent_lost)))
 		r = feed_wait(s, err);
 	atomic_store(&s->e->waiting_urgent, false);
 	return r;
@@ -448,17 +454,23 @@ static int await(struct scan *s, enum scan_phase phase, struct error *err)
 static int run_postcopy(struct scan *s, struct error *err)
 {
 	int r = await(s, SCAN_POSTCOPY, err);
+	uint32_t losses = 0;
 
-	if (!r && atomic_load(&s->postcopy))
-		r = postcopy(s, err);
+	if (!r) {
+		losses = atomic_load(&s->e->losses);
+		if (atomic_load(&s->postcopy))
+			r = postcopy(s, err);
+	}
 	if (r < 0)
 		return r;
 	engine_post(s->e, ENGINE_SENT, NULL);
 	while (!r) {
 		r = feed_wait(s, err);
-		if (r || !engine_pending_bytes(s->e))
+		if (r || (!engine_pending_bytes(s->e) && atomic_load(&s->e->losses) == losses))
 			continue;
-		/* A run on the urgent channel was refused after all: the totals change once more. */
+		/* A run on the urgent channel was refused after all, or a channel was lost: the totals
+		 * change once more. */
+		losses = atomic_load(&s->e->losses);
 		r = settle(s, false, err);
 		if (!r)
 			r = await_urgent(s, err);

@@ -19,37 +19,25 @@ uint64_t sender_wire_bytes(const struct sender *s)
 	return atomic_load(&s->wire_bytes);
 }
 
-static int send_barrier(struct sender *s, const struct run *run, struct error *err)
+/* @number: of who asked for it, 0 for the lane itself */
+static int send_barrier(struct sender *s, uint32_t pass, uint32_t number, struct error *err)
 {
 	struct msg m = {.type = MSG_BARRIER,
-			.barrier = {.pass = run->pass, .number = (uint32_t)run->offset}};
-	struct frame_io io = {.chan = s->chan,
+			.barrier = {.pass = pass, .number = lane_mark(&s->lane, number)}};
+	struct frame_io io = {.chan = s->lane.chan,
 			      .channel = MSG_CHANNEL_BULK,
-			      .stop_fd = s->e->stop_fd,
+			      .stop_fd = s->lane.stop_fd,
 			      .timeout_us = ENGINE_IO_TIMEOUT_US};
 
 	int r = frame_send(&io, &m, err);
 
 	if (r < 0)
 		return r;
+	if (!number)
+		return 0;
 	atomic_store(&s->told_us, clock_us());
-	atomic_store(&s->told, m.barrier.number);
+	atomic_store(&s->told, number);
 	/* From now on it waits for an answer. */
-	scan_kick(s->e->scan);
-	return 0;
-}
-
-/* It answers each barrier once, when it has been asked. */
-static int on_barrier_ack(struct sender *s, const struct msg_barrier *b, struct error *err)
-{
-	uint32_t told = atomic_load(&s->told), acked = atomic_load(&s->acked);
-
-	if (b->number != told || b->number == acked)
-		return error_set(err, -EBADMSG, "bad-message",
-				 "BARRIER_ACK %u on bulk channel %u, where %u was sent last and %u "
-				 "answered",
-				 b->number, s->index, told, acked);
-	atomic_store(&s->acked, b->number);
 	scan_kick(s->e->scan);
 	return 0;
 }
@@ -57,14 +45,32 @@ static int on_barrier_ack(struct sender *s, const struct msg_barrier *b, struct 
 /* The bandwidth limit is kept here: nobody can ask for what is claimed meanwhile. */
 static int send_saved(struct sender *s, const struct run *run, struct error *err)
 {
-	int r = engine_await_budget(s->e);
+	int r = engine_await_budget(s->e, s->lane.stop_fd);
 
 	FAULTPOINT(SAVED_RUN_DUE);
 	engine_account(s->e, run->length);
 	if (!r)
-		r = engine_send_saved(s->e, s->chan, run->piece->frame, run->pass, run->block,
+		r = engine_send_saved(s->e, &s->lane, run->piece->frame, run->pass, run->block,
 				      run->offset, run->length, err);
 	snap_piece_free(s->e, run->piece);
+	return r;
+}
+
+static int send_pages(struct sender *s, const struct run *run, struct error *err)
+{
+	uint64_t page = s->e->blocks[run->block].mem.block.page_size;
+	int r;
+
+	/* Before: what is under way when the channel breaks is open, too. */
+	lane_note(&s->lane, run->block, run->offset / page, run->length / page, run->length);
+	if (run->kind == RUN_HOLE)
+		r = engine_send_hole(s->e, &s->lane, run->pass, run->block, run->offset,
+				     run->length, err);
+	else
+		r = engine_send_run(s->e, &s->lane, s->buf, run->pass, run->block, run->offset,
+				    run->length, err);
+	if (!r && lane_due(&s->lane))
+		r = send_barrier(s, run->pass, 0, err);
 	return r;
 }
 
@@ -73,18 +79,31 @@ static int send_run(struct sender *s, const struct run *run, struct error *err)
 	switch (run->kind) {
 	case RUN_BARRIER:
 		FAULTPOINT(BARRIER_DUE);
-		return send_barrier(s, run, err);
-	case RUN_HOLE:
-		return engine_send_hole(s->e, s->chan, run->pass, run->block, run->offset,
-					run->length, err);
+		return send_barrier(s, run->pass, (uint32_t)run->offset, err);
 	case RUN_SAVED:
 		return send_saved(s, run, err);
-	case RUN_READ:
+	default:
 		FAULTPOINT(RUN_DUE);
-		break;
+		return send_pages(s, run, err);
 	}
-	return engine_send_run(s->e, s->chan, s->buf, run->pass, run->block, run->offset,
-			       run->length, err);
+}
+
+/* It answers each barrier once, when it has been asked, and in their order. */
+static int on_ack(struct sender *s, uint32_t wire, struct error *err)
+{
+	uint32_t told = atomic_load(&s->told), acked = atomic_load(&s->acked), number;
+	int r = lane_acked(&s->lane, wire, &number, err);
+
+	if (r < 0 || !number)
+		return r;
+	if (number != told || number == acked)
+		return error_set(err, -EBADMSG, "bad-message",
+				 "BARRIER_ACK %u on bulk channel %u, where %u was sent last and %u "
+				 "answered",
+				 number, s->index, told, acked);
+	atomic_store(&s->acked, number);
+	scan_kick(s->e->scan);
+	return 0;
 }
 
 static int handle(struct sender *s, const struct msg *m, struct error *err)
@@ -93,7 +112,7 @@ static int handle(struct sender *s, const struct msg *m, struct error *err)
 	case MSG_NACK:
 		return engine_nack(s->e, &m->nack, err);
 	case MSG_BARRIER_ACK:
-		return on_barrier_ack(s, &m->barrier, err);
+		return on_ack(s, m->barrier.number, err);
 	case MSG_ERROR:
 		return error_set(err, -EREMOTEIO, m->error.code,
 				 "the destination ended bulk channel %u: %s", s->index,
@@ -112,7 +131,7 @@ static int listen_once(struct sender *s, struct frame_reader *in, struct error *
 	int r;
 
 	do {
-		r = frame_reader_next(in, s->chan, &m, &payload, err);
+		r = frame_reader_next(in, s->lane.chan, &m, &payload, err);
 		if (!r)
 			r = handle(s, m, err);
 	} while (!r);
@@ -122,12 +141,12 @@ static int listen_once(struct sender *s, struct frame_reader *in, struct error *
 static int idle(struct sender *s)
 {
 	struct pollfd p[] = {
-		{.fd = s->queue.work_fd, .events = POLLIN},
-		{.fd = tls_chan_fd(s->chan), .events = POLLIN},
-		{.fd = s->e->stop_fd, .events = POLLIN},
+		{.fd = lane_full(&s->lane) ? -1 : s->queue.work_fd, .events = POLLIN},
+		{.fd = tls_chan_fd(s->lane.chan), .events = POLLIN},
+		{.fd = s->lane.stop_fd, .events = POLLIN},
 	};
 
-	if (!tls_pending(s->chan) && poll(p, ARRAY_SIZE(p), -1) < 0 && errno != EINTR)
+	if (!tls_pending(s->lane.chan) && poll(p, ARRAY_SIZE(p), -1) < 0 && errno != EINTR)
 		return -errno;
 	return p[2].revents ? -ECANCELED : 0;
 }
@@ -138,10 +157,10 @@ static int serve(struct sender *s, struct frame_reader *in, struct error *err)
 	int r;
 
 	while (!(r = listen_once(s, in, err))) {
-		if (runq_pop(&s->queue, &run)) {
+		if (!lane_full(&s->lane) && runq_pop(&s->queue, &run)) {
 			scan_kick(s->e->scan);
 			r = send_run(s, &run, err);
-			atomic_store(&s->wire_bytes, tls_chan_sent_bytes(s->chan));
+			atomic_store(&s->wire_bytes, tls_chan_sent_bytes(s->lane.chan));
 		} else {
 			r = idle(s);
 		}
@@ -151,31 +170,63 @@ static int serve(struct sender *s, struct frame_reader *in, struct error *err)
 	return r;
 }
 
+/* What the peer may not send, and what is not the channel's fault, another channel does not help. */
+static bool is_loss(const struct sender *s, int r)
+{
+	static const char *const other[] = {"guest-memory", "digest-mismatch"};
+
+	for (size_t i = 0; i < ARRAY_SIZE(other); i++)
+		if (!strcmp(s->why.code, other[i]))
+			return false;
+	return !s->e->mend || (r != -EBADMSG && r != -EREMOTEIO);
+}
+
+static void failed(struct sender *s, int r)
+{
+	struct engine *e = s->e;
+
+	error_set(&s->why, r, "channel-lost", "bulk channel %u: %s", s->index, strerror(-r));
+	if (!is_loss(s, r)) {
+		engine_fail(e, ENGINE_FAILED, &s->why);
+	} else if (!e->mend) {
+		engine_fail(e, ENGINE_LOST, &s->why);
+	} else {
+		atomic_store(&s->state, SENDER_LOST);
+		runq_close(&s->queue, true);
+		engine_post(e, ENGINE_CHANNEL, &s->why);
+	}
+}
+
 static void *thread_main(void *arg)
 {
 	struct sender *s = arg;
 	struct frame_reader in = {0};
-	struct error err = {0};
 	int r;
 
 	trace_thread_enter("bulk");
 	r = frame_reader_init(&in, MSG_CHANNEL_BULK, false);
 	if (!r)
-		r = serve(s, &in, &err);
+		r = serve(s, &in, &s->why);
 	/* What the kernel still had in its buffer after the last run has been sent by now. */
-	atomic_store(&s->wire_bytes, tls_chan_sent_bytes(s->chan));
-	if (r < 0 && r != -ECANCELED) {
-		error_set(&err, r, "channel-lost", "bulk channel %u: %s", s->index, strerror(-r));
-		engine_fail(s->e,
-			    !strcmp(err.code, "guest-memory") ||
-					    !strcmp(err.code, "digest-mismatch")
-				    ? ENGINE_FAILED
-				    : ENGINE_LOST,
-			    &err);
-	}
+	atomic_store(&s->wire_bytes, tls_chan_sent_bytes(s->lane.chan));
+	if (r < 0 && r != -ECANCELED)
+		failed(s, r);
 	frame_reader_free(&in);
 	trace_thread_exit("bulk", r);
 	return NULL;
+}
+
+static int start_thread(struct sender *s, struct tls_chan *chan)
+{
+	int r;
+
+	lane_take(&s->lane, chan);
+	s->since_us = clock_us();
+	r = pthread_create(&s->thread, NULL, thread_main, s);
+	if (r)
+		s->lane.chan = NULL; /* the caller's again */
+	s->joined = r;
+	return -r;
 }
 
 int sender_start(struct engine *e, uint32_t index, struct tls_chan *chan, struct error *err)
@@ -190,18 +241,43 @@ int sender_start(struct engine *e, uint32_t index, struct tls_chan *chan, struct
 	}
 	s->e = e;
 	s->index = index;
-	s->chan = chan;
+	s->joined = true;
 	s->buf = aligned_alloc(4096, 4096 + ENGINE_RUN_MAX);
-	r = s->buf ? pthread_create(&s->thread, NULL, thread_main, s) : ENOMEM;
+	r = lane_init(&s->lane, e->mend);
+	if (!r)
+		r = s->buf ? start_thread(s, chan) : -ENOMEM;
 	if (r) {
-		free(s->buf);
-		runq_destroy(&s->queue);
-		free(s);
-		return error_set(err, -r, NULL, "cannot start bulk sender %u: %s", index,
-				 strerror(r));
+		sender_free(s);
+		return error_set(err, r, NULL, "cannot start bulk sender %u: %s", index,
+				 strerror(-r));
 	}
 	e->senders[e->nsenders++] = s;
 	return 0;
+}
+
+int sender_again(struct sender *s, struct tls_chan *chan, struct error *err)
+{
+	int r;
+
+	error_clear(&s->why);
+	/* Before there is a thread, which may lose it again at once. */
+	runq_close(&s->queue, false);
+	atomic_store(&s->state, SENDER_UP);
+	s->given_up = false;
+	r = start_thread(s, chan);
+	if (r) {
+		sender_give_up(s);
+		sender_gone(s);
+		return error_set(err, r, NULL, "cannot start bulk sender %u: %s", s->index,
+				 strerror(-r));
+	}
+	scan_kick(s->e->scan);
+	return 0;
+}
+
+void sender_quit(struct sender *s)
+{
+	lane_quit(&s->lane);
 }
 
 void sender_join(struct sender *s)
@@ -211,6 +287,39 @@ void sender_join(struct sender *s)
 	s->joined = true;
 }
 
+/* What was queued and not begun is pending again like what is open. Barriers are asked for anew. */
+void sender_give_up(struct sender *s)
+{
+	struct engine *e = s->e;
+	struct run run;
+
+	if (s->given_up)
+		return;
+	s->given_up = true;
+	atomic_store(&s->state, SENDER_LOST);
+	runq_close(&s->queue, true);
+	sender_quit(s);
+	sender_join(s);
+	e->wire_gone += atomic_exchange(&s->wire_bytes, 0);
+	while (runq_pop(&s->queue, &run)) {
+		uint64_t page = e->blocks[run.block].mem.block.page_size;
+
+		if (run.kind != RUN_BARRIER)
+			bitmap_set_range(&e->blocks[run.block].pending, run.offset / page,
+					 run.length / page);
+	}
+	lane_give_up(&s->lane, e);
+	atomic_fetch_add(&e->losses, 1);
+	scan_kick(e->scan);
+}
+
+void sender_gone(struct sender *s)
+{
+	atomic_store(&s->state, SENDER_DOWN);
+	atomic_fetch_add(&s->gone, 1);
+	scan_kick(s->e->scan);
+}
+
 void sender_free(struct sender *s)
 {
 	struct run run;
@@ -218,7 +327,7 @@ void sender_free(struct sender *s)
 	while (runq_pop(&s->queue, &run))
 		if (run.kind == RUN_SAVED)
 			free(run.piece);
-	tls_chan_free(s->chan);
+	lane_clear(&s->lane);
 	runq_destroy(&s->queue);
 	free(s->buf);
 	free(s);

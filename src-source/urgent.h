@@ -7,6 +7,16 @@
 
 /** urgent_start() - start the thread; @chan is taken over on success. Return: 0, or -errno with @err filled */
 int urgent_start(struct engine *e, struct tls_chan *chan, struct error *err);
+/** urgent_quit() - have the thread end; any thread; NULL is fine */
+void urgent_quit(struct urgent *u);
+/** urgent_why() - Return: what a lost channel was lost of */
+const struct error *urgent_why(const struct urgent *u);
+/** urgent_open() - Return: whether the channel stands; NULL is fine */
+bool urgent_open(const struct urgent *u);
+/** urgent_give_up() - loop: its channel is lost, or is to be: end the thread, see to it that all is sent again, free */
+void urgent_give_up(struct urgent *u);
+/** urgent_gone() - loop: nothing that was sent on the lost urgent channel is placed any more */
+void urgent_gone(struct engine *e);
 /** urgent_join() - wait for the thread, which engine.stop_fd ends; safe twice; NULL is fine */
 void urgent_join(struct urgent *u);
 /** urgent_free() - after urgent_join(): close the channel and free; NULL is fine */

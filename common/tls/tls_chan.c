@@ -407,6 +407,20 @@ int tls_chan_fd(const struct tls_chan *c)
 	return c->wire.fd;
 }
 
+/* Of a socket that is none of TCP's nothing is asked. */
+void tls_chan_watch(struct tls_chan *c, uint64_t us)
+{
+	int fd = tls_chan_fd(c), one = 1, idle = 2, interval = 1;
+	unsigned int limit_ms = (unsigned int)(us / 1000);
+	int count = MAX((int)(us / 1000000) - idle, 1);
+
+	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof(one));
+	setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof(idle));
+	setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval, sizeof(interval));
+	setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof(count));
+	setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &limit_ms, sizeof(limit_ms));
+}
+
 uint64_t tls_chan_sent_bytes(const struct tls_chan *c)
 {
 	return c->wire.sent;

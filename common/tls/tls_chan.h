@@ -148,6 +148,15 @@ int tls_write_full(struct tls_chan *c, const void *buf, size_t n, int stop_fd, u
 /** tls_chan_fd() - Return: the socket, to poll; it stays the connection's */
 int tls_chan_fd(const struct tls_chan *c);
 
+/** TLS_WATCH_US - a peer that is silent for so long, or takes nothing, is lost; for tls_chan_watch() */
+#define TLS_WATCH_US 6000000ull
+/**
+ * tls_chan_watch() - have the kernel see to it that the peer is there, also when nothing is sent
+ * @us:		what is sent and not acknowledged for so long, and a peer that answers no probe for
+ *		so long, end the connection
+ */
+void tls_chan_watch(struct tls_chan *c, uint64_t us);
+
 /** tls_chan_sent_bytes() - Return: bytes that were given to the socket: TLS included, TCP not */
 uint64_t tls_chan_sent_bytes(const struct tls_chan *c);
 

@@ -53,6 +53,12 @@ static const struct bend {
 	{MSG_RECEIVED, 12, 4, 8001, "words"},
 	{MSG_RECEIVED, 16, 8, 0x3f, "first"},
 	{MSG_RECEIVED, 16, 8, 1ull << 34, "first"},
+	{MSG_DROP, 8, 1, 0, "kind"},
+	{MSG_DROP, 8, 1, 3, "kind"},
+	{MSG_DROP, 8, 1, 1, "index"}, /* there is one urgent channel only */
+	{MSG_DROP, 9, 1, 16, "index"},
+	{MSG_DROP, 15, 1, 1, "reserved"},
+	{MSG_DROPPED, 8, 1, 0, "kind"},
 	{MSG_RESUMED, 8, 4, 0, "pass"},
 	{MSG_RESUMED, 12, 1, 1, "reserved"},
 	{MSG_SETUP, 8, 2, 0, "SETUP"}, /* all behind it moves */

@@ -219,6 +219,11 @@ static inline void fill_barrier(struct msg *m)
 	m->barrier = (struct msg_barrier){0x11, 0x12345678};
 }
 
+static inline void fill_drop(struct msg *m)
+{
+	m->drop = (struct msg_drop){MSG_CHANNEL_BULK, 15};
+}
+
 static inline void fill_answer(struct msg *m)
 {
 	m->answer.answer = MSG_ANSWER_COMPLETED;
@@ -327,6 +332,8 @@ static const struct golden golden[] = {
 	 "0400 63707573 0100 32"},
 	{MSG_REQUEST, C | U, false, true, fill_request,
 	 "18000000 2800 0000 ff000000 00000000 0040230100000000 0000200000000000"},
+	{MSG_DROP, C, true, false, fill_drop, "08000000 2900 0000 02 0f 000000000000"},
+	{MSG_DROPPED, C, false, true, fill_drop, "08000000 2a00 0000 02 0f 000000000000"},
 	{MSG_PAGES, U | B, true, false, fill_pages,
 	 "38200000 3000 0000"
 	 "01000000 01 000000 0000004000000000 0020000000000000 03000000 00000000"
@@ -337,8 +344,8 @@ static const struct golden golden[] = {
 	 "0000000000000000 00000000000000000000000000000000"},
 	{MSG_NACK, U | B, false, true, fill_nack,
 	 "18000000 3100 0000 02000000 03000000 0050000000000000 0000040000000000"},
-	{MSG_BARRIER, B, true, false, fill_barrier, "08000000 3200 0000 11000000 78563412"},
-	{MSG_BARRIER_ACK, B, false, true, fill_barrier, "08000000 3300 0000 11000000 78563412"},
+	{MSG_BARRIER, U | B, true, false, fill_barrier, "08000000 3200 0000 11000000 78563412"},
+	{MSG_BARRIER_ACK, U | B, false, true, fill_barrier, "08000000 3300 0000 11000000 78563412"},
 	{MSG_END, U, true, false, fill_none, "00000000 3400 0000"},
 	{MSG_QUERY, Q, true, false, fill_number, "08000000 4000 0000 0102030405060708"},
 	{MSG_ANSWER, Q, false, true, fill_answer, "08000000 4100 0000 03 00000000000000"},

@@ -14,7 +14,8 @@ static const char *const mig_state_names[] = {
 	[MIG_CANCELLED] = "cancelled",   [MIG_FAILING] = "failing",
 	[MIG_FAILED] = "failed",         [MIG_IN_DOUBT] = "in-doubt",
 	[MIG_PAUSED] = "paused",         [MIG_SAVING] = "saving",
-	[MIG_RECOVERING] = "recovering",
+	[MIG_RECOVERING] = "recovering", [MIG_INTERRUPTED] = "interrupted",
+	[MIG_REJOINING] = "rejoining",
 };
 
 static const char *const mig_event_names[] = {
@@ -32,6 +33,8 @@ static const char *const mig_event_names[] = {
 	[MIG_EV_NOT_STARTED] = "not-started",
 	[MIG_EV_SNAPSHOT] = "snapshot",
 	[MIG_EV_RESUMED] = "resumed",
+	[MIG_EV_BROKEN] = "broken",
+	[MIG_EV_RETRY] = "retry",
 };
 
 static const char *const mig_action_names[] = {
@@ -50,12 +53,16 @@ static const char *const mig_action_names[] = {
 	[MIG_ACT_SAVE] = "save",
 	[MIG_ACT_RECOVER] = "recover",
 	[MIG_ACT_RESUME] = "resume",
+	[MIG_ACT_INTERRUPT] = "interrupt",
+	[MIG_ACT_REJOIN] = "rejoin",
+	[MIG_ACT_GO_ON] = "go-on",
 };
 
 static const char *const inc_state_names[] = {
 	[INC_NONE] = "none",           [INC_ADVISE] = "advise", [INC_DISCARD] = "discard",
 	[INC_LISTENING] = "listening", [INC_READY] = "ready",   [INC_RUNNING] = "running",
 	[INC_HELD] = "held",           [INC_END] = "end",       [INC_STORING] = "storing",
+	[INC_WAITING] = "waiting",
 };
 
 static const char *const inc_event_names[] = {
@@ -63,7 +70,7 @@ static const char *const inc_event_names[] = {
 	[INC_EV_LOADED] = "loaded", [INC_EV_COMMIT] = "commit", [INC_EV_ACCOUNTED] = "accounted",
 	[INC_EV_ABORT] = "abort",   [INC_EV_FAIL] = "fail",     [INC_EV_LOST] = "lost",
 	[INC_EV_GONE] = "gone",     [INC_EV_STORE] = "store",   [INC_EV_STORED] = "stored",
-	[INC_EV_RESUME] = "resume",
+	[INC_EV_RESUME] = "resume", [INC_EV_BROKEN] = "broken",
 };
 
 static const char *const inc_action_names[] = {
@@ -79,6 +86,7 @@ static const char *const inc_action_names[] = {
 	[INC_ACT_STORE] = "store",
 	[INC_ACT_STORED] = "stored",
 	[INC_ACT_RESUME] = "resume",
+	[INC_ACT_KEEP] = "keep",
 };
 
 _Static_assert(ARRAY_SIZE(mig_state_names) == MIG_STATE_COUNT_, "a name for each");
@@ -147,6 +155,16 @@ static const struct mig_step mig_table[] = {
 	ROW(RECOVERING, LOST, PAUSED, HOLD),
 	ROW(RECOVERING, ERROR, FAILED, ABANDON),
 	ROW(RECOVERING, GONE, FAILED, ABANDON),
+	ROW(PRECOPY, BROKEN, INTERRUPTED, INTERRUPT),
+	ROW(INTERRUPTED, RETRY, REJOINING, REJOIN),
+	ROW(INTERRUPTED, CANCEL, CANCELLING, ROLLBACK),
+	ROW(INTERRUPTED, ERROR, FAILING, ROLLBACK),
+	ROW(INTERRUPTED, GONE, FAILING, ROLLBACK),
+	ROW(REJOINING, RESUMED, PRECOPY, GO_ON),
+	ROW(REJOINING, LOST, INTERRUPTED, INTERRUPT),
+	ROW(REJOINING, CANCEL, CANCELLING, ROLLBACK),
+	ROW(REJOINING, ERROR, FAILING, ROLLBACK),
+	ROW(REJOINING, GONE, FAILING, ROLLBACK),
 };
 
 #undef ROW
@@ -174,6 +192,9 @@ static const struct inc_step inc_table[] = {
 	ROW(NONE, STORE, STORING, STORE),         ROW(STORING, STORED, END, STORED),
 	ROW(STORING, ABORT, END, DISCARD_GUEST),  ROW(STORING, FAIL, END, DISCARD_GUEST),
 	ROW(STORING, LOST, END, DISCARD_GUEST),   ROW(HELD, RESUME, RUNNING, RESUME),
+	ROW(ADVISE, BROKEN, WAITING, KEEP),       ROW(WAITING, RESUME, ADVISE, RESUME),
+	ROW(WAITING, LOST, END, DISCARD_GUEST),   ROW(WAITING, FAIL, END, DISCARD_GUEST),
+	ROW(WAITING, GONE, END, DISCARD_GUEST),
 };
 
 #undef ROW
@@ -200,8 +221,8 @@ static const struct takes mig_takes[] = {
 	{MSG_NACK, S4(PRECOPY, SWITCHOVER, HANDOVER, POSTCOPY) | S1(SAVING)},
 	{MSG_BARRIER_ACK, S4(PRECOPY, SWITCHOVER, POSTCOPY, SAVING)},
 	{MSG_ANSWER, S2(IN_DOUBT, PAUSED)},
-	{MSG_RECEIVED, S1(RECOVERING)},
-	{MSG_RESUMED, S1(RECOVERING)},
+	{MSG_RECEIVED, S2(RECOVERING, REJOINING)},
+	{MSG_RESUMED, S2(RECOVERING, REJOINING)},
 	{MSG_DROPPED, S4(PRECOPY, SWITCHOVER, HANDOVER, POSTCOPY)},
 };
 
@@ -224,9 +245,9 @@ static const struct takes inc_takes[] = {
 	{MSG_ABORT, S4(NONE, ADVISE, DISCARD, LISTENING) | S2(READY, STORING)},
 	{MSG_PAGES, S4(ADVISE, LISTENING, READY, RUNNING) | S1(STORING)},
 	{MSG_BARRIER, S3(ADVISE, RUNNING, STORING)},
-	{MSG_RESUME, S2(RUNNING, HELD)},
+	{MSG_RESUME, S4(RUNNING, HELD, ADVISE, WAITING)},
 	{MSG_DROP, S4(ADVISE, DISCARD, LISTENING, READY) | S1(RUNNING)},
-	{MSG_CONTINUE, S1(RUNNING)},
+	{MSG_CONTINUE, S2(RUNNING, ADVISE)},
 	{MSG_END, S2(RUNNING, END)},
 };
 
@@ -368,6 +389,10 @@ const char *mig_state_phase(enum mig_state s)
 		return mig_state_name(MIG_SWITCHOVER);
 	if (s == MIG_FAILING)
 		return mig_state_name(MIG_CANCELLING);
+	if (s == MIG_INTERRUPTED)
+		return mig_state_name(MIG_PAUSED);
+	if (s == MIG_REJOINING)
+		return mig_state_name(MIG_RECOVERING);
 	return mig_state_name(s);
 }
 

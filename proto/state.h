@@ -24,8 +24,10 @@ enum mig_state {
 	MIG_FAILED,
 	MIG_IN_DOUBT,
 	MIG_PAUSED,
-	MIG_SAVING,     /* a snapshot: the guest runs on here */
-	MIG_RECOVERING, /* a session for a guest that runs at the destination is made again */
+	MIG_SAVING,      /* a snapshot: the guest runs on here */
+	MIG_RECOVERING,  /* a session for a guest that runs at the destination is made again */
+	MIG_INTERRUPTED, /* in precopy without a session: the guest runs on here */
+	MIG_REJOINING,   /* and one is made again */
 	MIG_STATE_COUNT_
 };
 
@@ -44,6 +46,8 @@ enum mig_event {
 	MIG_EV_NOT_STARTED,
 	MIG_EV_SNAPSHOT,
 	MIG_EV_RESUMED,
+	MIG_EV_BROKEN,
+	MIG_EV_RETRY,
 	MIG_EV_COUNT_
 };
 
@@ -63,6 +67,9 @@ enum mig_action {
 	MIG_ACT_SAVE,
 	MIG_ACT_RECOVER,
 	MIG_ACT_RESUME,
+	MIG_ACT_INTERRUPT,
+	MIG_ACT_REJOIN,
+	MIG_ACT_GO_ON,
 	MIG_ACT_COUNT_
 };
 
@@ -76,6 +83,7 @@ enum inc_state {
 	INC_HELD,
 	INC_END,
 	INC_STORING,
+	INC_WAITING, /* without a session before the switch: what has arrived is kept */
 	INC_STATE_COUNT_
 };
 
@@ -93,6 +101,7 @@ enum inc_event {
 	INC_EV_STORE,
 	INC_EV_STORED,
 	INC_EV_RESUME,
+	INC_EV_BROKEN,
 	INC_EV_COUNT_
 };
 
@@ -109,6 +118,7 @@ enum inc_action {
 	INC_ACT_STORE,
 	INC_ACT_STORED,
 	INC_ACT_RESUME,
+	INC_ACT_KEEP,
 	INC_ACT_COUNT_
 };
 

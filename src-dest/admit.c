@@ -31,15 +31,30 @@ static int taken(const struct incoming *inc, const char *how, struct error *err)
 			 inc->setup->name, how);
 }
 
+/* What is kept of a lost session is of no use to a source that begins anew. Return: whether it gives way */
+static bool give_way(const struct incoming *inc, struct incoming *o, struct error *err)
+{
+	if (incoming_state(o) != INC_WAITING || strcmp(o->identity, inc->identity) != 0)
+		return false;
+	error_set(err, -ECONNRESET, "lost", "its source has begun another migration of the guest");
+	incoming_event(o, INC_EV_LOST, err);
+	return true;
+}
+
 int admit_resident(struct incoming *inc, struct error *err)
 {
 	const struct msg_setup *s = inc->setup;
 
-	for (const struct incoming *o = inc->d->incomings; o; o = incoming_next(o))
+	for (struct incoming *o = inc->d->incomings; o; o = incoming_next(o))
 		if (o != inc && incoming_state(o) != INC_END &&
 		    incoming_is_guest(o, s->name, s->uuid))
-			return taken(inc, "is arriving here already: see decant-dest incoming",
-				     err);
+			return taken(
+				inc,
+				give_way(inc, o, err)
+					? "was arriving here by a session that was lost, which is "
+					  "given up now: try again"
+					: "is arriving here already: see decant-dest incoming",
+				err);
 	if (resident_find(inc->d, s->name, s->uuid))
 		return taken(inc, "runs here: end it, or move it away first", err);
 	for (const struct past *p = history_first(inc->d->history); p; p = p->next)

@@ -27,17 +27,19 @@ struct news {
 static void tell(void *arg)
 {
 	struct news *n = arg;
+	struct incoming *inc = n->inc;
 
-	if (n->session == atomic_load(&n->inc->session) && n->ev == INC_EV_LOST &&
-	    channels_mend(n->inc)) {
+	if (n->session != atomic_load(&inc->session)) {
+		log_debug("incoming %s: of an earlier session: %s", inc->id_text, n->err.msg);
+		channels_look(inc);
+	} else if (n->ev == INC_EV_LOST && channels_mend(inc)) {
 		/* The source has to know of it before anything can be done. */
-		log_info("incoming %s: %s", n->inc->id_text, n->err.msg);
-		channels_look(n->inc);
-	} else if (n->session == atomic_load(&n->inc->session))
-		incoming_event(n->inc, n->ev, &n->err);
-	else
-		log_debug("incoming %s: of an earlier session: %s", n->inc->id_text, n->err.msg);
-	incoming_unref(n->inc);
+		log_info("incoming %s: %s", inc->id_text, n->err.msg);
+		channels_look(inc);
+	} else {
+		incoming_event(inc, n->ev, &n->err);
+	}
+	incoming_unref(inc);
 	free(n);
 }
 

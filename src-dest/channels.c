@@ -16,8 +16,9 @@
 
 bool channels_mend(const struct incoming *inc)
 {
-	return inc->capabilities & MSG_CAP_MEND && !inc->store && inc->state >= INC_ADVISE &&
-	       inc->state <= INC_RUNNING;
+	return inc->capabilities & MSG_CAP_MEND && !inc->store &&
+	       ((inc->state >= INC_ADVISE && inc->state <= INC_RUNNING) ||
+		inc->state == INC_WAITING);
 }
 
 static void dropped(struct incoming *inc, enum msg_channel kind, unsigned int index)
@@ -44,8 +45,24 @@ void channels_look(struct incoming *inc)
 			inc->closed_bytes += atomic_load(&receive_tally(inc->bulk[i])->bytes);
 		receive_stop(steal_ptr(&inc->bulk[i]));
 		inc->dropping &= ~(1u << i);
-		dropped(inc, MSG_CHANNEL_BULK, i);
+		if (inc->state != INC_WAITING && inc->resuming != RESUMING_BITMAP)
+			dropped(inc, MSG_CHANNEL_BULK, i);
 	}
+	resume_drained(inc);
+}
+
+void channels_end_all(struct incoming *inc)
+{
+	for (unsigned int i = 0; i < MSG_CHANNELS_MAX; i++) {
+		if (!inc->bulk[i])
+			continue;
+		inc->dropping |= 1u << i;
+		receive_drop(inc->bulk[i]);
+	}
+	tls_chan_free(steal_ptr(&inc->urgent));
+	inc->urgent_given = false;
+	tally_restart(&inc->urgent_tally);
+	channels_look(inc);
 }
 
 void channels_urgent_dropped(struct incoming *inc)

@@ -14,6 +14,8 @@ bool channels_mend(const struct incoming *inc);
 int channels_drop(struct incoming *inc, const struct msg *m, struct error *err);
 /** channels_look() - a receiver has ended: was it to? */
 void channels_look(struct incoming *inc);
+/** channels_end_all() - the session is over before the switch: end them without waiting; channels_look() goes on */
+void channels_end_all(struct incoming *inc);
 /** channels_urgent_dropped() - the fault thread has let go of the urgent channel */
 void channels_urgent_dropped(struct incoming *inc);
 /** channels_to_fault() - the fault thread gets the urgent channel that there is, or learns that there is none */

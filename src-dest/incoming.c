@@ -154,6 +154,7 @@ static action_fn *const actions[] = {
 	[INC_ACT_STORE] = store_begin,
 	[INC_ACT_STORED] = store_do_stored,
 	[INC_ACT_RESUME] = resume_begin,
+	[INC_ACT_KEEP] = resume_keep,
 };
 static_assert(ARRAY_SIZE(actions) == INC_ACT_COUNT_, "an action for each");
 
@@ -275,7 +276,10 @@ static int on_error(struct incoming *inc, const struct msg *m, struct error *err
 	/* The channel ends behind ERROR: nothing is to be answered. */
 	conn_free(steal_ptr(&inc->control));
 	error_set(&why, -EREMOTEIO, m->error.code, "the source says: %s", m->error.message);
-	incoming_event(inc, INC_EV_FAIL, &why);
+	/* It has heard nothing of us for too long: the session is lost, and no more. */
+	incoming_event(
+		inc, strcmp(m->error.code, "peer-lost") != 0 ? INC_EV_FAIL : resume_lost_event(inc),
+		&why);
 	return 0;
 }
 
@@ -345,7 +349,7 @@ static void on_closed(struct conn *c, const struct error *why, void *arg)
 	if (inc->state == INC_END)
 		settle_control_closed(inc);
 	else
-		incoming_event(inc, INC_EV_LOST, &err);
+		incoming_event(inc, resume_lost_event(inc), &err);
 	incoming_unref(inc);
 }
 
@@ -510,7 +514,7 @@ enum msg_answer incoming_query(struct incoming *inc, const char *identity, uint6
 	 * Asked in doubt: the control channel is lost for the source, and so is a COMMIT that may still
 	 * be under way in it. Ending here makes sure that it is never obeyed.
 	 */
-	if (inc->state < INC_RUNNING) {
+	if (inc->state < INC_RUNNING || inc->state == INC_WAITING) {
 		error_set(&err, -ECONNRESET, "lost", "the source has lost the session and asks");
 		conn_free(steal_ptr(&inc->control));
 		incoming_event(inc, INC_EV_LOST, &err);

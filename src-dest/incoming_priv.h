@@ -394,6 +394,10 @@ json_t *incoming_view_postcopy(const struct place *p);
 
 /* resume.c: a session after the one that was lost */
 
+/** resume_lost_event() - Return: the event that the loss of the control channel is */
+enum inc_event resume_lost_event(const struct incoming *inc);
+/** resume_keep() - the action: what has arrived waits for another session */
+void resume_keep(struct incoming *inc);
 /** resume_begin() - the action: send the received bitmap */
 void resume_begin(struct incoming *inc);
 /** resume_drained() - everything queued on control is out */

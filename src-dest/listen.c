@@ -104,7 +104,8 @@ static void peer_refuse(struct peer *p, const struct error *why)
 
 static uint64_t capabilities(const struct dest *d, uint64_t theirs)
 {
-	uint64_t ours = MSG_CAP_URGENT | MSG_CAP_SNAPSHOT | MSG_CAP_MEND;
+	uint64_t ours = MSG_CAP_URGENT | MSG_CAP_SNAPSHOT | MSG_CAP_MEND |
+			(d->conf.limit_interrupted_s ? MSG_CAP_KEEP : 0);
 
 	if (!d->caps_ret && !uffd_caps_postcopy(&d->caps, NULL))
 		ours |= MSG_CAP_POSTCOPY;

@@ -28,15 +28,60 @@
 #include "util/log.h"
 #include "util/trace.h"
 
+/*
+ * The same before the switch, where nothing of the guest has run here: what is there is kept for a while. Its
+ * state is what was placed; a newer copy of a page may have been under way, and the source knows which
+ * (PROTOCOL.md section 12). Frames of the old session cannot come behind the bitmap: it is sent when the last
+ * of its receivers has ended. From INTENT on a lost session ends here, as "may own" must not be left open.
+ */
+
 /* Bytes queued on control from which on the rest of the bitmap waits. */
 #define BITMAP_QUEUE (256u << 10)
+
+static bool keeps(const struct incoming *inc)
+{
+	return inc->state == INC_ADVISE && inc->stage == STAGE_PREPARED &&
+	       inc->capabilities & MSG_CAP_KEEP && inc->capabilities & MSG_CAP_MEND &&
+	       !inc->store && !inc->restore;
+}
+
+enum inc_event resume_lost_event(const struct incoming *inc)
+{
+	return keeps(inc) ? INC_EV_BROKEN : INC_EV_LOST;
+}
+
+static void on_kept_too_long(void *arg)
+{
+	struct incoming *inc = arg;
+	struct error err = {0};
+
+	error_set(&err, -ETIMEDOUT, "interrupted",
+		  "no session was made again within %u s (limits.interrupted_s)",
+		  inc->d->conf.limit_interrupted_s);
+	/* That is the reason, not what the session was lost of. */
+	error_clear(&inc->err);
+	incoming_event(inc, INC_EV_LOST, &err);
+}
+
+void resume_keep(struct incoming *inc)
+{
+	incoming_close_control(inc);
+	inc->resuming = RESUMING_NOT;
+	incoming_timer(inc, inc->d->conf.limit_interrupted_s * UINT64_C(1000000), on_kept_too_long);
+	trace_pause("session", inc->setup->name);
+	log_notice("incoming %s: guest %s: the session is lost (%s); what has arrived is kept for "
+		   "%u s",
+		   inc->id_text, inc->setup->name, inc->err.msg, inc->d->conf.limit_interrupted_s);
+	channels_end_all(inc);
+}
 
 int incoming_may_resume(struct incoming *inc, const char *identity,
 			uint8_t ret_token[static MSG_TOKEN_LEN], struct error *err)
 {
 	/* Who is not the migration's source learns no more than that its id is taken. */
 	if (strcmp(inc->identity, identity) != 0 ||
-	    (inc->state != INC_RUNNING && inc->state != INC_HELD && inc->state != INC_END))
+	    (inc->state != INC_RUNNING && inc->state != INC_HELD && inc->state != INC_END &&
+	     inc->state != INC_WAITING && !keeps(inc)))
 		return error_set(err, -EEXIST, "migration-exists",
 				 "this migration has a session already");
 	if (inc->d->ending)
@@ -53,7 +98,8 @@ int incoming_may_resume(struct incoming *inc, const char *identity,
 static int check(const struct incoming *inc, const uint8_t token[static MSG_TOKEN_LEN],
 		 const struct msg_resume *m, struct error *err)
 {
-	if (inc->state != INC_RUNNING && inc->state != INC_HELD)
+	if (inc->state != INC_RUNNING && inc->state != INC_HELD && inc->state != INC_WAITING &&
+	    !keeps(inc))
 		return error_set(err, -EEXIST, "migration-ended", "this migration has ended here");
 	if (CRYPTO_memcmp(inc->next_token, token, MSG_TOKEN_LEN))
 		return error_set(err, -ESTALE, "stale-resume",
@@ -84,17 +130,18 @@ int incoming_resume(struct incoming *inc, struct conn *conn, const struct msg_he
 				 "RESUME is of version %d of the protocol, agreed was %u",
 				 MSG_VERSION_RECOVERY, version);
 	/* Half-open: the source knows that it has lost the session, and it is the one to know. */
-	if (inc->state == INC_RUNNING) {
+	if (inc->state == INC_RUNNING || inc->state == INC_ADVISE) {
 		error_set(&lost, -ECONNRESET, "lost", "the source has made a new session");
-		incoming_event(inc, INC_EV_LOST, &lost);
+		incoming_event(inc, resume_lost_event(inc), &lost);
 	}
-	if (inc->state != INC_HELD)
+	if (inc->state != INC_HELD && inc->state != INC_WAITING)
 		return error_set(err, -EEXIST, "migration-ended", "all pages are here");
 	FAULTPOINT(RESUME_RECEIVED);
 	explicit_bzero(inc->next_token, sizeof(inc->next_token));
 	memcpy(inc->token, token, sizeof(inc->token));
 	atomic_fetch_add(&inc->session, 1);
 	inc->version = version;
+	incoming_timer(inc, 0, NULL);
 	inc->capabilities = capabilities;
 	inc->setup->bulk_channels = m->bulk_channels;
 	free(steal_ptr(&inc->complete));
@@ -137,8 +184,12 @@ static void fill(struct incoming *inc, struct msg_received *v)
 
 static void send_bitmap(struct incoming *inc)
 {
-	CLEANUP_FREE struct msg *m = malloc(sizeof(*m));
+	CLEANUP_FREE struct msg *m = NULL;
 
+	/* Receivers of the old session are ending: channels_look() goes on. */
+	if (inc->dropping)
+		return;
+	m = malloc(sizeof(*m));
 	if (!m) {
 		incoming_failf(inc, -ENOMEM, NULL, "out of memory");
 		return;
@@ -169,7 +220,8 @@ void resume_begin(struct incoming *inc)
 
 void resume_drained(struct incoming *inc)
 {
-	if (inc->state == INC_RUNNING && inc->resuming == RESUMING_BITMAP)
+	if ((inc->state == INC_RUNNING || inc->state == INC_ADVISE) &&
+	    inc->resuming == RESUMING_BITMAP)
 		send_bitmap(inc);
 }
 

@@ -14,7 +14,7 @@
 #define LANE_OPEN_MAX 16384u
 /** LANE_RUNS, LANE_BYTES - after so much a lane sends a barrier of its own */
 #define LANE_RUNS  1024u
-#define LANE_BYTES (8ull << 20)
+#define LANE_BYTES (4ull << 20)
 
 /**
  * struct lane_open - pages [@first, @first + @n) of block @block; or, with block LANE_MARK, barrier @first,

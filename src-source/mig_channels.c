@@ -28,8 +28,8 @@ static void next(struct migration *m);
 static bool mends(const struct migration *m)
 {
 	return m->control && m->engine && m->engine->mend &&
-	       (m->state == MIG_PRECOPY || m->state == MIG_SWITCHOVER ||
-		m->state == MIG_HANDOVER || m->state == MIG_POSTCOPY);
+	       (m->state == MIG_PRECOPY || m->state == MIG_SWITCHOVER || m->state == MIG_HANDOVER ||
+		m->state == MIG_POSTCOPY);
 }
 
 static void send_drop(struct migration *m, enum msg_channel kind, unsigned int index)
@@ -203,10 +203,23 @@ static void give_up(struct migration *m)
 	}
 }
 
+/* Else it is an echo of a loss that was dealt with. */
+static bool any_lost(const struct engine *e)
+{
+	if (e->urgent && !urgent_open(e->urgent))
+		return true;
+	for (uint32_t i = 0; i < e->nsenders; i++)
+		if (atomic_load(&e->senders[i]->state) == SENDER_LOST && !e->senders[i]->given_up)
+			return true;
+	return false;
+}
+
 void mig_channel_lost(struct migration *m, const struct error *why)
 {
 	struct mig_mend *d = &m->mend;
 
+	if (!any_lost(m->engine))
+		return;
 	if (!mends(m)) {
 		mig_event(m, MIG_EV_LOST, why);
 		return;

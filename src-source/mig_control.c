@@ -128,10 +128,12 @@ static const struct {
 	enum msg_type type;
 	void (*fn)(struct migration *m, const struct msg *msg);
 } handlers[] = {
-	{MSG_ERROR, on_error},         {MSG_PREPARED, on_prepared}, {MSG_INTENT_ACK, on_intent_ack},
-	{MSG_READY, on_ready},         {MSG_RUNNING, on_running},   {MSG_REQUEST, on_request},
-	{MSG_RECEIPT, on_receipt},     {MSG_ABORTED, on_aborted},   {MSG_RECEIVED, mig_on_received},
-	{MSG_RESUMED, mig_on_resumed}, {MSG_DROPPED, mig_on_dropped},
+	{MSG_ERROR, on_error},           {MSG_PREPARED, on_prepared},
+	{MSG_INTENT_ACK, on_intent_ack}, {MSG_READY, on_ready},
+	{MSG_RUNNING, on_running},       {MSG_REQUEST, on_request},
+	{MSG_RECEIPT, on_receipt},       {MSG_ABORTED, on_aborted},
+	{MSG_RECEIVED, mig_on_received}, {MSG_RESUMED, mig_on_resumed},
+	{MSG_DROPPED, mig_on_dropped},
 };
 
 static void on_message(struct conn *c, const struct msg *msg, void *arg)

@@ -44,7 +44,7 @@ static void await_aborted(struct migration *m)
 	mig_stage(m, MIG_STAGE_ABORT, MIG_ABORT_US);
 	FAULTPOINT(ABORT_AWAITED);
 	if (!m->control)
-		mig_on_aborted(m);
+		mig_farewell(m);
 }
 
 static void untrack(struct migration *m)
@@ -86,11 +86,15 @@ void mig_act_rollback(struct migration *m)
 	struct error err = {0};
 
 	m->committed = false;
+	/* A session that was lost and is not wanted any more is no failure. */
+	if (m->state == MIG_CANCELLING)
+		error_clear(&m->err);
 	/* Whoever waits for a page to be saved must go on before the guest can be asked for anything. */
 	if (m->snapshot && m->engine)
 		engine_stop(m->engine);
 	if (m->dial)
 		dial_cancel(steal_ptr(&m->dial));
+	mig_mend_stop(m);
 	if (mig_journal_note(m, "rolled-back", &err) < 0)
 		log_error("migration %s: %s", m->id, err.msg);
 	FAULTPOINT(ROLLBACK_JOURNALED);

@@ -95,9 +95,20 @@ static void carry_over(struct migration *m)
 	}
 }
 
-void mig_act_recover(struct migration *m)
+void mig_redial(struct migration *m)
 {
 	struct msg_hello hello;
+
+	mig_stage(m, MIG_STAGE_CONNECT, 0); /* a dial has a bound of its own */
+	explicit_bzero(m->token, sizeof(m->token));
+	mig_hello(m, MSG_CHANNEL_CONTROL, 0, &hello);
+	m->dial = mig_dial(m, &hello, on_control);
+	if (!m->dial)
+		lost(m, -ENOMEM, NULL, "cannot start a connection: out of memory or threads");
+}
+
+void mig_act_recover(struct migration *m)
+{
 	struct error err = {0};
 
 	if (!mig_conn(m)) {
@@ -112,12 +123,7 @@ void mig_act_recover(struct migration *m)
 		return;
 	}
 	carry_over(m);
-	mig_stage(m, MIG_STAGE_CONNECT, 0); /* a dial has a bound of its own */
-	explicit_bzero(m->token, sizeof(m->token));
-	mig_hello(m, MSG_CHANNEL_CONTROL, 0, &hello);
-	m->dial = mig_dial(m, &hello, on_control);
-	if (!m->dial)
-		lost(m, -ENOMEM, NULL, "cannot start a connection: out of memory or threads");
+	mig_redial(m);
 }
 
 /* --- the received bitmap --- */
@@ -155,8 +161,10 @@ void mig_on_received(struct migration *m, const struct msg *msg)
 		return;
 	}
 	b = &m->engine->blocks[v->block];
-	/* No thread has the engine yet. */
-	for (uint32_t i = 0; i < v->n; i++)
+	/* No thread has the engine yet, unless it is in precopy. */
+	if (m->state == MIG_REJOINING)
+		mig_rejoin_received(m, v);
+	for (uint32_t i = 0; m->state == MIG_RECOVERING && i < v->n; i++)
 		b->pending.words[v->first / 64 + i] &= ~v->words[i];
 	m->again.page += v->n * UINT64_C(64);
 	if (m->again.page >= b->npages) {
@@ -174,6 +182,10 @@ void mig_on_resumed(struct migration *m, const struct msg *msg)
 			 "received bitmap");
 		return;
 	}
+	if (m->state == MIG_REJOINING) {
+		mig_rejoin_resumed(m);
+		return;
+	}
 	FAULTPOINT(BITMAP_RECEIVED);
 	atomic_store(&m->engine->pass, msg->resumed.pass);
 	atomic_store(&m->engine->postcopy, true);
@@ -189,13 +201,13 @@ void mig_on_channels(struct migration *m)
 	struct error err = {0};
 
 	mig_stage(m, MIG_STAGE_NONE, 0);
-	if (scan_start(m->engine, NULL, -1, &err) < 0) {
+	if (m->state == MIG_RECOVERING && scan_start(m->engine, NULL, -1, &err) < 0) {
 		mig_event(m, MIG_EV_LOST, &err);
 		return;
 	}
 	mig_send_simple(m, MSG_CONTINUE);
 	FAULTPOINT(CONTINUE_QUEUED);
-	if (m->state == MIG_RECOVERING)
+	if (m->state == MIG_RECOVERING || m->state == MIG_REJOINING)
 		mig_event(m, MIG_EV_RESUMED, NULL);
 }
 

@@ -27,7 +27,7 @@ void mig_hello(const struct migration *m, enum msg_channel kind, uint8_t index,
 	*ret = (struct msg_hello){
 		.version_min = MSG_VERSION_OLDEST,
 		.version_max = MSG_VERSION,
-		.capabilities = MSG_CAP_POSTCOPY | (m->snapshot ? 0 : MSG_CAP_MEND) |
+		.capabilities = MSG_CAP_POSTCOPY | (m->snapshot ? 0 : MSG_CAP_MEND | MSG_CAP_KEEP) |
 				(m->options.urgent ? MSG_CAP_URGENT : 0) |
 				(m->snapshot ? MSG_CAP_SNAPSHOT : 0),
 		.kind = (uint8_t)kind,
@@ -322,6 +322,8 @@ void mig_on_engine(void *arg, enum engine_event ev, const struct error *err)
 	case ENGINE_CONVERGED:
 		if (m->state == MIG_PRECOPY)
 			mig_event(m, MIG_EV_CONVERGED, NULL);
+		else if (m->state == MIG_INTERRUPTED || m->state == MIG_REJOINING)
+			m->again.converged = true;
 		return;
 	case ENGINE_FINAL:
 		if (m->snapshot)
@@ -468,6 +470,7 @@ void mig_dial_further(struct migration *m)
 {
 	struct msg_hello hello;
 
+	m->again.index = 0;
 	if (!policy_may_postcopy(&m->options) || !(m->capabilities & MSG_CAP_URGENT)) {
 		dial_bulk(m);
 		return;
@@ -477,6 +480,14 @@ void mig_dial_further(struct migration *m)
 	m->dial = mig_dial(m, &hello, on_urgent);
 	if (!m->dial)
 		mig_fail(m, NULL, "cannot start a connection: out of memory or threads");
+}
+
+static int take_bulk(struct migration *m, struct tls_chan *chan, struct error *err)
+{
+	uint32_t i = m->again.index;
+
+	return i < m->engine->nsenders ? sender_again(m->engine->senders[i], chan, err)
+				       : sender_start(m->engine, i, chan, err);
 }
 
 /*
@@ -495,15 +506,15 @@ static void on_bulk(void *arg, struct tls_chan *chan, const struct msg_hello_ack
 		mig_event(m, MIG_EV_ERROR, why);
 		return;
 	}
-	if (sender_start(m->engine, m->engine->nsenders, chan, &err) < 0) {
+	if (take_bulk(m, chan, &err) < 0) {
 		tls_chan_free(chan);
 		mig_event(m, MIG_EV_ERROR, &err);
 		return;
 	}
 	FAULTPOINT(BULK_CONNECTED);
-	if (m->engine->nsenders < m->options.channels)
+	if (++m->again.index < m->options.channels)
 		dial_bulk(m);
-	else if (m->state == MIG_RECOVERING)
+	else if (m->state == MIG_RECOVERING || m->state == MIG_REJOINING)
 		mig_on_channels(m);
 	else
 		start_tracking(m);
@@ -514,7 +525,7 @@ static void dial_bulk(struct migration *m)
 	struct msg_hello hello;
 
 	mig_stage(m, MIG_STAGE_BULK, 0);
-	mig_hello(m, MSG_CHANNEL_BULK, (uint8_t)m->engine->nsenders, &hello);
+	mig_hello(m, MSG_CHANNEL_BULK, (uint8_t)m->again.index, &hello);
 	m->dial = mig_dial(m, &hello, on_bulk);
 	if (!m->dial)
 		mig_fail(m, NULL, "cannot start a connection: out of memory or threads");

@@ -136,7 +136,8 @@ static json_t *recovery_json(const struct migration *m)
 {
 	const struct mig_recover *a = &m->again;
 
-	if (m->state != MIG_PAUSED && m->state != MIG_IN_DOUBT && m->state != MIG_RECOVERING)
+	if (m->state != MIG_PAUSED && m->state != MIG_IN_DOUBT && m->state != MIG_RECOVERING &&
+	    m->state != MIG_INTERRUPTED && m->state != MIG_REJOINING)
 		return json_null();
 	return json_pack("{s:I, s:o, s:o}", "attempts", (json_int_t)a->attempts, "next_attempt_at",
 			 time_json(a->next_us), "last_error", error_json(&a->err));
@@ -164,11 +165,10 @@ static json_t *channels_json(const struct migration *m, const struct migration_t
 	json_t *a = json_array();
 
 	for (uint32_t i = 0; i < t->nchannels; i++)
-		json_array_append_new(
-			a, channel_json(&t->channels[i], elapsed,
-					!m->engine             ? "closed"
-					: t->channels[i].lost ? "lost"
-							      : "open"));
+		json_array_append_new(a, channel_json(&t->channels[i], elapsed,
+						      !m->engine            ? "closed"
+						      : t->channels[i].lost ? "lost"
+									    : "open"));
 	return a;
 }
 

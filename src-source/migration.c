@@ -24,6 +24,7 @@ struct guest *mig_conn(const struct migration *m)
 
 static void act_precopy(struct migration *m)
 {
+	m->again.since_us = clock_us();
 	scan_order(m->engine->scan, SCAN_PRECOPY);
 }
 
@@ -50,6 +51,9 @@ static action_fn *const actions[MIG_ACT_COUNT_] = {
 	[MIG_ACT_SAVE] = mig_act_save,
 	[MIG_ACT_RECOVER] = mig_act_recover,
 	[MIG_ACT_RESUME] = mig_act_resume,
+	[MIG_ACT_INTERRUPT] = mig_act_interrupt,
+	[MIG_ACT_REJOIN] = mig_act_rejoin,
+	[MIG_ACT_GO_ON] = mig_act_go_on,
 };
 
 /*
@@ -59,11 +63,21 @@ static action_fn *const actions[MIG_ACT_COUNT_] = {
 static bool is_loss(const struct migration *m, const struct error *err)
 {
 	static const char *const final[] = {"guest-gone", "guest-memory", "receipt-mismatch"};
+	/* The destination has given it up, or is not the one that it was. */
+	static const char *const over[] = {"migration-ended", "unexpected-message",
+					   "bad-generation",  "bad-message",
+					   "version",         "migration-exists"};
 
-	if (m->state != MIG_POSTCOPY && m->state != MIG_RECOVERING)
+	/* The destination has heard nothing of us for too long. */
+	if (m->state == MIG_PRECOPY)
+		return err && !strcmp(err->code, "peer-lost");
+	if (m->state != MIG_POSTCOPY && m->state != MIG_RECOVERING && m->state != MIG_REJOINING)
 		return false;
 	for (size_t i = 0; err && i < ARRAY_SIZE(final); i++)
 		if (!strcmp(err->code, final[i]))
+			return false;
+	for (size_t i = 0; err && m->state == MIG_REJOINING && i < ARRAY_SIZE(over); i++)
+		if (!strcmp(err->code, over[i]))
 			return false;
 	return true;
 }
@@ -71,7 +85,8 @@ static bool is_loss(const struct migration *m, const struct error *err)
 /* The first error counts, but of sessions that were lost the last one. */
 static void note_error(struct migration *m, const struct error *err)
 {
-	if (err && error_is_set(err) && (!error_is_set(&m->err) || m->state == MIG_PAUSED))
+	if (err && error_is_set(err) &&
+	    (!error_is_set(&m->err) || m->state == MIG_PAUSED || m->state == MIG_INTERRUPTED))
 		m->err = *err;
 }
 
@@ -83,6 +98,8 @@ void mig_event(struct migration *m, enum mig_event ev, const struct error *err)
 		return; /* late echoes of what ended it */
 	if (ev == MIG_EV_ERROR && is_loss(m, err))
 		ev = MIG_EV_LOST;
+	if (ev == MIG_EV_LOST && m->state == MIG_PRECOPY && mig_keeps(m))
+		ev = MIG_EV_BROKEN;
 	if (mig_state_apply(&m->state, ev, &step) < 0) {
 		log_warn("migration %s: %s in state %s: %s", m->id, mig_event_name(ev),
 			 mig_state_name(m->state), err ? err->msg : "ignored");
@@ -443,7 +460,8 @@ int migration_recover(struct migration *m, const char *to, struct error *err)
 	struct error why = {0};
 	int r;
 
-	if (m->state != MIG_PAUSED && m->state != MIG_IN_DOUBT && m->state != MIG_RECOVERING)
+	if (m->state != MIG_PAUSED && m->state != MIG_IN_DOUBT && m->state != MIG_RECOVERING &&
+	    m->state != MIG_INTERRUPTED && m->state != MIG_REJOINING)
 		return error_set(err, mig_state_ended(m->state) ? -EALREADY : -EBUSY, "not-paused",
 				 "migration %s is in %s: there is nothing to recover", m->id,
 				 migration_phase(m));
@@ -458,8 +476,10 @@ int migration_recover(struct migration *m, const char *to, struct error *err)
 		memcpy(m->to, at.to, sizeof(m->to));
 	}
 	error_set(&why, -ECANCELED, "recover", "another attempt was ordered");
-	if (m->state == MIG_RECOVERING)
+	if (m->state == MIG_RECOVERING || m->state == MIG_REJOINING)
 		mig_event(m, MIG_EV_LOST, &why);
+	if (m->state == MIG_INTERRUPTED)
+		mig_rejoin_now(m);
 	if (m->state == MIG_PAUSED || m->state == MIG_IN_DOUBT)
 		mig_act_ask(m);
 	return 0;

@@ -137,6 +137,10 @@ struct mig_snap {
  * @next_us:	clock_wall_us() of the next one; 0 while one is under way
  * @delay_us:	pause before the one behind that
  * @since_us:	clock_us() when the session began to stand; 0 while there is none
+ * @lost_us:	precopy: clock_us() when the session was lost; its time limit counts from here
+ * @since_lost_us: the same of the last loss
+ * @index:	the bulk channel that is made next
+ * @converged:	precopy ended before the loss was noticed
  * @noted:	the journal says that the session was lost
  * @err:	what became of the last attempt
  * @block, @page: where the received bitmap goes on
@@ -146,6 +150,10 @@ struct mig_recover {
 	uint64_t next_us;
 	uint64_t delay_us;
 	uint64_t since_us;
+	uint64_t lost_us;
+	uint64_t since_lost_us;
+	uint32_t index;
+	bool converged;
 	bool noted;
 	struct error err;
 	uint32_t block;
@@ -355,6 +363,8 @@ void mig_ask_later(struct migration *m, const struct error *why);
 
 /* --- mig_recover.c --- */
 void mig_act_recover(struct migration *m);
+/** mig_redial() - open a control channel for RESUME */
+void mig_redial(struct migration *m);
 void mig_act_resume(struct migration *m);
 void mig_on_received(struct migration *m, const struct msg *msg);
 void mig_on_resumed(struct migration *m, const struct msg *msg);
@@ -367,6 +377,21 @@ void mig_channel_lost(struct migration *m, const struct error *why);
 void mig_on_dropped(struct migration *m, const struct msg *msg);
 /** mig_mend_stop() - the session is over, or about to be: no more attempts */
 void mig_mend_stop(struct migration *m);
+
+/* --- mig_rejoin.c --- */
+/** mig_keeps() - Return: whether the loss of the session in precopy need not end the job */
+bool mig_keeps(const struct migration *m);
+void mig_act_interrupt(struct migration *m);
+void mig_act_rejoin(struct migration *m);
+void mig_act_go_on(struct migration *m);
+/** mig_rejoin_now() - do not wait for the next attempt */
+void mig_rejoin_now(struct migration *m);
+/** mig_rejoin_received() - one message of the received bitmap, which fits */
+void mig_rejoin_received(struct migration *m, const struct msg_received *v);
+/** mig_rejoin_resumed() - all of it is here, and nothing of the old session is placed any more */
+void mig_rejoin_resumed(struct migration *m);
+/** mig_farewell() - the destination may keep what it has of a job that is rolled back: tell it that it need not */
+void mig_farewell(struct migration *m);
 
 /* --- mig_journal.c --- */
 /** mig_journal_open() - begin the job's journal with all that a restarted agent must know */

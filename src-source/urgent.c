@@ -82,9 +82,9 @@ int urgent_check(struct engine *e, const struct msg_request *q, struct error *er
 
 static int send_barrier(struct urgent *u, struct error *err)
 {
-	struct msg m = {.type = MSG_BARRIER,
-			.barrier = {.pass = atomic_load(&u->e->pass),
-				    .number = lane_mark(&u->lane, 0)}};
+	struct msg m = {
+		.type = MSG_BARRIER,
+		.barrier = {.pass = atomic_load(&u->e->pass), .number = lane_mark(&u->lane, 0)}};
 	struct frame_io io = {.chan = u->lane.chan,
 			      .channel = MSG_CHANNEL_URGENT,
 			      .stop_fd = u->lane.stop_fd,

@@ -151,6 +151,8 @@ static const struct jsonx_field limits[] = {
 	 JSONX_INTO(struct conf_dest, limit_connections)},
 	{"connections_per_address", JSONX_UINT, .min = 1, .max = 10000,
 	 JSONX_INTO(struct conf_dest, limit_connections_per_address)},
+	{"interrupted_s", JSONX_UINT, .max = 86400,
+	 JSONX_INTO(struct conf_dest, limit_interrupted_s)},
 	{"memory_bytes", JSONX_UINT, JSONX_INTO(struct conf_dest, limit_memory_bytes)},
 };
 
@@ -191,6 +193,7 @@ static int defaults(struct conf_dest *c)
 	c->limit_incoming = CONF_INCOMING_DEFAULT;
 	c->limit_connections = CONF_CONNECTIONS_DEFAULT;
 	c->limit_connections_per_address = CONF_CONNECTIONS_PER_ADDRESS_DEFAULT;
+	c->limit_interrupted_s = CONF_INTERRUPTED_DEFAULT;
 	return bad ? -ENOMEM : 0;
 }
 

@@ -13,6 +13,8 @@
 #define CONF_ALLOW_MAX 1024
 /** CONF_LAUNCHERS_MAX - most launchers */
 #define CONF_LAUNCHERS_MAX 256
+/** CONF_INTERRUPTED_DEFAULT - of limit_interrupted_s */
+#define CONF_INTERRUPTED_DEFAULT 120
 /** CONF_INCOMING_DEFAULT - of limit_incoming */
 #define CONF_INCOMING_DEFAULT 16
 /** CONF_CONNECTIONS_DEFAULT, CONF_CONNECTIONS_PER_ADDRESS_DEFAULT - of limit_connections and
@@ -33,6 +35,7 @@
  * @state_dir:	default /var/lib/decant
  * @source_api:	where arrived guests are registered, default unix:/run/decant/source.sock; NULL:
  * nowhere
+ * @limit_interrupted_s: for so long what has arrived is kept without a session before the switch, 0: not at all
  * @limit_incoming: most incoming migrations at a time, default CONF_INCOMING_DEFAULT
  * @limit_incoming_per_source: most of them from one authenticated identity, 0 for no limit (default)
  * @limit_connections: most connections that no session has yet, default CONF_CONNECTIONS_DEFAULT
@@ -56,6 +59,7 @@ struct conf_dest {
 	uint32_t limit_incoming_per_source;
 	uint32_t limit_connections;
 	uint32_t limit_connections_per_address;
+	uint32_t limit_interrupted_s;
 	uint64_t limit_memory_bytes;
 	struct conf_launcher *launchers;
 	size_t n_launchers;

@@ -46,6 +46,8 @@ static const struct jsonx_field fields[] = {
 	 JSONX_INTO(struct mig_options, downtime_limit_ms)},
 	{"precopy_timeout_s", JSONX_UINT, .min = 1, .max = 86400,
 	 JSONX_INTO(struct mig_options, precopy_timeout_s)},
+	{"reconnect_timeout_s", JSONX_UINT, .max = 86400,
+	 JSONX_INTO(struct mig_options, reconnect_timeout_s)},
 	{"max_passes", JSONX_UINT, .min = 1, .max = 10000,
 	 JSONX_INTO(struct mig_options, max_passes)},
 	{"no_convergence", JSONX_WORD, .words = no_convergences,
@@ -73,6 +75,7 @@ void conf_options_defaults(struct mig_options *o)
 		.bandwidth = 0,
 		.downtime_limit_ms = 300,
 		.precopy_timeout_s = 300,
+		.reconnect_timeout_s = 60,
 		.max_passes = 30,
 		.switchover_timeout_ms = 5000,
 		.answer_timeout_ms = 60000,
@@ -95,16 +98,17 @@ int conf_options_read(const json_t *json, const char *where, struct mig_options 
 
 json_t *conf_options_json(const struct mig_options *o)
 {
-	return json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:s, s:I, s:I, s:I, s:s, s:b, s:s}",
-			 "mode", modes[o->mode], "channels", (json_int_t)o->channels, "bandwidth",
-			 (json_int_t)o->bandwidth, "downtime_limit_ms",
-			 (json_int_t)o->downtime_limit_ms, "precopy_timeout_s",
-			 (json_int_t)o->precopy_timeout_s, "max_passes", (json_int_t)o->max_passes,
-			 "no_convergence", no_convergences[o->no_convergence],
-			 "switchover_timeout_ms", (json_int_t)o->switchover_timeout_ms,
-			 "answer_timeout_ms", (json_int_t)o->answer_timeout_ms, "dma_quarantine_ms",
-			 (json_int_t)o->dma_quarantine_ms, "tracking", trackings[o->tracking],
-			 "urgent", o->urgent, "compression", compressions[o->compression]);
+	return json_pack(
+		"{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:I, s:I, s:I, s:s, s:b, s:s}", "mode",
+		modes[o->mode], "channels", (json_int_t)o->channels, "bandwidth",
+		(json_int_t)o->bandwidth, "downtime_limit_ms", (json_int_t)o->downtime_limit_ms,
+		"precopy_timeout_s", (json_int_t)o->precopy_timeout_s, "reconnect_timeout_s",
+		(json_int_t)o->reconnect_timeout_s, "max_passes", (json_int_t)o->max_passes,
+		"no_convergence", no_convergences[o->no_convergence], "switchover_timeout_ms",
+		(json_int_t)o->switchover_timeout_ms, "answer_timeout_ms",
+		(json_int_t)o->answer_timeout_ms, "dma_quarantine_ms",
+		(json_int_t)o->dma_quarantine_ms, "tracking", trackings[o->tracking], "urgent",
+		o->urgent, "compression", compressions[o->compression]);
 }
 
 /**
@@ -121,6 +125,7 @@ static const struct arg {
 	{"bandwidth", NULL},
 	{"downtime_limit_ms", NULL},
 	{"precopy_timeout_s", NULL},
+	{"reconnect_timeout_s", NULL},
 	{"max_passes", NULL},
 	{"no_convergence", NULL},
 	{"switchover_timeout_ms", NULL},
@@ -138,6 +143,7 @@ static const struct conf_option_help helps[] = {
 	{"--bandwidth", "RATE", "limit of all bulk data, in bit/s: 800Mbit, 5Gbit (none)"},
 	{"--downtime-limit-ms", "MS", "precopy stops the guest once the rest fits in here (300)"},
 	{"--precopy-timeout-s", "S", "longest precopy (300)"},
+	{"--reconnect-timeout-s", "S", "precopy: longest time without a connection (60)"},
 	{"--max-passes", "N", "most passes of precopy (30)"},
 	{"--no-convergence", "fail|stop|postcopy", "when neither suffices (fail)"},
 	{"--switchover-timeout-ms", "MS", "longest wait with the guest paused (5000)"},

@@ -34,6 +34,7 @@ enum mig_compression { MIG_COMPRESSION_NONE };
  * @bandwidth:		most bytes a second on all bulk channels together, 0 for no limit
  * @downtime_limit_ms:	precopy stops the guest once what is left fits into this
  * @precopy_timeout_s:	longest precopy
+ * @reconnect_timeout_s: precopy: longest time without a session, 0: the loss of the session ends the migration
  * @max_passes:		most passes of precopy
  * @switchover_timeout_ms: longest wait for *ready* with the guest paused
  * @answer_timeout_ms:	how long the other agent may take for an answer while the guest runs: PREPARED, BARRIER_ACK,
@@ -51,6 +52,7 @@ struct mig_options {
 	uint64_t bandwidth;
 	uint32_t downtime_limit_ms;
 	uint32_t precopy_timeout_s;
+	uint32_t reconnect_timeout_s;
 	uint32_t max_passes;
 	uint32_t switchover_timeout_ms;
 	uint32_t answer_timeout_ms;

@@ -62,7 +62,7 @@ static void ends(struct scene *s, unsigned int cuts)
 	double zero = lab_num(s->lab, job, "memory.zero_pages") * 4096;
 	double total = lab_num(s->lab, job, "memory.total_bytes");
 
-	lab_check(s->lab, sent + zero <= total + cuts * 8.0 * (1 << 20),
+	lab_check(s->lab, sent + zero <= total + cuts * 12.0 * (1 << 20),
 		  "%.0f bytes sent and %.0f of zeros for %.0f, with %u cuts", sent, zero, total,
 		  cuts);
 	lab_check(s->lab, json_is_null(lab_at(job, "recovery")), "it still recovers");
@@ -113,8 +113,7 @@ static void cut_one(unsigned int which, const char *again)
 	if (again)
 		lab_until(s.lab, 10000, lab_proc_said(s.lab, s.a->source, again), "it is gone");
 	else
-		lab_until(s.lab, 10000,
-			  lab_proc_said(s.lab, s.b->dest, "there is a session again"),
+		lab_until(s.lab, 10000, lab_proc_said(s.lab, s.b->dest, "there is a session again"),
 			  "it was not recovered");
 	lab_check(s.lab, !again || !lab_proc_said(s.lab, s.a->source, "paused (lost)"),
 		  "the session was given up");

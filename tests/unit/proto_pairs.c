@@ -115,6 +115,8 @@ static bool runs_at_source(const struct sys *s)
 	case MIG_QUEUED:
 	case MIG_SETUP:
 	case MIG_PRECOPY:
+	case MIG_INTERRUPTED:
+	case MIG_REJOINING:
 	case MIG_SWITCHOVER:
 	case MIG_CANCELLING:
 	case MIG_CANCELLED:
@@ -165,6 +167,7 @@ static bool src_event(struct walk *w, struct sys s, enum mig_event ev)
 		s.committed = 1;
 		src_send(&s, MSG_COMMIT);
 		break;
+	case MIG_ACT_REJOIN:
 	case MIG_ACT_RECOVER:
 		s.up = 1;
 		s.again = 1;
@@ -179,6 +182,9 @@ static bool src_event(struct walk *w, struct sys s, enum mig_event ev)
 		src_send(&s, MSG_CONTINUE);
 		src_send(&s, MSG_COMPLETE);
 		break;
+	case MIG_ACT_GO_ON:
+		src_send(&s, MSG_CONTINUE);
+		break;
 	case MIG_ACT_SAVE:
 	case MIG_ACT_POSTCOPY:
 		src_send(&s, MSG_COMPLETE);
@@ -187,6 +193,7 @@ static bool src_event(struct walk *w, struct sys s, enum mig_event ev)
 		s.committed = 0;
 		src_send(&s, MSG_ABORT);
 		break;
+	case MIG_ACT_INTERRUPT:
 	case MIG_ACT_ASK:
 	case MIG_ACT_HOLD:
 	case MIG_ACT_ABANDON:
@@ -247,7 +254,7 @@ static bool dst_event(struct walk *w, struct sys s, enum inc_event ev)
 	}
 	if (ev == INC_EV_FAIL || ev == INC_EV_GONE)
 		dst_send(&s, MSG_ERROR);
-	if (ev == INC_EV_FAIL || ev == INC_EV_GONE || ev == INC_EV_LOST)
+	if (ev == INC_EV_FAIL || ev == INC_EV_GONE || ev == INC_EV_LOST || ev == INC_EV_BROKEN)
 		dst_close(&s);
 	found(w, &s);
 	return true;
@@ -298,12 +305,14 @@ static void deliver_resume(struct walk *w, struct sys s)
 	enum inc_state state = s.dst;
 	const struct inc_step *step;
 
-	if (s.dst == INC_RUNNING && s.again) {
-		cr_assert_eq(inc_state_apply(&state, INC_EV_LOST, &step), 0);
+	if ((s.dst == INC_RUNNING || s.dst == INC_ADVISE) && s.again) {
+		enum inc_event ev = s.dst == INC_ADVISE ? INC_EV_BROKEN : INC_EV_LOST;
+
+		cr_assert_eq(inc_state_apply(&state, ev, &step), 0);
 		s.dst = state;
 	}
 	s.again = 0;
-	if (s.dst == INC_HELD) {
+	if (s.dst == INC_HELD || s.dst == INC_WAITING) {
 		cr_assert_eq(inc_state_check_msg(s.dst, MSG_RESUME, NULL), 0);
 		cr_assert(dst_event(w, s, INC_EV_RESUME));
 		return;
@@ -352,6 +361,8 @@ static void deliver_to_destination(struct walk *w, struct sys s)
 /* What the source asks a destination that it lost, and what it is told. */
 static void ask(struct walk *w, const struct sys *s)
 {
+	if (s->src == MIG_INTERRUPTED)
+		src_event(w, *s, MIG_EV_RETRY);
 	if (s->src != MIG_IN_DOUBT && s->src != MIG_PAUSED)
 		return;
 	if (s->dst == INC_END && s->ended == ABORTED)
@@ -391,6 +402,9 @@ static void destination_alone(struct walk *w, const struct sys *s)
 		dst_event(w, *s, INC_EV_FAIL);
 	if (!w->quiet)
 		dst_event(w, *s, INC_EV_GONE);
+	/* Nothing is kept for ever. */
+	if (s->dst == INC_WAITING)
+		dst_event(w, *s, INC_EV_LOST);
 	if (s->complete && !s->snapshot)
 		dst_event(w, *s, INC_EV_ACCOUNTED);
 	if (s->complete && s->snapshot)
@@ -411,10 +425,14 @@ static void channel_alone(struct walk *w, const struct sys *s)
 	}
 	if (!s->src_closed) {
 		src_close(&next);
+		if (s->src == MIG_PRECOPY)
+			src_event(w, next, MIG_EV_BROKEN);
 		if (!src_event(w, next, MIG_EV_LOST))
 			found(w, &next);
 	}
 	next = *s;
+	if (!s->dst_closed && s->dst == INC_ADVISE)
+		dst_event(w, next, INC_EV_BROKEN);
 	if (!s->dst_closed && !dst_event(w, next, INC_EV_LOST)) {
 		dst_close(&next);
 		found(w, &next);

@@ -185,6 +185,8 @@ Test(proto_state, phases_and_owners)
 		{MIG_PAUSED, "paused", "destination", "destination"},
 		{MIG_SAVING, "saving", "source", NULL},
 		{MIG_RECOVERING, "recovering", "destination", "destination"},
+		{MIG_INTERRUPTED, "paused", "source", NULL},
+		{MIG_REJOINING, "recovering", "source", NULL},
 	};
 
 	cr_assert_eq(ARRAY_SIZE(all), MIG_STATE_COUNT_);

@@ -101,8 +101,10 @@ int channels_drop(struct incoming *inc, const struct msg *m, struct error *err)
 	if (d->kind == MSG_CHANNEL_BULK && d->index >= inc->setup->bulk_channels)
 		return error_set(err, -EBADMSG, "bad-message", "DROP of bulk channel %u of %u",
 				 d->index, inc->setup->bulk_channels);
-	log_notice("incoming %s: guest %s: %s channel %u is lost", inc->id_text, inc->setup->name,
-		   msg_channel_name(d->kind), d->index);
+	if (d->kind == MSG_CHANNEL_URGENT ? inc->urgent || inc->urgent_given
+					  : !!inc->bulk[d->index])
+		log_notice("incoming %s: guest %s: %s channel %u is lost", inc->id_text,
+			   inc->setup->name, msg_channel_name(d->kind), d->index);
 	/* It has counted what does not count any more; another comes behind the last pages. */
 	free(steal_ptr(&inc->complete));
 	if (d->kind == MSG_CHANNEL_URGENT)

@@ -79,7 +79,7 @@ Test(conf_options, the_command_line_makes_the_same_json)
 		{"no-convergence", "stop"},   {"switchover-timeout-ms", "700"},
 		{"tracking", "faults"},       {"compression", "none"},
 		{"no-urgent", NULL},          {"answer-timeout-ms", "1000"},
-		{"dma-quarantine-ms", "900"},
+		{"dma-quarantine-ms", "900"}, {"reconnect-timeout-s", "7"},
 	};
 	json_t *json = json_object();
 	struct error err = {0};

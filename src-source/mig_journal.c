@@ -209,13 +209,14 @@ static int replay(struct migration *m, json_t *records)
 
 static void settle(struct migration *m)
 {
+	bool cut_off = m->state == MIG_QUEUED;
 	struct source_guest *sg;
 
 	if (m->ended_us) {
 		journal_close(steal_ptr(&m->journal));
 		return;
 	}
-	if (m->state == MIG_QUEUED) {
+	if (cut_off) {
 		m->state = MIG_FAILED;
 		error_set(&m->err, -ECANCELED, "agent-restarted",
 			  "the source agent was restarted before the %s",
@@ -232,6 +233,11 @@ static void settle(struct migration *m)
 		mig_act_finish(m);
 	else
 		mig_act_ask(m);
+	if (!cut_off || m->snapshot)
+		return;
+	/* What was agreed on is not in the journal: it may be kept there. */
+	m->capabilities = MSG_CAP_KEEP;
+	mig_farewell(m);
 }
 
 static void load_one(struct source *s, const char *path)

@@ -181,21 +181,26 @@ void mig_act_go_on(struct migration *m)
 
 /* --- rolled back without a session --- */
 
+static void farewell_over(struct migration *m)
+{
+	conn_free(steal_ptr(&m->control));
+	mig_on_aborted(m);
+}
+
 static void on_farewell_message(struct conn *c, const struct msg *msg, void *arg)
 {
 	(void)c;
 	(void)msg;
-	mig_on_aborted(arg);
+	farewell_over(arg);
 }
 
 static void on_farewell_closed(struct conn *c, const struct error *err, void *arg)
 {
 	struct migration *m = arg;
 
-	conn_free(c);
-	m->control = NULL;
+	(void)c;
 	log_debug("migration %s: %s", m->id, err->msg);
-	mig_on_aborted(m);
+	farewell_over(m);
 }
 
 static const struct conn_ops farewell_ops = {.message = on_farewell_message,
@@ -216,10 +221,12 @@ static void on_farewell(void *arg, struct tls_chan *chan, const struct msg_hello
 	}
 	m->control = conn_new(m->src->loop, chan, false, MSG_CHANNEL_QUERY, &farewell_ops, m);
 	if (!m->control || conn_send(m->control, &msg) < 0)
-		mig_on_aborted(m);
+		farewell_over(m);
+	else
+		conn_set_timeout(m->control, MIG_DIAL_US);
 }
 
-/* A question ends there what has not been committed. If it gets nowhere the destination has a time limit of its own. */
+/* A question ends there what has not been committed; also behind a restart of this agent. If it gets nowhere the destination has a time limit of its own. */
 void mig_farewell(struct migration *m)
 {
 	struct msg_hello hello;

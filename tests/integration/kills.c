@@ -31,10 +31,10 @@ static void kill_source_in_precopy(const char *tracking)
 	lab_guest_verified(g);
 	lab_proc_kill(lab, p);
 
-	/* The destination lets go of what it had prepared; afterwards all goes on. */
-	lab_until(lab, 15000, lab_host_guests(b) == 0, "the empty guest stays at the destination");
+	/* The destination waits for another session, until the new agent tells it that there will be none. */
 	lab_host_source_start(a);
 	lab_host_knows(a, g->name);
+	lab_until(lab, 15000, lab_host_guests(b) == 0, "the empty guest stays at the destination");
 	json_decref(lab_migrate(a, b, g, &(struct lab_move){.tracking = tracking}));
 	lab_guest_arrived(g, b);
 	lab_end(lab);
@@ -63,11 +63,13 @@ static void kill_dest_in_precopy(const char *tracking)
 	lab_until(lab, 10000, lab_job_phase_is(a, "precopy"), "precopy was not reached");
 	lab_until(lab, 10000, lab_guest_tracked(g), "nothing is tracked");
 	lab_guest_kill_agent(g, b->dest);
+	lab_until(lab, 10000, lab_job_phase_is(a, "paused"),
+		  "it does not wait for another session");
+	lab_host_dest_start(b);
+	/* A new agent has nothing of it. */
 	json_decref(lab_migrate_end(a, p, &move));
 	lab_guest_verified(g);
 	lab_until(lab, 5000, !lab_guest_tracked(g), "it is still tracked");
-
-	lab_host_dest_start(b);
 	lab_until(lab, 15000, lab_host_guests(b) == 0, "the empty guest stays at the destination");
 	json_decref(lab_migrate(a, b, g, &(struct lab_move){.tracking = tracking}));
 	lab_guest_arrived(g, b);

@@ -290,6 +290,8 @@ format:
 BINDIR  := $(PREFIX)/bin
 UNITDIR := $(PREFIX)/lib/systemd/system
 UNITS   := $(wildcard deploy/systemd/*)
+MANDIR  := $(PREFIX)/share/man
+MANPAGES := $(wildcard deploy/man/*)
 
 .PHONY: install clean
 install: all
@@ -300,7 +302,25 @@ install: all
 	$(Q)install -m 644 $(LIBRARIES) $(DESTDIR)$(PREFIX)/lib
 	$(Q)install -m 644 common/guest/decant-guest.h common/guest/decant-sharer.h \
 		$(DESTDIR)$(PREFIX)/include
+	$(Q)for m in $(MANPAGES); do d=$(DESTDIR)$(MANDIR)/man$${m##*.} && install -d $$d && \
+		install -m 644 $$m $$d || exit; done
 	$(Q)for u in $(UNITS); do sed 's,@BINDIR@,$(BINDIR),' $$u >$(DESTDIR)$(UNITDIR)/$${u##*/} || exit; done
+
+# Debian packages, in build/deb: of what git knows, built in a copy. Made for one's own hosts, they have
+# no maintainer's address.
+.PHONY: deb
+deb:
+	$(Q)tests/deps package
+	$(call say,DEB,build/deb)
+	$(Q)rm -rf build/deb && mkdir -p build/deb/decant-$(VERSION)
+	$(Q)git ls-files -z | xargs -0 cp --parents -t build/deb/decant-$(VERSION)
+	$(Q)cp -r deploy/debian build/deb/decant-$(VERSION)/debian
+	$(Q)printf 'decant (%s) stable; urgency=medium\n\n  * See README.md.\n\n -- %s  %s\n' $(VERSION) \
+		"$$(sed -n 's/^Maintainer: //p' deploy/debian/control)" "$$(git log -1 --format=%aD)" \
+		>build/deb/decant-$(VERSION)/debian/changelog
+	$(Q)cd build/deb/decant-$(VERSION) && env -u MAKEFLAGS -u MAKELEVEL dpkg-buildpackage -us -uc -b >../log 2>&1 || { tail -n 30 ../log; exit 1; }
+	$(Q)lintian --allow-root --fail-on error,warning \
+		--suppress-tags bogus-mail-host,bogus-mail-host-in-debian-changelog build/deb/*.changes
 
 clean:
 	$(Q)rm -rf build

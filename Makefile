@@ -325,5 +325,6 @@ deb:
 clean:
 	$(Q)rm -rf build
 
-.SECONDARY:
+# Kept, and made when they are missing: with .SECONDARY an archive would do without a new object.
+.PRECIOUS: $(BUILD)/obj/%.o build/obj/%.o
 -include $(shell find $(BUILD)/obj $(if $(FAULTS),build/obj) -name '*.d' 2>/dev/null)

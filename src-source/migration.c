@@ -82,11 +82,12 @@ static bool is_loss(const struct migration *m, const struct error *err)
 	return true;
 }
 
-/* The first error counts, but of sessions that were lost the last one. */
+/* The first error counts, but of sessions that were lost the last one, and before them what ends the job. */
 static void note_error(struct migration *m, const struct error *err)
 {
 	if (err && error_is_set(err) &&
-	    (!error_is_set(&m->err) || m->state == MIG_PAUSED || m->state == MIG_INTERRUPTED))
+	    (!error_is_set(&m->err) || m->state == MIG_PAUSED || m->state == MIG_INTERRUPTED ||
+	     m->state == MIG_FAILED))
 		m->err = *err;
 }
 

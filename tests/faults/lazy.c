@@ -3,10 +3,8 @@
  * The agent that fetches a program's pages is killed in the middle and does not come back for a while. With
  * decant the program waits where a page is missing, because its process keeps a copy of the userfaultfd, and
  * has every page in the end. Beside it, how it goes where the dead process had the only one, as CRIU's
- * lazy-pages daemon has: the kernel lets go of the memory and the program reads zeros, and is told nothing. CRIU
- * itself is a row where it runs.
+ * lazy-pages daemon has: the kernel lets go of the memory and the program reads zeros, and is told nothing.
  */
-#include <errno.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -14,7 +12,6 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
-#include <sys/stat.h>
 #include <unistd.h>
 #include "lib/lab_matrix.h"
 #include "lib/lab_test.h"
@@ -182,134 +179,6 @@ Test(lazy, control_with_the_only_descriptor)
 		  "%u right, %u zeros, %u others", c->good, c->zero, c->other);
 	snprintf(outcome, sizeof(outcome), "%u zero pages", c->zero);
 	munmap(c, PAGE);
-	lab_end(lab);
-	lab_matrix_end(&row, outcome);
-}
-
-/* --- CRIU --- */
-
-#define CRIU_MB 512
-
-/* Return: why CRIU does not run here, for free(3); NULL if it does */
-static char *criu_missing(struct lab *lab)
-{
-	char *err = NULL, *at;
-	int status = lab_run(
-		lab, NULL, 20000, NULL, &err,
-		(const char *const[]){"/usr/bin/env", "criu", "check", "--feature", "uffd", NULL});
-
-	if (!status) {
-		free(err);
-		return NULL;
-	}
-	for (at = err; *at; at++)
-		*at = *at == '\n' ? ' ' : *at;
-	return err;
-}
-
-static char *path_in(struct lab *lab, const char *name)
-{
-	char *path;
-
-	return asprintf(&path, "%s/%s", lab->root, name) < 0 ? NULL : path;
-}
-
-static bool is_there(const char *path)
-{
-	return !access(path, F_OK);
-}
-
-static int criu(struct lab *lab, const char *images, const char *const more[])
-{
-	const char *argv[16] = {"/usr/bin/env", "criu", more[0], "--images-dir", images};
-	char *err = NULL;
-	size_t n = 5;
-	int status;
-
-	for (size_t i = 1; more[i]; i++)
-		argv[n++] = more[i];
-	status = lab_run(lab, NULL, 60000, NULL, &err, argv);
-	if (status)
-		fprintf(stderr, "criu %s: %s\n", more[0], err);
-	free(err);
-	return status;
-}
-
-/* A program that fills its memory, and is dumped. Return: its pid, which it gets again */
-static pid_t dumped(struct lab *lab, const char *images, const char *report)
-{
-	char program[LAB_PATH_MAX + 32], mb[16], pid[16];
-	struct lab_proc *p;
-	pid_t was;
-
-	snprintf(program, sizeof(program), "%s/guests/reader", lab->tests);
-	snprintf(mb, sizeof(mb), "%d", CRIU_MB);
-	p = lab_spawn(lab, NULL, "reader",
-		      (const char *const[]){"/usr/bin/setsid", program, mb, report, NULL});
-	was = p->pid;
-	lab_until(lab, 20000, is_there(report), "it does not fill its memory");
-	snprintf(pid, sizeof(pid), "%d", was);
-	lab_check(lab, !criu(lab, images, (const char *const[]){"dump", "--tree", pid, NULL}),
-		  "criu dump");
-	lab_until(lab, 5000, !lab_proc_alive(p), "it runs on");
-	lab_check(lab, !unlink(report), "%s: %m", report);
-	return was;
-}
-
-/* The daemon is killed as soon as the program runs, before it has brought the rest by itself. */
-static void restored(struct lab *lab, const char *images)
-{
-	struct lab_proc *daemon =
-		lab_spawn(lab, NULL, "lazy-pages",
-			  (const char *const[]){"/usr/bin/env", "criu", "lazy-pages",
-						"--images-dir", images, NULL});
-	char *socket = path_in(lab, "images/lazy-pages.socket");
-
-	lab_until(lab, 10000, is_there(socket), "the lazy-pages daemon does not listen");
-	free(socket);
-	lab_check(
-		lab,
-		!criu(lab, images,
-		      (const char *const[]){"restore", "--lazy-pages", "--restore-detached", NULL}),
-		"criu restore");
-	lab_proc_kill(lab, daemon);
-}
-
-Test(lazy, criu)
-{
-	struct lab_row row = {.fault = "CRIU: lazy-pages daemon killed",
-			      .phase = "postcopy",
-			      .mode = "postcopy",
-			      .driver = "criu"};
-	char *missing, *images, *report, *text, outcome[64];
-	unsigned long good, zero, other;
-	struct lab *lab;
-	pid_t pid;
-
-	lab_test_long();
-	lab = lab_new(lab_test_failed);
-	missing = criu_missing(lab);
-	images = path_in(lab, "images");
-	report = path_in(lab, "reader.report");
-	lab_matrix_begin(&row);
-	if (missing) {
-		lab_matrix_end(&row, "does not run here");
-		lab_end(lab);
-		cr_skip_test("criu does not run here: %s", missing);
-	}
-	lab_check(lab, !mkdir(images, 0755), "%s: %m", images);
-	pid = dumped(lab, images, report);
-	restored(lab, images);
-	lab_check(lab, !kill(pid, SIGUSR1), "it has not been restored: %m");
-	lab_until(lab, 20000, is_there(report), "it does not read its memory to the end");
-	text = lab_read_file(report);
-	lab_check(lab, sscanf(text, "%lu %lu %lu", &good, &zero, &other) == 3, "%s", text);
-	fprintf(stderr, "%lu pages right, %lu zeros, %lu others\n", good, zero, other);
-	lab_check(lab, zero > 0, "not one page of zeros: it proves nothing");
-	snprintf(outcome, sizeof(outcome), "%lu zero pages", zero);
-	free(text);
-	free(report);
-	free(images);
 	lab_end(lab);
 	lab_matrix_end(&row, outcome);
 }

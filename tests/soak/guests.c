@@ -11,6 +11,7 @@
 
 #define START_MS  20000
 #define VERIFY_MS 60000
+#define KEEP_S    10
 
 /* --- stamp --- */
 
@@ -151,7 +152,8 @@ char *soak_guests_conf(struct soak_world *w, unsigned int host)
 
 	if (w->vm)
 		json_object_set_new(all, "vm", soak_vm_launcher(w, host));
-	conf = json_pack("{s:o}", "launchers", all);
+	/* A source that gave up while nothing got through was not heard: its half is kept for so long. */
+	conf = json_pack("{s:o, s:{s:i}}", "launchers", all, "limits", "interrupted_s", KEEP_S);
 	text = json_dumps(conf, 0);
 	json_decref(conf);
 	return text;

@@ -148,8 +148,11 @@ int tls_write_full(struct tls_chan *c, const void *buf, size_t n, int stop_fd, u
 /** tls_chan_fd() - Return: the socket, to poll; it stays the connection's */
 int tls_chan_fd(const struct tls_chan *c);
 
-/** TLS_WATCH_US - a peer that is silent for so long, or takes nothing, is lost; for tls_chan_watch() */
-#define TLS_WATCH_US 6000000ull
+/**
+ * TLS_WATCH_US - a peer that is silent for so long, or takes nothing, is lost; for tls_chan_watch(). Several
+ * connections over one slow link starve each other for some seconds at a time
+ */
+#define TLS_WATCH_US 15000000ull
 /**
  * tls_chan_watch() - have the kernel see to it that the peer is there, also when nothing is sent
  * @us:		what is sent and not acknowledged for so long, and a peer that answers no probe for

@@ -185,7 +185,7 @@ static void once(struct scene *s)
 	uint64_t since = lab_now_ms();
 
 	hurt(s);
-	lab_until(s->lab, 12000, noticed(s) || lab_job_phase_is(s->a, "completed"),
+	lab_until(s->lab, 20000, noticed(s) || lab_job_phase_is(s->a, "completed"),
 		  "the loss was not noticed");
 	s->found_ms = lab_now_ms() - since;
 	if (s->r->fault != ONE_CHANNEL)

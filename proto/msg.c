@@ -99,6 +99,7 @@ static const struct kind kinds[] = {
 	KIND(END, 0, 0, U, S_TO_D, empty, none),
 	KIND(QUERY, 8, 8, Q, S_TO_D, number, generation),
 	KIND(ANSWER, 8, 8, Q, D_TO_S, answer, answer),
+	KIND(KEPT, 8, 8, Q, S_TO_D, number, generation),
 };
 
 _Static_assert(SETUP_MAX <= MSG_BODY_MAX, "a full SETUP fits a frame");

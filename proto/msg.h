@@ -48,6 +48,7 @@
 #define MSG_CAP_SNAPSHOT (1ull << 3)
 #define MSG_CAP_MEND     (1ull << 4)
 #define MSG_CAP_KEEP     (1ull << 5)
+#define MSG_CAP_RESOLVE  (1ull << 6)
 
 enum msg_type {
 	MSG_HELLO = 1,
@@ -88,6 +89,7 @@ enum msg_type {
 	MSG_END = 52,
 	MSG_QUERY = 64,
 	MSG_ANSWER = 65,
+	MSG_KEPT = 66,
 };
 
 enum msg_channel {
@@ -113,6 +115,7 @@ enum msg_answer {
 	MSG_ANSWER_NOT_STARTED = 1,
 	MSG_ANSWER_RUNNING = 2,
 	MSG_ANSWER_COMPLETED = 3,
+	MSG_ANSWER_GONE = 4, /* to KEPT only */
 };
 
 #define MSG_BLOCK_NO_DMA   (1u << 0)
@@ -141,7 +144,7 @@ struct msg_error {
 	char message[472];
 };
 
-/** struct msg_number - PING, PONG, INTENT, COMMIT, RUNNING, QUERY: one u64 (a number or a
+/** struct msg_number - PING, PONG, INTENT, COMMIT, RUNNING, QUERY, KEPT: one u64 (a number or a
  * generation) */
 struct msg_number {
 	uint64_t value;

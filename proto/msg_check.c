@@ -262,5 +262,5 @@ const char *msg_check_drop(const struct msg *m)
 
 const char *msg_check_answer(const struct msg *m)
 {
-	return m->answer.answer <= MSG_ANSWER_COMPLETED ? NULL : "answer";
+	return m->answer.answer <= MSG_ANSWER_GONE ? NULL : "answer";
 }

@@ -35,6 +35,8 @@ static const char *const mig_event_names[] = {
 	[MIG_EV_RESUMED] = "resumed",
 	[MIG_EV_BROKEN] = "broken",
 	[MIG_EV_RETRY] = "retry",
+	[MIG_EV_KEEP_SOURCE] = "keep-source",
+	[MIG_EV_KEEP_DESTINATION] = "keep-destination",
 };
 
 static const char *const mig_action_names[] = {
@@ -165,6 +167,12 @@ static const struct mig_step mig_table[] = {
 	ROW(REJOINING, CANCEL, CANCELLING, ROLLBACK),
 	ROW(REJOINING, ERROR, FAILING, ROLLBACK),
 	ROW(REJOINING, GONE, FAILING, ROLLBACK),
+	ROW(IN_DOUBT, KEEP_SOURCE, FAILING, ROLLBACK),
+	ROW(IN_DOUBT, KEEP_DESTINATION, FAILED, ABANDON),
+	ROW(PAUSED, KEEP_SOURCE, FAILING, ROLLBACK),
+	ROW(PAUSED, KEEP_DESTINATION, FAILED, ABANDON),
+	ROW(RECOVERING, KEEP_SOURCE, FAILING, ROLLBACK),
+	ROW(RECOVERING, KEEP_DESTINATION, FAILED, ABANDON),
 };
 
 #undef ROW
@@ -405,8 +413,8 @@ const char *mig_owner_name(enum mig_state s, bool committed)
 	case MIG_POSTCOPY:
 	case MIG_PAUSED:
 	case MIG_RECOVERING:
-	case MIG_COMPLETED:
 		return "destination";
+	case MIG_COMPLETED:
 	case MIG_FAILED:
 		return committed ? "destination" : "source";
 	default:

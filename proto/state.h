@@ -48,6 +48,8 @@ enum mig_event {
 	MIG_EV_RESUMED,
 	MIG_EV_BROKEN,
 	MIG_EV_RETRY,
+	MIG_EV_KEEP_SOURCE, /* an operator's decision (decant resolve) */
+	MIG_EV_KEEP_DESTINATION,
 	MIG_EV_COUNT_
 };
 
@@ -185,8 +187,8 @@ bool mig_state_ended(enum mig_state s);
 const char *mig_state_phase(enum mig_state s);
 /**
  * mig_owner_name() - who has the right to run the guest: "source", "destination" or "in-doubt"
- * @committed:	COMMIT may have been sent and was not answered with not-started (a failed job can be
- * either)
+ * @committed:	COMMIT may have been sent, was not answered with not-started, and nobody has decided that
+ *		the guest is kept here (a job that has ended can be either)
  */
 const char *mig_owner_name(enum mig_state s, bool committed);
 

@@ -11,6 +11,7 @@
 #include <unistd.h>
 #include "proc.h"
 #include "incoming_priv.h"
+#include "overrule.h"
 #include "resident.h"
 #include "revive.h"
 #include "util/cleanup.h"
@@ -165,7 +166,8 @@ static void hold(struct adopted *a, const struct error *why)
 	log_error("guest %s is held: pages of it may be missing since the agent ended in incoming "
 		  "%s, and it cannot be taken over: %s",
 		  a->past->name, a->past->id, why->msg);
-	if (a->guest->run_state == GUEST_PAUSED_MIGRATION && guest_resume(a->guest, on_let_go, a))
+	if (!a->past->overruled && a->guest->run_state == GUEST_PAUSED_MIGRATION &&
+	    guest_resume(a->guest, on_let_go, a))
 		log_error("guest %s could not be resumed", a->past->name);
 }
 
@@ -369,6 +371,13 @@ static void find_qemus(struct dest *d)
 
 void adopt_start(struct dest *d)
 {
+	/* First of all: somebody may have had it continued. */
+	for (struct past *p = history_first(d->history); p; p = p->next)
+		if (p->overruled && p->same_boot && overrule_stop(p))
+			log_error(
+				"CONFLICT: guest %s was kept at its source (incoming %s); the one "
+				"here, process %d, is stopped",
+				p->name, p->id, (int)p->pid);
 	for (struct past *p = history_first(d->history); p; p = p->next)
 		if (p->fate == HISTORY_OWNER && p->same_boot && !is_micro(p) && !watch(d, p))
 			note_dead(d, p);

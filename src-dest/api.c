@@ -8,6 +8,7 @@
 #include "host/host_probe.h"
 #include "incoming.h"
 #include "micro.h"
+#include "overrule.h"
 #include "util/cleanup.h"
 #include "util/clock.h"
 
@@ -79,7 +80,11 @@ static json_t *from_records(const struct past *p)
 
 static json_t *past_json(const struct past *p)
 {
-	return p->view ? json_incref(p->view) : from_records(p);
+	json_t *o = p->view ? json_copy(p->view) : from_records(p);
+
+	if (o && p->overruled)
+		json_object_set_new(o, "error", overrule_json(p));
+	return o;
 }
 
 static void get_incomings(struct rest_req *req, void *ctx)

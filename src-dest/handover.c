@@ -303,7 +303,8 @@ void handover_let_go(struct incoming *inc)
 	struct error err = {0};
 	int r;
 
-	if (!inc->guest)
+	/* Rule 4: one that was kept at its source is not let go any more. */
+	if (!inc->guest || inc->past->overruled)
 		return;
 	r = guest_resume(inc->guest, on_resumed, inc);
 	if (!r)

@@ -162,6 +162,8 @@ static int replay(const struct history *h, struct past *p, const json_t *records
 			p->same_boot = false;
 		if (!strcmp(name, "registered"))
 			p->registered = true;
+		else if (!strcmp(name, "overruled"))
+			p->overruled = true;
 		else if (fate < 0)
 			return -EBADMSG;
 		else
@@ -172,15 +174,12 @@ static int replay(const struct history *h, struct past *p, const json_t *records
 	return 0;
 }
 
-/*
- * The agent ended before COMMIT was noted: "owner" would be here if the guest had run, because a
- * record that was written outlives the process. After a crash of the whole host it need not.
- */
+/* The agent ended before COMMIT was noted. */
 static void abort_unfinished(struct past *p)
 {
 	struct error err = {0};
 
-	if (!p->same_boot || p->fate > HISTORY_MAY_OWN)
+	if (!doubt_abort_at_start(p->fate, p->same_boot))
 		return;
 	if (history_note(p, HISTORY_ABORTED, NULL, true, &err))
 		log_error("history: %s: %s", p->id, err.msg);
@@ -382,29 +381,12 @@ int history_begin(struct history *h, const json_t *facts, struct past **ret, str
 	return 0;
 }
 
-static bool may_follow(enum history_fate from, enum history_fate to)
-{
-	switch (to) {
-	case HISTORY_MAY_OWN:
-		return from == HISTORY_SETUP;
-	case HISTORY_OWNER:
-		return from == HISTORY_MAY_OWN;
-	case HISTORY_COMPLETED:
-	case HISTORY_GONE:
-		return from == HISTORY_OWNER;
-	case HISTORY_ABORTED:
-		return from == HISTORY_SETUP || from == HISTORY_MAY_OWN;
-	default:
-		return false;
-	}
-}
-
 int history_note(struct past *p, enum history_fate fate, const json_t *more, bool sync,
 		 struct error *err)
 {
 	int r;
 
-	assert(may_follow(p->fate, fate));
+	assert(doubt_may_follow(p->fate, fate));
 	r = write_record(p, fate_names[fate], more, sync, err);
 	if (r)
 		return r;
@@ -430,6 +412,41 @@ int history_registered(struct past *p, struct error *err)
 		p->registered = true;
 		drop_journal(p);
 	}
+	return r;
+}
+
+/* A journal is closed once nothing more is expected of it. */
+static int reopen(const struct history *h, struct past *p, struct error *err)
+{
+	CLEANUP_FREE char *path = path_of(h, p->id);
+
+	if (p->journal)
+		return 0;
+	if (!path)
+		return error_set(err, -ENOMEM, NULL, "out of memory");
+	return journal_open(path, &p->journal, NULL, err);
+}
+
+int history_overruled(struct history *h, struct past *p, struct error *err)
+{
+	int r = p->overruled ? 0 : reopen(h, p, err);
+
+	if (!r && !p->overruled)
+		r = write_record(p, "overruled", NULL, true, err);
+	p->overruled |= !r;
+	if (!p->live && history_ended(p))
+		drop_journal(p);
+	return r;
+}
+
+int history_conclude(struct history *h, struct past *p, enum history_fate fate, struct error *err)
+{
+	int r = reopen(h, p, err);
+
+	if (!r)
+		r = history_note(p, fate, NULL, true, err);
+	if (!p->live)
+		drop_journal(p);
 	return r;
 }
 
@@ -465,8 +482,8 @@ struct past *history_find_guest(const struct history *h, const uint8_t uuid[stat
 				uint64_t generation)
 {
 	for (struct past *p = h->newest; p; p = p->next) {
-		if (p->same_boot && p->generation == generation &&
-		    (p->fate == HISTORY_OWNER || p->fate == HISTORY_COMPLETED) &&
+		if (p->generation == generation &&
+		    doubt_mine(p->fate, p->same_boot, p->overruled) &&
 		    !memcmp(p->uuid, uuid, MSG_UUID_LEN))
 			return p;
 	}
@@ -477,15 +494,5 @@ enum msg_answer history_answer(const struct past *p, const char *identity, uint6
 {
 	if (strcmp(p->identity, identity) != 0 || p->generation != generation)
 		return MSG_ANSWER_UNKNOWN;
-	switch (p->fate) {
-	case HISTORY_ABORTED:
-		return MSG_ANSWER_NOT_STARTED;
-	case HISTORY_COMPLETED:
-		return MSG_ANSWER_COMPLETED;
-	case HISTORY_OWNER:
-	case HISTORY_GONE:
-		return p->same_boot ? MSG_ANSWER_RUNNING : MSG_ANSWER_UNKNOWN;
-	default:
-		return MSG_ANSWER_UNKNOWN;
-	}
+	return doubt_answer(p->fate, p->same_boot);
 }

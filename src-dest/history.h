@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What became of every incoming migration, on disk: state_dir/incoming/ID.journal, one file each,
- * one record a line. A record says "setup", "may-own", "owner", "completed", "registered", "aborted"
- * or "gone", with the id of this boot.
+ * one record a line. A record says "setup", "may-own", "owner", "completed", "registered", "aborted",
+ * "gone" or "overruled", with the id of this boot. What follows from them is decided by proto/doubt.c.
  *
  *   setup	a session has begun			synced
  *   may-own	the source may hand over from here on	synced before INTENT_ACK
@@ -12,6 +12,8 @@
  *   aborted	it never ran here and never will	synced before the guest is ended and before
  *						anybody is told so
  *   gone	it ran here and has died		synced
+ *   overruled	an operator has kept the guest at the source; it ran here, and is stopped (overrule.h)
+ *						synced before it is stopped
  *
  * Rule 4 (one place) rests on this order: "aborted" and "owner" exclude each other, and who is asked
  * says "not started" only when "aborted" is on the disk. "owner" needs no sync while the guest stands
@@ -27,22 +29,13 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "doubt.h"
 #include "msg.h"
 #include "util/error.h"
 #include "util/uuid.h"
 
 /** HISTORY_MAX - ended migrations that are kept */
 #define HISTORY_MAX 1000
-
-/** enum history_fate - the last record of a file; REGISTERED counts as COMPLETED */
-enum history_fate {
-	HISTORY_SETUP,
-	HISTORY_MAY_OWN,
-	HISTORY_OWNER,
-	HISTORY_COMPLETED,
-	HISTORY_ABORTED,
-	HISTORY_GONE,
-};
 
 struct journal;
 
@@ -56,6 +49,7 @@ struct journal;
  * @fate:	see enum history_fate
  * @same_boot:	all of it is of this boot of the host
  * @registered:	nothing is left to be done after COMPLETED
+ * @overruled:	the guest was kept at its source; the one here is not to run
  * @unsynced:	a record was written that may not be on the disk yet
  * @facts:	the "setup" record: name, uuid, launcher, driver, vars, from
  * @view:	as the REST interface showed it last; NULL while an incoming lives
@@ -75,6 +69,7 @@ struct past {
 	enum history_fate fate;
 	bool same_boot;
 	bool registered;
+	bool overruled;
 	json_t *facts;
 	json_t *view;
 	bool live;
@@ -126,13 +121,23 @@ int history_note(struct past *p, enum history_fate fate, const json_t *more, boo
 int history_sync(struct past *p, struct error *err);
 /** history_registered() - the last record of a completed one. Return: 0 or -errno with @err filled */
 int history_registered(struct past *p, struct error *err);
+/** history_overruled() - the guest was kept at its source. Return: 0 or -errno with @err filled */
+int history_overruled(struct history *h, struct past *p, struct error *err);
+/**
+ * history_conclude() - a record of another boot, whose host can have had no part in it since: it was
+ * aborted, or its guest has died
+ * @fate:	HISTORY_ABORTED or HISTORY_GONE; must follow from the one before (asserted)
+ *
+ * Return: 0 or -errno with @err filled: then nothing has changed
+ */
+int history_conclude(struct history *h, struct past *p, enum history_fate fate, struct error *err);
 /** history_end() - no incoming is behind it any more; @view replaces past.view (borrowed, may be
  * NULL). Drops the oldest ended ones beyond HISTORY_MAX */
 void history_end(struct history *h, struct past *p, const json_t *view);
 
 /** history_find() - by id. Return: NULL if there is none */
 struct past *history_find(const struct history *h, const char *id);
-/** history_find_guest() - the newest one with OWNER or COMPLETED of this boot for a guest. Return:
+/** history_find_guest() - the newest one of this boot whose guest is this host's (doubt_mine()). Return:
  * NULL if there is none */
 struct past *history_find_guest(const struct history *h, const uint8_t uuid[static MSG_UUID_LEN],
 				uint64_t generation);

@@ -514,7 +514,7 @@ enum msg_answer incoming_query(struct incoming *inc, const char *identity, uint6
 	 * Asked in doubt: the control channel is lost for the source, and so is a COMMIT that may still
 	 * be under way in it. Ending here makes sure that it is never obeyed.
 	 */
-	if (inc->state < INC_RUNNING || inc->state == INC_WAITING) {
+	if (doubt_abort_when_asked(inc->state)) {
 		error_set(&err, -ECONNRESET, "lost", "the source has lost the session and asks");
 		conn_free(steal_ptr(&inc->control));
 		incoming_event(inc, INC_EV_LOST, &err);

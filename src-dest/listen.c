@@ -13,6 +13,7 @@
 #include "conn.h"
 #include "host/supervisor.h"
 #include "incoming.h"
+#include "overrule.h"
 #include "util/cleanup.h"
 #include "util/log.h"
 #include "util/text.h"
@@ -104,7 +105,7 @@ static void peer_refuse(struct peer *p, const struct error *why)
 
 static uint64_t capabilities(const struct dest *d, uint64_t theirs)
 {
-	uint64_t ours = MSG_CAP_URGENT | MSG_CAP_SNAPSHOT | MSG_CAP_MEND |
+	uint64_t ours = MSG_CAP_URGENT | MSG_CAP_SNAPSHOT | MSG_CAP_MEND | MSG_CAP_RESOLVE |
 			(d->conf.limit_interrupted_s ? MSG_CAP_KEEP : 0);
 
 	if (!d->caps_ret && !uffd_caps_postcopy(&d->caps, NULL))
@@ -240,7 +241,7 @@ static int on_hello(struct peer *p, const struct msg_hello *h, struct error *err
 	}
 }
 
-/* --- QUERY --- */
+/* --- QUERY, KEPT --- */
 
 static enum msg_answer ask(struct dest *d, const struct msg_hello *h, const char *identity,
 			   uint64_t generation)
@@ -255,17 +256,21 @@ static enum msg_answer ask(struct dest *d, const struct msg_hello *h, const char
 	return p ? history_answer(p, identity, generation) : MSG_ANSWER_UNKNOWN;
 }
 
-static void on_query(struct peer *p, uint64_t generation)
+static void on_query(struct peer *p, bool kept, uint64_t generation)
 {
-	static const char *const words[] = {"unknown", "not-started", "running", "completed"};
+	static const char *const words[] = {"unknown", "not-started", "running", "completed",
+					    "gone"};
 	const char *identity = tls_chan_identity(conn_chan(p->conn));
 	struct msg *m = calloc(1, sizeof(*m));
 	char id[UUID_TEXT_MAX];
 
 	if (m) {
 		m->type = MSG_ANSWER;
-		m->answer.answer = (uint8_t)ask(p->l->d, &p->hello, identity, generation);
-		log_notice("%s asks about migration %s, generation %llu: %s", identity,
+		m->answer.answer =
+			(uint8_t)(kept ? overrule(p->l->d, p->hello.migration, identity, generation)
+				       : ask(p->l->d, &p->hello, identity, generation));
+		log_notice("%s %s migration %s, generation %llu: %s", identity,
+			   kept ? "has kept the guest of" : "asks about",
 			   uuid_text(p->hello.migration, id), (unsigned long long)generation,
 			   words[m->answer.answer]);
 		conn_send(p->conn, m);
@@ -293,8 +298,8 @@ static void on_message(struct conn *c, const struct msg *m, void *arg)
 	struct error err = {0};
 
 	(void)c;
-	if (p->query && m->type == MSG_QUERY) {
-		on_query(p, m->number.value);
+	if (p->query && (m->type == MSG_QUERY || m->type == MSG_KEPT)) {
+		on_query(p, m->type == MSG_KEPT, m->number.value);
 		return;
 	}
 	if (p->again && m->type == MSG_RESUME) {

@@ -154,7 +154,7 @@ static void resident_register(struct resident *r)
 	struct error err = {0};
 	int ret;
 
-	if (!r->d->conf.source_api || !r->guest || r->call || r->moving)
+	if (!r->d->conf.source_api || !r->guest || r->call || r->moving || r->past->overruled)
 		return;
 	body = description(r);
 	if (!body) {

@@ -84,6 +84,10 @@ int incoming_may_resume(struct incoming *inc, const char *identity,
 	     inc->state != INC_WAITING && !keeps(inc)))
 		return error_set(err, -EEXIST, "migration-exists",
 				 "this migration has a session already");
+	if (inc->past && inc->past->overruled)
+		return error_set(err, -EEXIST, "conflict",
+				 "guest %s was kept at its source; the one here is stopped",
+				 inc->past->name);
 	if (inc->d->ending)
 		return error_set(err, -ESHUTDOWN, "ending", "this agent is being stopped");
 	if (inc->state == INC_END)

@@ -384,6 +384,39 @@ static void post_recover(struct rest_req *req, void *ctx)
 		rest_reply(req, 202, migration_json(m));
 }
 
+/* keep: mandatory; confirm: the id of the migration, without which it is only said what is risked. */
+static void post_resolve(struct rest_req *req, void *ctx)
+{
+	struct migration *m = migration_of(req, ctx);
+	const char *key, *confirm = NULL;
+	enum mig_keep keep = MIG_KEEP_NONE;
+	struct error err = {0};
+	json_t *value;
+	int r = 0;
+
+	if (!m)
+		return;
+	json_object_foreach((json_t *)rest_body(req), key, value) {
+		if (!strcmp(key, "keep") && !mig_keep_parse(json_string_value(value), &keep))
+			continue;
+		if (!strcmp(key, "confirm") && json_is_string(value))
+			confirm = json_string_value(value);
+		else if (!strcmp(key, "keep") || !strcmp(key, "confirm"))
+			r = error_set(&err, -EINVAL, "bad-value", "body.%s: %s is needed", key,
+				      *key == 'k' ? "source or destination" : "a string");
+		else
+			r = error_set(&err, -EINVAL, "unknown-key", "body: unknown key %s", key);
+	}
+	if (!r && !keep)
+		r = error_set(&err, -EINVAL, "missing-key", "body.keep is missing");
+	if (!r)
+		r = migration_resolve(m, keep, confirm, &err);
+	if (r < 0)
+		rest_problem(req, status_of(r), &err);
+	else
+		rest_reply(req, 202, migration_json(m));
+}
+
 static void not_supported(struct rest_req *req, void *ctx)
 {
 	(void)ctx;
@@ -404,7 +437,7 @@ static const struct rest_route routes[] = {
 	{"POST", "/v1/migrations/{id}/cancel", REST_BODY_NONE, post_cancel},
 	{"POST", "/v1/migrations/{id}/switchover", REST_BODY_NONE, post_switchover},
 	{"POST", "/v1/migrations/{id}/recover", REST_BODY_OBJECT, post_recover},
-	{"POST", "/v1/migrations/{id}/resolve", REST_BODY_OBJECT, not_supported},
+	{"POST", "/v1/migrations/{id}/resolve", REST_BODY_OBJECT, post_resolve},
 	{"GET", "/v1/evacuations", REST_BODY_NONE, not_supported},
 	{"POST", "/v1/evacuations", REST_BODY_OBJECT, not_supported},
 	{"GET", "/v1/snapshots", REST_BODY_NONE, get_snapshots},

@@ -231,11 +231,12 @@ static int outcome(const char *what, const json_t *m)
 		return cli_error(
 			CLI_FAILED, what,
 			"in doubt: the destination does not say whether it runs the guest; "
-			"it is asked again and again, see decant status %s",
-			cli_str(m, "id") ?: "");
-	return cli_error(CLI_FAILED, what, "%s%s%s%s%s%s", phase, message ? ": " : "",
-			 message ? message : "", code ? " (" : "", code ? code : "",
-			 code ? ")" : "");
+			"it is asked again and again, see decant status %s; if it is gone for "
+			"good: decant resolve %s --keep source|destination",
+			cli_str(m, "id") ?: "", cli_str(m, "id") ?: "");
+	return cli_error(json_is_true(json_object_get(m, "refused")) ? CLI_REFUSED : CLI_FAILED,
+			 what, "%s%s%s%s%s%s", phase, message ? ": " : "", message ? message : "",
+			 code ? " (" : "", code ? code : "", code ? ")" : "");
 }
 
 static void tell_away(struct waiting *w, unsigned int patience_s)

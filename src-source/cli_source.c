@@ -21,6 +21,12 @@ static const struct cli_option recover_options[] = {
 	{NULL},
 };
 
+static const struct cli_option resolve_options[] = {
+	{"--keep", "source|destination", "whose copy of the guest lives on"},
+	{"--confirm", "ID", "the id in full; without it, it is asked for on the terminal"},
+	{NULL},
+};
+
 static const struct cli_option snapshot_options[] = {
 	{"--to", "HOST[:PORT]", "the agent that stores it (port 7400)"},
 	{"--name", "NAME", "of the image; default: the guest's name and the time"},
@@ -49,8 +55,8 @@ static const struct cli_command commands[] = {
 	 1, .options = snapshot_options, .tuning = true, .wait = true, .run = cli_snapshot},
 	{"recover", "ID [--to HOST[:PORT]]", "go on with a paused migration now", 1, 1,
 	 .options = recover_options, .run = cli_recover},
-	{"resolve", "ID --keep source|destination", "decide where a guest in doubt runs",
-	 .run = NULL},
+	{"resolve", "ID --keep source|destination", "decide where a guest in doubt runs", 1, 1,
+	 .options = resolve_options, .run = cli_resolve},
 	{"cordon", "", "accept no guests on this host", .run = NULL},
 	{"uncordon", "", "accept guests again", .run = NULL},
 	{NULL},

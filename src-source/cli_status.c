@@ -111,6 +111,36 @@ static void row(struct cli_table *t, const json_t *m, size_t id_len)
 	cli_table_row(t, cells);
 }
 
+/* What a row has no room for: why nobody knows, when it is asked next, and what can be done besides. */
+static void note(const json_t *m, size_t id_len)
+{
+	const char *id = cli_str(m, "id") ?: "?", *to = cli_str(m, "to") ?: "the destination";
+	const char *phase = cli_str(m, "phase") ?: "?",
+		   *next = cli_str(m, "recovery.next_attempt_at");
+	const char *why = cli_str(m, "recovery.why.message");
+	const char *last = cli_str(m, "recovery.last_error.message");
+
+	if (!strcmp(phase, "in-doubt") || !strcmp(phase, "paused")) {
+		printf("%.*s is %s%s%s\n", (int)id_len, id, phase, why ? ": " : "", why ?: "");
+		printf("  %s is asked %s%s, attempt %.0f%s%s\n", to, next ? "again at " : "now",
+		       next ?: "", cli_num(m, "recovery.attempts", 0) + (next ? 1 : 0),
+		       last ? "; last: " : "", last ?: "");
+		printf("  if it is gone for good: decant resolve %.*s --keep source|destination\n",
+		       (int)id_len, id);
+	}
+	if (json_is_true(json_object_get(json_object_get(m, "resolution"), "conflict")))
+		printf("%.*s: CONFLICT: the guest was kept here and ran at %s, too; the copy there "
+		       "is stopped\n",
+		       (int)id_len, id, to);
+	else if (!strcmp(cli_str(m, "resolution.state") ?: "", "telling"))
+		printf("%.*s: %s does not know yet that the guest was kept here: if it comes back, "
+		       "it may "
+		       "run it until it does%s%s\n",
+		       (int)id_len, id, to,
+		       cli_str(m, "resolution.last_error.message") ? "; last: " : "",
+		       cli_str(m, "resolution.last_error.message") ?: "");
+}
+
 static int print_table(const json_t *items)
 {
 	static const char *const head[] = {"ID",    "GUEST", "TO",   "MODE",     "PHASE",
@@ -118,11 +148,15 @@ static int print_table(const json_t *items)
 	struct cli_table *t = cli_table_new(ARRAY_SIZE(head), 7u << 6);
 	size_t i, id_len = id_length(items);
 	json_t *m;
+	int r;
 
 	cli_table_row(t, head);
 	json_array_foreach(items, i, m)
 		row(t, m, id_len);
-	return cli_table_print(t);
+	r = cli_table_print(t);
+	json_array_foreach(items, i, m)
+		note(m, id_len);
+	return r;
 }
 
 static int print_list(struct cli *c, json_t *items)

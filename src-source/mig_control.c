@@ -32,11 +32,24 @@ static void unexpected(struct migration *m, const struct msg *msg)
 		 msg_type_name(msg->type), mig_state_name(m->state));
 }
 
+/* A no of the destination, and not something that went wrong there. Codes made of an errno are one word. */
+static bool is_refusal(const char *code)
+{
+	static const char *const failures[] = {"launch-failed", "attach-timeout", "guest-gone",
+					       "bad-message", "unexpected-message"};
+
+	for (size_t i = 0; i < ARRAY_SIZE(failures); i++)
+		if (!strcmp(code, failures[i]))
+			return false;
+	return strchr(code, '-');
+}
+
 static void on_error(struct migration *m, const struct msg *msg)
 {
 	struct error err = {0};
 
 	error_set(&err, -EREMOTEIO, msg->error.code, "%s", msg->error.message);
+	m->refused = m->state == MIG_SETUP && is_refusal(msg->error.code);
 	mig_event(m, MIG_EV_ERROR, &err);
 }
 

@@ -2,7 +2,8 @@
 /*
  * In doubt, and held: ask the destination what became of the guest, until it answers. Only a clear
  * "not started" gives the guest back (rule 4); silence and "unknown" are not a no. "Running" leads to
- * the recovery of the session (mig_recover.c).
+ * the recovery of the session (mig_recover.c). In the same way it is told of a guest that an operator has
+ * kept here (mig_resolve.c).
  */
 #include <stdlib.h>
 #include <string.h>
@@ -14,13 +15,15 @@
 #include "util/log.h"
 
 /** ASK_FIRST_US, ASK_MOST_US - pauses between two questions */
-#define ASK_FIRST_US  100000ull
-#define ASK_MOST_US   5000000ull
+#define ASK_FIRST_US 100000ull
+#define ASK_MOST_US  5000000ull
+/** TELL_MOST_US - the same where nothing waits for the answer */
+#define TELL_MOST_US  60000000ull
 #define ASK_ANSWER_US 5000000ull
 
 static bool asking(const struct migration *m)
 {
-	return m->state == MIG_IN_DOUBT || m->state == MIG_PAUSED;
+	return m->state == MIG_IN_DOUBT || m->state == MIG_PAUSED || mig_telling(m);
 }
 
 static void ask(struct migration *m);
@@ -45,43 +48,66 @@ void mig_ask_later(struct migration *m, const struct error *why)
 	a->delay_us = MAX(a->delay_us, ASK_FIRST_US);
 	a->next_us = clock_wall_us() + a->delay_us;
 	m->timer = loop_timer(m->src->loop, a->delay_us, on_pause_over, m);
-	a->delay_us = MIN(a->delay_us * 2, ASK_MOST_US);
+	a->delay_us = MIN(a->delay_us * 2, mig_telling(m) ? TELL_MOST_US : ASK_MOST_US);
+}
+
+/*
+ * It has run there for some time already. What is known is when that was learnt, and, in a later life, when
+ * the pause was about to come.
+ */
+static void set_downtime(struct migration *m)
+{
+	uint64_t now = clock_wall_us();
+
+	if (m->downtime_us)
+		return;
+	if (m->pause_us)
+		m->downtime_us = clock_us() - m->pause_us;
+	else if (m->may_us && now > m->may_us)
+		m->downtime_us = now - m->may_us;
+	m->downtime_most = true;
+	mig_journal_running(m);
+}
+
+static void settle(struct migration *m, enum mig_event ev)
+{
+	struct error err = {0};
+
+	conn_free(steal_ptr(&m->control));
+	if (ev == MIG_EV_NOT_STARTED)
+		error_set(&err, -ECONNRESET, "not-started",
+			  "the session was lost during the hand-over, and the destination did not "
+			  "start the guest");
+	else
+		set_downtime(m);
+	mig_event(m, ev, error_is_set(&err) ? &err : NULL);
 }
 
 static void take_answer(struct migration *m, enum msg_answer answer)
 {
 	struct error err = {0};
+	enum mig_event ev;
 
 	FAULTPOINT(ANSWER_TAKEN);
-	switch (answer) {
-	case MSG_ANSWER_NOT_STARTED:
-		if (m->state != MIG_IN_DOUBT) {
-			error_set(&err, -EPROTO, "not-started",
-				  "%s says that it did not start the guest, which it said it runs",
-				  m->to);
-			break;
-		}
+	if (mig_telling(m) && answer != MSG_ANSWER_UNKNOWN) {
 		conn_free(steal_ptr(&m->control));
-		error_set(&err, -ECONNRESET, "not-started",
-			  "the session was lost during the hand-over, and the destination did not "
-			  "start the guest");
-		mig_event(m, MIG_EV_NOT_STARTED, &err);
+		mig_timer(m, 0);
+		mig_told(m, answer);
 		return;
-	case MSG_ANSWER_RUNNING:
-		conn_free(steal_ptr(&m->control));
-		mig_event(m, MIG_EV_RUNNING, NULL);
-		return;
-	case MSG_ANSWER_COMPLETED:
-		conn_free(steal_ptr(&m->control));
-		mig_event(m, MIG_EV_RECEIPT, NULL);
-		return;
-	case MSG_ANSWER_UNKNOWN:
-		error_set(&err, -ENOENT, "unknown-there",
-			  "%s does not know this migration: it is another host, or its journal is "
-			  "lost",
-			  m->to);
-		break;
 	}
+	if (!mig_telling(m) && doubt_settled(m->state, answer, &ev)) {
+		settle(m, ev);
+		return;
+	}
+	if (answer == MSG_ANSWER_UNKNOWN)
+		error_set(
+			&err, -ENOENT, "unknown-there",
+			"%s does not know this migration, or cannot know what became of it: it is "
+			"another host, was started again since, or its journal is lost",
+			m->to);
+	else
+		error_set(&err, -EPROTO, "contradiction",
+			  "%s says that it did not start the guest, which it said it runs", m->to);
 	log_warn("migration %s: %s", m->id, err.msg);
 	mig_ask_later(m, &err);
 }
@@ -118,13 +144,23 @@ static void on_query(void *arg, struct tls_chan *chan, const struct msg_hello_ac
 		     const struct error *why)
 {
 	struct migration *m = arg;
-	struct msg msg = {.type = MSG_QUERY, .number = {.value = m->generation + 1}};
+	struct msg msg = {.type = mig_telling(m) ? MSG_KEPT : MSG_QUERY,
+			  .number = {.value = m->generation + 1}};
+	struct error err = {0};
 
-	(void)ack;
 	m->dial = NULL;
 	if (!chan) {
 		log_debug("migration %s: %s", m->id, why->msg);
 		mig_ask_later(m, why);
+		return;
+	}
+	if (mig_telling(m) && !(ack->capabilities & MSG_CAP_RESOLVE)) {
+		tls_chan_free(chan);
+		error_set(&err, -EOPNOTSUPP, "not-supported",
+			  "the agent at %s is too old to be told that the guest was kept here: see "
+			  "to it by hand that it does not run there",
+			  m->to);
+		mig_ask_later(m, &err);
 		return;
 	}
 	m->control = conn_new(m->src->loop, chan, false, MSG_CHANNEL_QUERY, &query_ops, m);
@@ -154,7 +190,7 @@ void mig_act_ask(struct migration *m)
 	m->stage = MIG_STAGE_NONE;
 	mig_close(m);
 	m->again.delay_us = ASK_FIRST_US;
-	log_warn("migration %s of %s: %s; asking %s", m->id, m->guest_name,
-		 mig_state_name(m->state), m->to);
+	log_warn("migration %s of %s: %s; %s %s", m->id, m->guest_name, mig_state_name(m->state),
+		 mig_telling(m) ? "telling" : "asking", m->to);
 	ask(m);
 }

@@ -24,6 +24,8 @@ void mig_act_finish(struct migration *m)
 	journal_close(steal_ptr(&m->journal));
 	if (m->guest && !m->committed)
 		migration_forget_guest(m->guest);
+	if (mig_telling(m))
+		mig_act_ask(m);
 }
 
 /* --- rollback: the guest goes on here --- */
@@ -43,7 +45,10 @@ static void await_aborted(struct migration *m)
 {
 	mig_stage(m, MIG_STAGE_ABORT, MIG_ABORT_US);
 	FAULTPOINT(ABORT_AWAITED);
-	if (!m->control)
+	/* KEPT will tell it. */
+	if (!m->control && m->resolve.keep)
+		mig_on_aborted(m);
+	else if (!m->control)
 		mig_farewell(m);
 }
 
@@ -196,11 +201,15 @@ static bool superseded(const struct source *s, const struct migration *m)
 	return false;
 }
 
-/* What may have handed over a guest is remembered until the guest was here again: rule 4 leans on it. */
+/*
+ * What may have handed over a guest is remembered until the guest was here again, or its copy has ended: rule
+ * 4 leans on it.
+ */
 static bool needed(const struct source *s, const struct migration *m)
 {
-	return migration_busy(m) || (m->guest && migration_holds_guest(m)) ||
-	       (m->committed && !superseded(s, m));
+	if (migration_busy(m) || mig_telling(m) || m->resolve.acting)
+		return true;
+	return m->committed && !m->left && (m->guest || !superseded(s, m));
 }
 
 void mig_destroy(struct migration *m)

@@ -6,10 +6,20 @@
  *   created		what a restarted agent must know to ask the destination
  *   may-hand-over	from here on a restarted agent does not know whether COMMIT was sent
  *   rolled-back	the guest belongs to this host again
+ *   running		the destination runs it: not synced, because it is said again when it is asked
  *   held		the destination runs it, the session is lost
  *   moved		the destination is to be reached under another address
  *   completed		the receipt came
+ *   resolved		an operator has decided whose copy lives on
+ *   unresolved		which came to nothing: the guest could not be let go here
  *   ended		nothing more will happen; state and error for those who ask later
+ *   told		the destination knows of the guest that was kept here
+ *   left		the copy here has ended behind all that: the job holds nothing any more
+ *
+ * What a restarted agent makes of the last one that says where the guest is: doubt_restarted().
+ *
+ * A job has a file of its own with a handful of records; it goes when the job is forgotten, which is when
+ * SOURCE_JOBS_MAX newer ones have ended and it holds no guest.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -53,6 +63,70 @@ int mig_journal_note(struct migration *m, const char *type, struct error *err)
 		      err);
 }
 
+void mig_journal_running(struct migration *m)
+{
+	json_t *rec = json_pack("{s:s, s:I, s:b, s:I}", "type", "running", "downtime_us",
+				(json_int_t)m->downtime_us, "at_most", m->downtime_most, "at",
+				(json_int_t)clock_wall_us());
+	struct error err = {0};
+
+	if (rec && m->journal && journal_write(m->journal, rec, &err) < 0)
+		log_warn("%s", err.msg);
+	json_decref(rec);
+}
+
+static int reopen(struct migration *m, struct error *err)
+{
+	char path[4096];
+	int r = m->journal ? 0 : journal_path(m, path, sizeof(path));
+
+	if (r < 0)
+		return error_set(err, r, NULL, "state_dir: %s", strerror(-r));
+	return m->journal ? 0 : journal_open(path, &m->journal, NULL, err);
+}
+
+void mig_journal_shut(struct migration *m)
+{
+	journal_close(steal_ptr(&m->journal));
+}
+
+int mig_journal_resolved(struct migration *m, enum mig_keep keep, struct error *err)
+{
+	int r = reopen(m, err);
+
+	return r ? r
+		 : append(m,
+			  json_pack("{s:s, s:s, s:I}", "type", "resolved", "keep",
+				    mig_keep_name(keep), "at", (json_int_t)clock_wall_us()),
+			  err);
+}
+
+int mig_journal_told(struct migration *m, enum msg_answer answer, struct error *err)
+{
+	int r = reopen(m, err);
+
+	if (!r)
+		r = append(m,
+			   json_pack("{s:s, s:i, s:I}", "type", "told", "answer", (int)answer, "at",
+				     (json_int_t)clock_wall_us()),
+			   err);
+	mig_journal_shut(m);
+	return r;
+}
+
+void mig_journal_left(struct migration *m)
+{
+	struct error err = {0};
+
+	if (m->left)
+		return;
+	m->left = true;
+	if (reopen(m, &err) < 0 || mig_journal_note(m, "left", &err) < 0)
+		log_info("%s", err.msg);
+	if (mig_state_ended(m->state))
+		mig_journal_shut(m);
+}
+
 int mig_journal_moved(struct migration *m, const char *host, const char *port, struct error *err)
 {
 	return append(m,
@@ -61,9 +135,20 @@ int mig_journal_moved(struct migration *m, const char *host, const char *port, s
 		      err);
 }
 
+/* Return: @buf: this boot of the kernel, "" if it cannot be told */
+static const char *boot(char buf[static UUID_TEXT_MAX])
+{
+	CLEANUP_FREE char *text = NULL;
+
+	buf[0] = '\0';
+	if (fdio_read_file("/proc/sys/kernel/random/boot_id", 64, &text) >= UUID_TEXT_MAX - 1)
+		snprintf(buf, UUID_TEXT_MAX, "%.36s", text);
+	return buf;
+}
+
 int mig_journal_open(struct migration *m, struct error *err)
 {
-	char path[4096], uuid[UUID_TEXT_MAX];
+	char path[4096], uuid[UUID_TEXT_MAX], id[UUID_TEXT_MAX];
 	int r = folder(m->src, path, sizeof(path));
 
 	if (!r)
@@ -76,15 +161,16 @@ int mig_journal_open(struct migration *m, struct error *err)
 	r = journal_open(path, &m->journal, NULL, err);
 	if (r < 0)
 		return r;
-	return append(m,
-		      json_pack("{s:s, s:s, s:s, s:s, s:s, s:I, s:s, s:s, s:I, s:b, s:o, s:s*}",
-				"type", "created", "id", m->id, "key", m->key, "guest",
-				m->guest_name, "uuid", uuid_text(m->uuid, uuid), "generation",
-				(json_int_t)m->generation, "host", m->host, "port", m->port,
-				"created_at", (json_int_t)m->created_us, "paused",
-				m->arrives_paused, "options", conf_options_json(&m->options),
-				"snapshot", m->snapshot ? m->snap.name : NULL),
-		      err);
+	return append(
+		m,
+		json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:s, s:s, s:I, s:b, s:o, s:s*}",
+			  "type", "created", "boot", boot(id), "id", m->id, "key", m->key, "guest",
+			  m->guest_name, "uuid", uuid_text(m->uuid, uuid), "generation",
+			  (json_int_t)m->generation, "host", m->host, "port", m->port, "created_at",
+			  (json_int_t)m->created_us, "paused", m->arrives_paused, "options",
+			  conf_options_json(&m->options), "snapshot",
+			  m->snapshot ? m->snap.name : NULL),
+		err);
 }
 
 void mig_journal_end(struct migration *m)
@@ -92,9 +178,11 @@ void mig_journal_end(struct migration *m)
 	struct error err = {0};
 
 	if (append(m,
-		   json_pack("{s:s, s:s, s:b, s:I, s:s, s:s}", "type", "ended", "state",
-			     mig_state_name(m->state), "committed", m->committed, "at",
-			     (json_int_t)m->ended_us, "code", m->err.code, "message", m->err.msg),
+		   json_pack("{s:s, s:s, s:b, s:I, s:s, s:s, s:I, s:b, s:b}", "type", "ended",
+			     "state", mig_state_name(m->state), "committed", m->committed, "at",
+			     (json_int_t)m->ended_us, "code", m->err.code, "message", m->err.msg,
+			     "downtime_us", (json_int_t)m->downtime_us, "at_most", m->downtime_most,
+			     "refused", m->refused),
 		   &err) < 0)
 		log_warn("%s", err.msg);
 }
@@ -131,16 +219,17 @@ static int take_moved(struct migration *m, json_t *rec)
 
 static int take_created(struct migration *m, json_t *rec)
 {
-	const char *id, *key, *guest, *uuid, *host, *port, *image = NULL;
+	const char *id, *key, *guest, *uuid, *host, *port, *image = NULL, *at = NULL;
+	char now[UUID_TEXT_MAX];
 	json_int_t generation, created;
 	struct error err = {0};
 	json_t *options;
 	int paused;
 
-	if (json_unpack(rec, "{s:s, s:s, s:s, s:s, s:I, s:s, s:s, s:I, s:b, s:o, s?s}", "id", &id,
-			"key", &key, "guest", &guest, "uuid", &uuid, "generation", &generation,
+	if (json_unpack(rec, "{s:s, s:s, s:s, s:s, s:I, s:s, s:s, s:I, s:b, s:o, s?s, s?s}", "id",
+			&id, "key", &key, "guest", &guest, "uuid", &uuid, "generation", &generation,
 			"host", &host, "port", &port, "created_at", &created, "paused", &paused,
-			"options", &options, "snapshot", &image) ||
+			"options", &options, "snapshot", &image, "boot", &at) ||
 	    (image && strlen(image) >= sizeof(m->snap.name)) || uuid_parse(id, m->id_raw) ||
 	    uuid_parse(uuid, m->uuid) || strlen(guest) >= sizeof(m->guest_name) ||
 	    strlen(host) >= sizeof(m->host) || strlen(port) >= sizeof(m->port) ||
@@ -155,19 +244,46 @@ static int take_created(struct migration *m, json_t *rec)
 	m->generation = (uint64_t)generation;
 	m->created_us = (uint64_t)created;
 	m->arrives_paused = paused;
+	/* Its process has ended with the host. */
+	m->left = at && *at && *boot(now) && strcmp(at, now) != 0;
 	conf_options_defaults(&m->options);
 	return conf_options_read(options, "options", &m->options, &err);
+}
+
+static void take_downtime(struct migration *m, json_t *rec)
+{
+	m->downtime_us = (uint64_t)json_integer_value(json_object_get(rec, "downtime_us"));
+	m->downtime_most = json_is_true(json_object_get(rec, "at_most"));
+}
+
+static void take_resolved(struct migration *m, json_t *rec)
+{
+	m->resolve.at_us = (uint64_t)json_integer_value(json_object_get(rec, "at"));
+	if (mig_keep_parse(json_string_value(json_object_get(rec, "keep")), &m->resolve.keep))
+		m->resolve.keep = MIG_KEEP_DESTINATION; /* the guest here stays where it is */
+}
+
+static void take_told(struct migration *m, json_t *rec)
+{
+	json_int_t answer = json_integer_value(json_object_get(rec, "answer"));
+
+	m->resolve.told = true;
+	m->resolve.answer = answer >= 0 && answer <= MSG_ANSWER_GONE ? (enum msg_answer)answer
+								     : MSG_ANSWER_UNKNOWN;
 }
 
 static void take_ended(struct migration *m, json_t *rec)
 {
 	const char *state, *code, *message;
+	int committed, refused = 0;
 	json_int_t at;
-	int committed;
 
-	if (json_unpack(rec, "{s:s, s:b, s:I, s:s, s:s}", "state", &state, "committed", &committed,
-			"at", &at, "code", &code, "message", &message))
+	if (json_unpack(rec, "{s:s, s:b, s:I, s:s, s:s, s?b}", "state", &state, "committed",
+			&committed, "at", &at, "code", &code, "message", &message, "refused",
+			&refused))
 		return;
+	m->refused = refused;
+	take_downtime(m, rec);
 	m->state = !strcmp(state, "completed")   ? MIG_COMPLETED
 		   : !strcmp(state, "cancelled") ? MIG_CANCELLED
 						 : MIG_FAILED;
@@ -177,57 +293,106 @@ static void take_ended(struct migration *m, json_t *rec)
 		error_set(&m->err, -EIO, code, "%s", message);
 }
 
+/* What says where the guest is, of records without an operator's part. */
+static const struct {
+	const char *type;
+	enum mig_record record;
+} placing[] = {
+	{"created", MIG_REC_CREATED},         {"may-hand-over", MIG_REC_MAY_HAND_OVER},
+	{"running", MIG_REC_RUNNING},         {"held", MIG_REC_HELD},
+	{"rolled-back", MIG_REC_ROLLED_BACK}, {"completed", MIG_REC_COMPLETED},
+};
+
+static enum mig_record placing_record(const char *type, enum mig_record before)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(placing); i++)
+		if (!strcmp(type, placing[i].type))
+			return placing[i].record;
+	return before;
+}
+
+/* What a record says besides. Return: 0 or -EBADMSG */
+static int take_record(struct migration *m, const char *type, json_t *rec)
+{
+	if (!strcmp(type, "moved"))
+		return take_moved(m, rec);
+	if (!strcmp(type, "may-hand-over"))
+		m->may_us = (uint64_t)json_integer_value(json_object_get(rec, "at"));
+	else if (!strcmp(type, "running"))
+		take_downtime(m, rec);
+	else if (!strcmp(type, "held"))
+		m->again.noted = true;
+	else if (!strcmp(type, "ended"))
+		take_ended(m, rec);
+	else if (!strcmp(type, "resolved"))
+		take_resolved(m, rec);
+	else if (!strcmp(type, "unresolved"))
+		m->resolve = (struct mig_resolve){0};
+	else if (!strcmp(type, "told"))
+		take_told(m, rec);
+	else if (!strcmp(type, "left"))
+		m->left = true;
+	return 0;
+}
+
 /* The records in their order; what they leave open is the state to go on in. */
 static int replay(struct migration *m, json_t *records)
 {
+	enum mig_record last = MIG_REC_CREATED;
+	struct doubt_place place;
 	size_t i;
 	json_t *rec;
 
 	if (json_array_size(records) == 0 || take_created(m, json_array_get(records, 0)) < 0)
 		return -EBADMSG;
-	m->state = MIG_QUEUED;
 	json_array_foreach(records, i, rec) {
 		const char *type = json_string_value(json_object_get(rec, "type"));
 
-		if (!type)
+		if (!type || take_record(m, type, rec) < 0)
 			return -EBADMSG;
-		if (!strcmp(type, "may-hand-over"))
-			m->state = MIG_IN_DOUBT;
-		else if (!strcmp(type, "held"))
-			m->state = MIG_PAUSED;
-		else if (!strcmp(type, "moved") && take_moved(m, rec) < 0)
-			return -EBADMSG;
-		else if (!strcmp(type, "rolled-back"))
-			m->state = MIG_QUEUED;
-		else if (!strcmp(type, "completed"))
-			m->state = MIG_COMPLETED;
-		else if (!strcmp(type, "ended"))
-			take_ended(m, rec);
+		last = placing_record(type, last);
 	}
+	if (m->resolve.keep)
+		last = m->resolve.keep == MIG_KEEP_SOURCE ? MIG_REC_KEPT_SOURCE
+							  : MIG_REC_KEPT_DESTINATION;
+	place = doubt_restarted(last);
+	if (!m->ended_us)
+		m->state = place.state;
+	if (!m->ended_us || m->resolve.keep)
+		m->committed = place.committed;
 	return 0;
 }
 
 static void settle(struct migration *m)
 {
-	bool cut_off = m->state == MIG_QUEUED;
+	bool cut_off = m->state == MIG_FAILED && !m->resolve.keep;
 	struct source_guest *sg;
 
 	if (m->ended_us) {
-		journal_close(steal_ptr(&m->journal));
+		mig_journal_shut(m);
+		if (mig_telling(m))
+			mig_act_ask(m);
 		return;
 	}
-	if (cut_off) {
-		m->state = MIG_FAILED;
+	if (m->resolve.keep)
+		mig_resolve_error(m, &m->err);
+	else if (m->state == MIG_FAILED)
 		error_set(&m->err, -ECANCELED, "agent-restarted",
 			  "the source agent was restarted before the %s",
 			  m->snapshot ? "image was complete" : "hand-over");
-	}
-	m->committed = m->state != MIG_FAILED;
+	else if (m->state == MIG_IN_DOUBT)
+		error_set(&m->again.why, -ECANCELED, "agent-restarted",
+			  "the source agent was restarted in the hand-over: only %s knows whether "
+			  "the guest was taken over",
+			  m->to);
+	else
+		error_set(&m->again.why, -ECANCELED, "agent-restarted",
+			  "the source agent was restarted while the guest ran at %s", m->to);
 	sg = guests_find(m->src, m->guest_name);
 	if (sg && m->committed) {
 		m->guest = sg;
 		sg->migration = m;
-		sg->handed_over = m->state == MIG_COMPLETED && sg->desc.driver != GUEST_DRIVER_QEMU;
+		sg->handed_over = mig_state_ended(m->state) && sg->desc.driver != GUEST_DRIVER_QEMU;
 	}
 	if (mig_state_ended(m->state))
 		mig_act_finish(m);
@@ -271,7 +436,7 @@ static void load_one(struct source *s, const char *path)
 /* The guests that jobs hold must be known before they attach, described or not. */
 static int describe_held(struct source *s, struct migration *m, struct error *err)
 {
-	if (m->ended_us || m->state == MIG_QUEUED || guests_reserve(s, m->guest_name))
+	if (m->ended_us || !m->committed || guests_reserve(s, m->guest_name))
 		return 0;
 	return error_set(err, -ENOMEM, NULL, "out of memory");
 }

@@ -29,7 +29,8 @@ void mig_hello(const struct migration *m, enum msg_channel kind, uint8_t index,
 		.version_max = MSG_VERSION,
 		.capabilities = MSG_CAP_POSTCOPY | (m->snapshot ? 0 : MSG_CAP_MEND | MSG_CAP_KEEP) |
 				(m->options.urgent ? MSG_CAP_URGENT : 0) |
-				(m->snapshot ? MSG_CAP_SNAPSHOT : 0),
+				(m->snapshot ? MSG_CAP_SNAPSHOT : 0) |
+				(kind == MSG_CHANNEL_QUERY ? MSG_CAP_RESOLVE : 0),
 		.kind = (uint8_t)kind,
 		.index = index,
 	};
@@ -187,6 +188,13 @@ static int check_capabilities(struct migration *m, const struct msg_hello_ack *a
 	return 0;
 }
 
+/* What is answered to HELLO before anything is asked for. */
+static bool answered_no(const char *code)
+{
+	return !strcmp(code, "limit-incoming") || !strcmp(code, "ending") ||
+	       !strcmp(code, "version");
+}
+
 static void on_control(void *arg, struct tls_chan *chan, const struct msg_hello_ack *ack,
 		       const struct error *why)
 {
@@ -195,6 +203,7 @@ static void on_control(void *arg, struct tls_chan *chan, const struct msg_hello_
 
 	m->dial = NULL;
 	if (!chan) {
+		m->refused = answered_no(why->code);
 		mig_event(m, MIG_EV_ERROR, why);
 		return;
 	}
@@ -205,6 +214,7 @@ static void on_control(void *arg, struct tls_chan *chan, const struct msg_hello_
 		return;
 	}
 	if (check_capabilities(m, ack, &err) < 0) {
+		m->refused = true;
 		mig_event(m, MIG_EV_ERROR, &err);
 		return;
 	}

@@ -310,6 +310,7 @@ void mig_act_postcopy(struct migration *m)
 {
 	FAULTPOINT(RUNNING_RECEIVED);
 	m->downtime_us = clock_us() - m->pause_us;
+	mig_journal_running(m);
 	m->again.since_us = clock_us();
 	mig_timer(m, 0);
 	log_info("migration %s of %s: runs at %s after %llu us", m->id, m->guest_name, m->to,

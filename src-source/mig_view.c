@@ -139,8 +139,55 @@ static json_t *recovery_json(const struct migration *m)
 	if (m->state != MIG_PAUSED && m->state != MIG_IN_DOUBT && m->state != MIG_RECOVERING &&
 	    m->state != MIG_INTERRUPTED && m->state != MIG_REJOINING)
 		return json_null();
-	return json_pack("{s:I, s:o, s:o}", "attempts", (json_int_t)a->attempts, "next_attempt_at",
-			 time_json(a->next_us), "last_error", error_json(&a->err));
+	return json_pack("{s:o, s:I, s:o, s:o}", "why", error_json(&a->why), "attempts",
+			 (json_int_t)a->attempts, "next_attempt_at", time_json(a->next_us),
+			 "last_error", error_json(&a->err));
+}
+
+static json_t *risk_json(const struct migration *m, enum mig_keep keep)
+{
+	char risk[sizeof(m->err.msg)];
+
+	return mig_resolve_risk(m, keep, risk, sizeof(risk)) ? json_null() : json_string(risk);
+}
+
+/* Which decisions can be taken now, and what each of them risks; null where there is nothing to decide. */
+static json_t *resolve_json(const struct migration *m)
+{
+	json_t *source = risk_json(m, MIG_KEEP_SOURCE);
+	json_t *destination = risk_json(m, MIG_KEEP_DESTINATION);
+
+	if (!json_is_null(source) || !json_is_null(destination))
+		return json_pack("{s:o, s:o}", "source", source, "destination", destination);
+	json_decref(source);
+	json_decref(destination);
+	return json_null();
+}
+
+/* What has been decided, and what the destination said when it was told. */
+static json_t *resolution_json(const struct migration *m)
+{
+	static const char *const answers[] = {"unknown", "not-started", "running", "completed",
+					      "gone"};
+	const struct mig_resolve *v = &m->resolve;
+	bool telling = mig_telling(m);
+	bool conflict =
+		v->told && (v->answer == MSG_ANSWER_RUNNING || v->answer == MSG_ANSWER_COMPLETED);
+
+	if (!v->keep && !error_is_set(&v->err))
+		return json_null();
+	return json_pack("{s:o, s:o, s:s, s:o, s:b, s:I, s:o, s:o}", "keep",
+			 v->keep ? json_string(mig_keep_name(v->keep)) : json_null(), "at",
+			 time_json(v->at_us), "state",
+			 v->acting  ? "acting"
+			 : !v->keep ? "failed"
+			 : telling  ? "telling"
+				    : "done",
+			 "destination_said",
+			 v->told ? json_string(answers[v->answer]) : json_null(), "conflict",
+			 conflict, "attempts", telling ? (json_int_t)m->again.attempts : 0,
+			 "next_attempt_at", telling ? time_json(m->again.next_us) : json_null(),
+			 "last_error", error_json(telling ? &m->again.err : &v->err));
 }
 
 static json_t *channel_json(const struct mig_channel *c, uint64_t elapsed_us, const char *state)
@@ -190,7 +237,7 @@ static uint64_t rate(const struct migration *m, const struct migration_totals *t
 /* What a snapshot has not, and what it has besides. */
 static void as_snapshot(const struct migration *m, json_t *o)
 {
-	static const char *const without[] = {"mode", "owner", "postcopy"};
+	static const char *const without[] = {"mode", "owner", "postcopy", "resolve", "resolution"};
 
 	for (size_t i = 0; i < ARRAY_SIZE(without); i++)
 		json_object_del(o, without[i]);
@@ -214,13 +261,17 @@ json_t *migration_json(const struct migration *m)
 		      "created_at", time_json(m->created_us), "ended_at", time_json(m->ended_us));
 	if (!o)
 		return NULL;
+	json_object_set_new(o, "refused", json_boolean(m->refused));
 	json_object_set_new(o, "recovery", recovery_json(m));
+	json_object_set_new(o, "resolve", resolve_json(m));
+	json_object_set_new(o, "resolution", resolution_json(m));
 	json_object_set_new(o, "memory", memory_json(&t));
 	json_object_set_new(o, "rate_bytes_per_s", json_integer((json_int_t)t.rate));
 	json_object_set_new(o, "eta_s", eta_json(m, &t));
 	json_object_set_new(o, "downtime_us",
 			    m->downtime_us ? json_integer((json_int_t)m->downtime_us)
 					   : json_null());
+	json_object_set_new(o, "downtime_at_most", json_boolean(m->downtime_most));
 	json_object_set_new(o, "postcopy", postcopy_json(m, &t));
 	json_object_set_new(o, "tracking",
 			    json_pack("{s:s, s:{s:I, s:I, s:I}}", "kind", m->tracking, "stall_us",

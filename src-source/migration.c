@@ -109,6 +109,8 @@ void mig_event(struct migration *m, enum mig_event ev, const struct error *err)
 	/* That the destination closes is what it was asked for. */
 	if (m->state != MIG_CANCELLING || ev == MIG_EV_GONE)
 		note_error(m, err);
+	if (err && (step->next == MIG_IN_DOUBT || step->next == MIG_PAUSED))
+		m->again.why = *err;
 	if (step->state != step->next) {
 		m->phase_us = clock_us();
 		log_info("migration %s of %s: %s (%s)%s%s", m->id, m->guest_name,
@@ -461,6 +463,8 @@ int migration_recover(struct migration *m, const char *to, struct error *err)
 	struct error why = {0};
 	int r;
 
+	if (m->resolve.acting)
+		return error_set(err, -EBUSY, "resolving", "migration %s is being resolved", m->id);
 	if (m->state != MIG_PAUSED && m->state != MIG_IN_DOUBT && m->state != MIG_RECOVERING &&
 	    m->state != MIG_INTERRUPTED && m->state != MIG_REJOINING)
 		return error_set(err, mig_state_ended(m->state) ? -EALREADY : -EBUSY, "not-paused",
@@ -499,6 +503,8 @@ void migration_guest_gone(struct migration *m, enum guest_gone how)
 	struct error err = {0};
 
 	m->held = false; /* whoever attaches again says what it is */
+	if (m->committed && how == GUEST_GONE_DEAD)
+		mig_journal_left(m);
 	if (mig_state_ended(m->state))
 		return;
 	/* Its memory is read through descriptors of our own: only its death matters past the commit. */
@@ -543,7 +549,7 @@ static bool handed_over(const struct migration *m, const struct guest *g)
 static struct migration *holder(const struct source *s, const struct guest *g)
 {
 	for (struct migration *m = s->migrations; m; m = m->next)
-		if (handed_over(m, g))
+		if (!m->left && handed_over(m, g))
 			return m;
 	return NULL;
 }
@@ -561,7 +567,8 @@ void migration_guest_attached(struct source_guest *sg)
 		if (sg->migration != m)
 			migration_forget_guest(sg);
 		sg->migration = m;
-		sg->handed_over = m->state == MIG_COMPLETED;
+		sg->handed_over =
+			m->state == MIG_COMPLETED || m->resolve.keep == MIG_KEEP_DESTINATION;
 		m->guest = sg;
 		m->held = g->run_state == GUEST_PAUSED_MIGRATION;
 		return;

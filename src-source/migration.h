@@ -10,6 +10,7 @@
 #include <stdbool.h>
 
 #include "conf/conf_options.h"
+#include "doubt.h"
 #include "guest/driver.h"
 #include "source.h"
 #include "state.h"
@@ -57,6 +58,27 @@ int migration_switchover(struct migration *m, struct error *err);
  * Return: 0; -EINVAL for @to, -EBUSY or -EALREADY in any other state, with @err filled
  */
 int migration_recover(struct migration *m, const char *to, struct error *err);
+/** enum mig_keep - whose copy of a guest lives on: an operator's decision */
+enum mig_keep {
+	MIG_KEEP_NONE,
+	MIG_KEEP_SOURCE,
+	MIG_KEEP_DESTINATION,
+};
+
+/** mig_keep_name() - Return: "source", "destination" */
+const char *mig_keep_name(enum mig_keep keep);
+/** mig_keep_parse() - Return: 0, or -EINVAL if @text (may be NULL) is neither */
+int mig_keep_parse(const char *text, enum mig_keep *ret);
+/**
+ * migration_resolve() - decide where the guest of a job lives that is in doubt, paused, or has left a copy here
+ * @confirm:	the id of the job, typed by whoever decides; NULL for none
+ *
+ * The decision is in the journal when this returns; what follows is seen in the job's "resolution". Return: 0;
+ * -EBUSY where there is nothing to decide, -EINVAL without @confirm: then the error says what is risked;
+ * or another -errno; with @err filled
+ */
+int migration_resolve(struct migration *m, enum mig_keep keep, const char *confirm,
+		      struct error *err);
 /** migration_busy() - Return: whether the job has not ended */
 bool migration_busy(const struct migration *m);
 /** migrations_busy() - Return: how many jobs have not ended */

@@ -142,6 +142,7 @@ struct mig_snap {
  * @index:	the bulk channel that is made next
  * @converged:	precopy ended before the loss was noticed
  * @noted:	the journal says that the session was lost
+ * @why:	what made it necessary
  * @err:	what became of the last attempt
  * @block, @page: where the received bitmap goes on
  */
@@ -155,6 +156,7 @@ struct mig_recover {
 	uint32_t index;
 	bool converged;
 	bool noted;
+	struct error why;
 	struct error err;
 	uint32_t block;
 	uint64_t page;
@@ -191,13 +193,33 @@ struct mig_mend {
 };
 
 /**
+ * struct mig_resolve - what an operator has decided, see mig_resolve.c
+ * @keep:	whose copy lives on
+ * @at_us:	clock_wall_us() of that
+ * @acting:	the guest here is being let go
+ * @told:	the destination has been told that the guest was kept here, and has answered @answer
+ * @err:	why the decision came to nothing
+ */
+struct mig_resolve {
+	enum mig_keep keep;
+	uint64_t at_us;
+	bool acting;
+	bool told;
+	enum msg_answer answer;
+	struct error err;
+};
+
+/**
  * struct migration - the job
  * @guest:	its entry, NULL once that stands for another guest or is gone
  * @guest_name, @uuid: of the guest, also when @guest is NULL
  * @generation:	of the guest here; the destination's will be one more
  * @state:	changed by mig_event() alone, through mig_state_apply()
  * @stage:	see enum mig_stage
- * @committed:	COMMIT may have been sent and was not answered with not-started
+ * @committed:	the guest must not run here: COMMIT may have been sent, was not answered with not-started,
+ *		and nobody has decided that the guest is kept here
+ * @left:	the copy here has ended, behind that
+ * @refused:	the destination has said no before it had the guest
  * @arrives_paused: the guest was paused by its own wish when the job began
  * @held:	the guest is paused by us
  * @key:	Idempotency-Key of the request that made it, "" without
@@ -208,11 +230,15 @@ struct mig_mend {
  * @engine:	data threads, from setup to the end
  * @journal:	see mig_journal.c
  * @timer:	bound of the present step
- * @again:	of the recovery, and of the questions in doubt
+ * @again:	of the recovery, of the questions in doubt, and of telling (mig_telling())
  * @mend:	of lost channels
+ * @resolve:	an operator's decision
  * @sw:		of the switchover
  * @snapshot:	the job stores an image and moves nothing; then @snap
  * @pause_us:	clock_us() when the pause was asked for; 0 when none is
+ * @may_us:	clock_wall_us() of "may-hand-over", a moment before the pause; of an earlier life only
+ * @downtime_us: of the guest, 0 while that is not known
+ * @downtime_most: it was no longer than that: the guest ran before that could be learnt
  * @first_pause_us: how long the guest stood for the first protection; 0 if it did not
  * @dma:	how memory that devices may write to is moved
  * @dma_block:	the first block of that kind, "" without
@@ -239,6 +265,8 @@ struct migration {
 	enum mig_state state;
 	enum mig_stage stage;
 	bool committed;
+	bool left;
+	bool refused;
 	bool arrives_paused;
 	bool held;
 	char key[MIG_KEY_MAX];
@@ -254,6 +282,7 @@ struct migration {
 	struct event *timer;
 	struct mig_recover again;
 	struct mig_mend mend;
+	struct mig_resolve resolve;
 	struct mig_switch sw;
 	bool snapshot;
 	struct mig_snap snap;
@@ -262,7 +291,9 @@ struct migration {
 	enum dma_way dma;
 	char dma_block[GUEST_NAME_MAX];
 	char dma_device[GUEST_DMA_MAX];
+	uint64_t may_us;
 	uint64_t downtime_us;
+	bool downtime_most;
 	struct migration_totals totals;
 	const char *tracking;
 	struct {
@@ -361,6 +392,20 @@ void mig_act_ask(struct migration *m);
 /** mig_ask_later() - the same behind the pause that is due now */
 void mig_ask_later(struct migration *m, const struct error *why);
 
+/* --- mig_resolve.c --- */
+/**
+ * mig_resolve_risk() - what this decision risks, for a person
+ *
+ * Return: 0 with @buf; -EBUSY if it cannot be taken
+ */
+int mig_resolve_risk(const struct migration *m, enum mig_keep keep, char *buf, size_t cap);
+/** mig_resolve_error() - the error of a job that an operator has ended */
+void mig_resolve_error(const struct migration *m, struct error *ret);
+/** mig_telling() - Return: whether the destination is still to be told that the guest was kept here */
+bool mig_telling(const struct migration *m);
+/** mig_told() - it has answered, and knows the migration */
+void mig_told(struct migration *m, enum msg_answer answer);
+
 /* --- mig_recover.c --- */
 void mig_act_recover(struct migration *m);
 /** mig_redial() - open a control channel for RESUME */
@@ -400,6 +445,16 @@ int mig_journal_open(struct migration *m, struct error *err);
 int mig_journal_note(struct migration *m, const char *type, struct error *err);
 /** mig_journal_end() - the last record: state, owner, error; a failure is only logged */
 void mig_journal_end(struct migration *m);
+/** mig_journal_running() - the guest runs at the destination: not synced. A failure is only logged */
+void mig_journal_running(struct migration *m);
+/** mig_journal_resolved() - an operator's decision, of a job that may have ended. Return: 0 or -errno with @err filled */
+int mig_journal_resolved(struct migration *m, enum mig_keep keep, struct error *err);
+/** mig_journal_told() - what the destination said to it. Return: 0 or -errno with @err filled */
+int mig_journal_told(struct migration *m, enum msg_answer answer, struct error *err);
+/** mig_journal_left() - the copy of a guest that was handed over has ended; a failure is only logged */
+void mig_journal_left(struct migration *m);
+/** mig_journal_shut() - close it, nothing more is expected */
+void mig_journal_shut(struct migration *m);
 /** mig_journal_remove() - its file, for good */
 void mig_journal_remove(const struct migration *m);
 /** mig_journal_moved() - the destination has another address. Return: 0 or -errno with @err filled */

@@ -181,6 +181,26 @@ Test(cli, guests)
 	lab_end(lab);
 }
 
+/* Refused by the other host, in the middle of the setup: not a failure, and the guest runs on. */
+Test(cli, refused_by_the_destination_is_3)
+{
+	struct lab *lab = lab_new(lab_test_failed);
+	struct lab_host *a = lab_host_start(lab, &(struct lab_host_opts){.name = "a"});
+	struct lab_host *b = lab_host_start(
+		lab,
+		&(struct lab_host_opts){.name = "b",
+					.no_source = true,
+					.dest_conf = "{\"limits\": {\"memory_bytes\": 1048576}}"});
+	struct lab_guest *g = lab_guest_start(a, &(struct lab_guest_opts){.mb = 8});
+	json_t *job = lab_migrate(
+		a, b, g, &(struct lab_move){.exit = 3, .phase = "failed", .code = "limit-memory"});
+
+	lab_check(lab, json_is_true(lab_at(job, "refused")), "it does not say that it was refused");
+	json_decref(job);
+	lab_guest_verified(g);
+	lab_end(lab);
+}
+
 Test(cli, check)
 {
 	static const char *const programs[] = {"decant", "decant-dest"};

@@ -155,7 +155,8 @@ static const struct refusal {
 
 static void refused(struct world *w, const struct refusal *r)
 {
-	const struct lab_move how = {.exit = 1, .phase = "failed", .code = r->code};
+	const struct lab_move how = {
+		.exit = strcmp(r->code, "guest-gone") ? 3 : 1, .phase = "failed", .code = r->code};
 	struct lab_vm_state state = lab_vm_check(w->vm);
 	const char *says;
 	json_t *job;

@@ -188,7 +188,8 @@ json_t *lab_migrate_end(struct lab_host *from, struct lab_proc *p, const struct 
 	json_t *job;
 
 	lab_check(lab, status == move->exit, "migrate ended with %d, not %d", status, move->exit);
-	if (status == 3 || status == 4) {
+	/* The destination's no is a job that has failed. */
+	if (status == 4 || (status == 3 && !*out)) {
 		free(out);
 		return NULL;
 	}

@@ -35,7 +35,7 @@ struct lab_move {
 /**
  * lab_migrate() - `decant migrate GUEST --to … --wait --json`, and check all that it says
  *
- * Return: the job, new reference; NULL if the command was refused (exit 3), as asked for
+ * Return: the job, new reference; NULL if the command was refused (exit 3) by the source, as asked for
  */
 json_t *lab_migrate(struct lab_host *from, struct lab_host *to, struct lab_guest *g,
 		    const struct lab_move *move);

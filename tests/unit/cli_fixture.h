@@ -192,6 +192,7 @@ static const struct rest_route routes[] = {
 	{"POST", "/v1/migrations", REST_BODY_OBJECT, post_migration},
 	{"POST", "/v1/migrations/{id}/cancel", REST_BODY_NONE, post_order},
 	{"POST", "/v1/migrations/{id}/switchover", REST_BODY_NONE, post_order},
+	{"POST", "/v1/migrations/{id}/resolve", REST_BODY_OBJECT, post_order},
 	{"GET", "/v1/snapshots", REST_BODY_NONE, get_snapshots},
 	{"GET", "/v1/snapshots/{id}", REST_BODY_NONE, get_snapshot},
 	{"POST", "/v1/snapshots/{id}/cancel", REST_BODY_NONE, post_snapshot_order},

@@ -67,6 +67,8 @@ Test(cli_source, wrong_use_is_2_and_says_why)
 		{"snapshot demo", 2, NULL, "snapshot: --to HOST[:PORT] is missing"},
 		{"snapshot demo --to a --mode precopy", 2, NULL, "a snapshot has none"},
 		{"snapshot demo --to a:b", 2, NULL, "is not HOST[:PORT]"},
+		{"resolve 0123", 2, NULL, "--keep source or --keep destination is missing"},
+		{"resolve 0123 --keep both", 2, NULL, "--keep source or --keep destination"},
 	};
 	struct fake *k = start(done);
 
@@ -78,7 +80,6 @@ Test(cli_source, what_is_not_there_is_3)
 {
 	static const struct expected rows[] = {
 		{"evacuate --to a --dry-run", 3, NULL, "evacuate: not supported yet"},
-		{"resolve x --keep source", 3, NULL, "resolve: not supported yet"},
 		{"cordon", 3, NULL, "cordon: not supported yet"},
 		{"uncordon", 3, NULL, "uncordon: not supported yet"},
 		{"guests --api https://a:1", 3, NULL, "https is not supported yet"},
@@ -373,6 +374,9 @@ Test(cli_source, orders_reach_the_migration)
 	expect(k, &(struct expected){"cancel 5a", 0, SNAPSHOT_ID ": cancelling", NULL});
 	cr_expect(eq(str, k->orders, "/v1/snapshots/" SNAPSHOT_ID "/cancel"));
 	expect(k, &(struct expected){"switchover 5a", 3, NULL, "5a: no such migration"});
+	expect(k, &(struct expected){"resolve " ID " --keep source --confirm " ID, 0, "demo: kept",
+				     NULL});
+	cr_expect(eq(str, k->orders, "/v1/migrations/" ID "/resolve"));
 	expect(k, &(struct expected){"cancel 99", 3, NULL, "cancel 99: it has ended"});
 	stop(k);
 }

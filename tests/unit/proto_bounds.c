@@ -110,6 +110,7 @@ static const struct bend {
 	{MSG_COMMIT, 8, 8, 0, "generation"},
 	{MSG_RUNNING, 8, 8, 0, "generation"},
 	{MSG_QUERY, 8, 8, 0, "generation"},
+	{MSG_KEPT, 8, 8, 0, "generation"},
 	{MSG_SWITCH, 8, 4, 0, "pass"},
 	{MSG_DISCARD, 8, 4, 256, "block"},
 	{MSG_DISCARD, 12, 4, 0, "behind the end"},
@@ -180,7 +181,7 @@ static const struct bend {
 	{MSG_NACK, 24, 8, 0x41000, "offset and length"},
 	{MSG_BARRIER, 8, 4, 0, "pass"},
 	{MSG_BARRIER_ACK, 8, 4, 0, "pass"},
-	{MSG_ANSWER, 8, 1, 4, "answer"},
+	{MSG_ANSWER, 8, 1, 5, "answer"},
 	{MSG_ANSWER, 9, 1, 1, "reserved"},
 	{MSG_ANSWER, 15, 1, 1, "reserved"},
 };

@@ -349,6 +349,7 @@ static const struct golden golden[] = {
 	{MSG_END, U, true, false, fill_none, "00000000 3400 0000"},
 	{MSG_QUERY, Q, true, false, fill_number, "08000000 4000 0000 0102030405060708"},
 	{MSG_ANSWER, Q, false, true, fill_answer, "08000000 4100 0000 03 00000000000000"},
+	{MSG_KEPT, Q, true, false, fill_number, "08000000 4200 0000 0102030405060708"},
 };
 
 #define GOLDEN_N (sizeof(golden) / sizeof(golden[0]))

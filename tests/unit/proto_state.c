@@ -176,7 +176,7 @@ Test(proto_state, phases_and_owners)
 		{MIG_SWITCHOVER, "switchover", "source", NULL},
 		{MIG_HANDOVER, "switchover", "in-doubt", "in-doubt"},
 		{MIG_POSTCOPY, "postcopy", "destination", "destination"},
-		{MIG_COMPLETED, "completed", "destination", "destination"},
+		{MIG_COMPLETED, "completed", "source", "destination"},
 		{MIG_CANCELLING, "cancelling", "source", NULL},
 		{MIG_CANCELLED, "cancelled", "source", NULL},
 		{MIG_FAILING, "cancelling", "source", NULL},

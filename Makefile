@@ -68,8 +68,8 @@ INC_src-dest   := -Icommon -Iproto -Isrc-dest
 INC_tests      := -Icommon -Iproto -Isrc-source -Isrc-dest -Itests
 
 src       = $(wildcard $(1)/*.c $(1)/*/*.c $(1)/*/*/*.c)
-# What has no fault point is the same object with them and without.
-FAULTY   := $(if $(FAULTS),$(shell grep -rl faultpoint.h --include='*.c' common proto src-source src-dest))
+# What has no fault point, and does not tell the version, is the same object with them and without.
+FAULTY   := $(if $(FAULTS),$(shell grep -rlE 'faultpoint.h|DECANT_VERSION' --include='*.c' common proto src-source src-dest))
 obj       = $(foreach f,$(1),$(if $(FAULTS),$(if $(filter $(f),$(FAULTY)),$(BUILD),build),$(BUILD))/obj/$(f:.c=.o))
 GUESTLIB_SRC := $(wildcard common/guest/lib/*.c)
 COMMON_SRC   := $(filter-out $(GUESTLIB_SRC),$(call src,common))

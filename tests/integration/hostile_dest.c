@@ -133,7 +133,7 @@ static void sin_before(struct lab_host *a, struct lab_guest *g, const struct sin
 	lab_proc_wait(a->lab, p, 5000);
 	become(a, g->name, r);
 	fake_dest_end(d);
-	lab_check(a->lab, !lab_guest_report(g).paused, "%s: the guest stands", r->what);
+	lab_until(a->lab, 5000, !lab_guest_report(g).paused, "%s: the guest stands", r->what);
 	lab_watch_end(&w, r->what, &(struct lab_cost){.cpu_percent = 120});
 }
 

@@ -337,7 +337,7 @@ Test(snapshots, a_name_is_used_once)
 	json_t *job = snapshot(a, b, g->name, "monday", NULL, 0);
 
 	json_decref(job);
-	job = snapshot(a, b, g->name, "monday", NULL, 1);
+	job = snapshot(a, b, g->name, "monday", NULL, 3);
 	lab_check(lab, !strcmp(lab_str(lab, job, "error.code"), "snapshot-exists"), "%s",
 		  lab_str(lab, job, "error.code"));
 	json_decref(job);

@@ -77,7 +77,7 @@ Test(upgrade, version_1_knows_no_read_only_blocks)
 	struct ages s = ages_begin(false);
 	struct lab_guest_opts opts = {.mb = 8, .blocks = 2, .rom = true, .writes = 100};
 	struct lab_guest *g = lab_guest_start(s.b, &opts);
-	struct lab_move move = {.exit = 1, .phase = "failed", .code = "version"};
+	struct lab_move move = {.exit = 3, .phase = "failed", .code = "version"};
 
 	json_decref(lab_migrate(s.b, s.a, g, &move));
 	lab_guest_verified(g);

@@ -317,7 +317,7 @@ static int hello(struct channel *c)
 		atomic_fetch_add(&c->d->sessions, 1);
 	caps = c->m.hello.capabilities & (MSG_CAP_POSTCOPY | MSG_CAP_URGENT);
 	c->m.type = MSG_HELLO_ACK;
-	c->m.hello_ack = (struct msg_hello_ack){.version = 1, .capabilities = caps};
+	c->m.hello_ack = (struct msg_hello_ack){.version = MSG_VERSION, .capabilities = caps};
 	if (c->io.channel == MSG_CHANNEL_CONTROL)
 		memset(c->m.hello_ack.token, 7, MSG_TOKEN_LEN);
 	return c->d->sin == SIN_DRIBBLE ? dribble(c) : frame_send(&c->io, &c->m, &c->err);

@@ -105,8 +105,9 @@ void qemu_attach_free(struct qemu_attach *a)
 static void tell_failure(void *arg)
 {
 	struct qemu_attach *a = arg;
+	struct error why = a->err; /* who is told frees @a, and reads on */
 
-	a->fn(a->arg, NULL, &a->err);
+	a->fn(a->arg, NULL, &why);
 }
 
 /* From the loop: what has called us is still busy with the connection. */

@@ -31,16 +31,6 @@ static const char *const fate_names[] = {
 	[HISTORY_COMPLETED] = "completed", [HISTORY_ABORTED] = "aborted", [HISTORY_GONE] = "gone",
 };
 
-char *history_boot(char buf[static UUID_TEXT_MAX])
-{
-	CLEANUP_FREE char *text = NULL;
-
-	buf[0] = '\0';
-	if (fdio_read_file("/proc/sys/kernel/random/boot_id", 64, &text) >= UUID_TEXT_MAX - 1)
-		snprintf(buf, UUID_TEXT_MAX, "%.36s", text);
-	return buf;
-}
-
 static char *path_of(const struct history *h, const char *id)
 {
 	char *path;
@@ -288,7 +278,7 @@ int history_open(const char *state_dir, struct history **ret, struct error *err)
 		free(h);
 		return error_set(err, -ENOMEM, NULL, "out of memory");
 	}
-	history_boot(h->boot);
+	fdio_boot_id(h->boot);
 	r = fdio_mkdir_p(h->dir, 0700);
 	if (r)
 		error_set(err, r, NULL, "%s: %s", h->dir, strerror(-r));
@@ -327,7 +317,7 @@ static json_t *stamped(const char *name, const json_t *more)
 	if (!rec)
 		return NULL;
 	json_object_set_new(rec, "record", json_string(name));
-	json_object_set_new(rec, "boot", json_string(history_boot(boot)));
+	json_object_set_new(rec, "boot", json_string(fdio_boot_id(boot)));
 	json_object_set_new(rec, "at", json_integer((json_int_t)clock_wall_us()));
 	return rec;
 }

@@ -149,7 +149,4 @@ enum msg_answer history_answer(const struct past *p, const char *identity, uint6
 /** history_ended() - Return: whether nothing more can be asked of it */
 bool history_ended(const struct past *p);
 
-/** history_boot() - this boot of the kernel, "" if it cannot be told. Return: @buf */
-char *history_boot(char buf[static UUID_TEXT_MAX]);
-
 #endif

@@ -136,17 +136,24 @@ static int spawn(const struct launch_spec *s, char **env, int log_fd, pid_t *ret
 	return -r;
 }
 
+size_t launch_token(const uint8_t token[static MSG_TOKEN_LEN], char out[static LAUNCH_TOKEN_MAX])
+{
+	char *p = stpcpy(out, "DECANT_INCOMING=");
+
+	for (size_t i = 0; i < MSG_TOKEN_LEN; i++, p += 2)
+		snprintf(p, 3, "%02x", token[i]);
+	return (size_t)(p - out);
+}
+
 static int start_process(const struct launch_spec *s, pid_t *ret, struct error *err)
 {
-	char incoming[sizeof("DECANT_INCOMING=") + 2 * MSG_TOKEN_LEN] = "DECANT_INCOMING=";
+	char incoming[LAUNCH_TOKEN_MAX];
 	CLEANUP_FREE char *attach = NULL;
 	CLEANUP_FREE char **env = NULL;
 	CLEANUP_CLOSE int log_fd = -1;
-	char *p = incoming + strlen(incoming);
 	int r;
 
-	for (size_t i = 0; i < MSG_TOKEN_LEN; i++, p += 2)
-		snprintf(p, 3, "%02x", s->token[i]);
+	launch_token(s->token, incoming);
 	if (asprintf(&attach, "DECANT_ATTACH=%s", s->attach) < 0)
 		return error_set(err, -ENOMEM, NULL, "out of memory");
 	env = env_make(incoming, attach);

@@ -92,6 +92,10 @@ struct launch_spec {
  */
 int launch_start(struct loop *loop, const struct launch_spec *spec, launch_exit_fn *on_exit,
 		 void *arg, struct launch **ret, struct error *err);
+/** LAUNCH_TOKEN_MAX - bytes of launch_token() with the NUL */
+#define LAUNCH_TOKEN_MAX (sizeof("DECANT_INCOMING=") + 2 * MSG_TOKEN_LEN)
+/** launch_token() - the variable of the environment that has the token. A secret: to be wiped. Return: its length */
+size_t launch_token(const uint8_t token[static MSG_TOKEN_LEN], char out[static LAUNCH_TOKEN_MAX]);
 /**
  * launch_last_words() - the last two lines that the process wrote
  * @log_path:	what the spec said

@@ -303,16 +303,14 @@ static int on_started(sd_bus_message *m, void *arg, sd_bus_error *error)
 /* systemd shows properties to everybody, and reads this file itself. */
 static int write_token(struct launch_unit *u, const uint8_t *token, struct error *err)
 {
-	char line[sizeof("DECANT_INCOMING=\n") + 2 * MSG_TOKEN_LEN] = "DECANT_INCOMING=";
-	char *p = line + strlen(line);
+	char line[LAUNCH_TOKEN_MAX];
+	size_t n = launch_token(token, line);
 	CLEANUP_CLOSE int fd = -1;
 	int r;
 
-	for (size_t i = 0; i < MSG_TOKEN_LEN; i++, p += 2)
-		snprintf(p, 3, "%02x", token[i]);
-	*p++ = '\n';
+	line[n++] = '\n'; /* in the place of the NUL */
 	fd = open(u->env, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
-	r = fd < 0 ? -errno : fdio_write_full(fd, line, (size_t)(p - line));
+	r = fd < 0 ? -errno : fdio_write_full(fd, line, n);
 	explicit_bzero(line, sizeof(line));
 	return r ? error_set(err, r, "launch-failed", "%s: %s", u->env, strerror(-r)) : 0;
 }

@@ -135,17 +135,6 @@ int mig_journal_moved(struct migration *m, const char *host, const char *port, s
 		      err);
 }
 
-/* Return: @buf: this boot of the kernel, "" if it cannot be told */
-static const char *boot(char buf[static UUID_TEXT_MAX])
-{
-	CLEANUP_FREE char *text = NULL;
-
-	buf[0] = '\0';
-	if (fdio_read_file("/proc/sys/kernel/random/boot_id", 64, &text) >= UUID_TEXT_MAX - 1)
-		snprintf(buf, UUID_TEXT_MAX, "%.36s", text);
-	return buf;
-}
-
 int mig_journal_open(struct migration *m, struct error *err)
 {
 	char path[4096], uuid[UUID_TEXT_MAX], id[UUID_TEXT_MAX];
@@ -164,8 +153,8 @@ int mig_journal_open(struct migration *m, struct error *err)
 	return append(
 		m,
 		json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:s, s:s, s:I, s:b, s:o, s:s*}",
-			  "type", "created", "boot", boot(id), "id", m->id, "key", m->key, "guest",
-			  m->guest_name, "uuid", uuid_text(m->uuid, uuid), "generation",
+			  "type", "created", "boot", fdio_boot_id(id), "id", m->id, "key", m->key,
+			  "guest", m->guest_name, "uuid", uuid_text(m->uuid, uuid), "generation",
 			  (json_int_t)m->generation, "host", m->host, "port", m->port, "created_at",
 			  (json_int_t)m->created_us, "paused", m->arrives_paused, "options",
 			  conf_options_json(&m->options), "snapshot",
@@ -245,7 +234,7 @@ static int take_created(struct migration *m, json_t *rec)
 	m->created_us = (uint64_t)created;
 	m->arrives_paused = paused;
 	/* Its process has ended with the host. */
-	m->left = at && *at && *boot(now) && strcmp(at, now) != 0;
+	m->left = at && *at && *fdio_boot_id(now) && strcmp(at, now) != 0;
 	conf_options_defaults(&m->options);
 	return conf_options_read(options, "options", &m->options, &err);
 }

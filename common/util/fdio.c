@@ -326,3 +326,13 @@ char *fdio_uuid4(char buf[static FDIO_UUID_MAX])
 		p += sprintf(p, i == 4 || i == 6 || i == 8 || i == 10 ? "-%02x" : "%02x", u[i]);
 	return buf;
 }
+
+char *fdio_boot_id(char buf[static FDIO_UUID_MAX])
+{
+	CLEANUP_FREE char *text = NULL;
+
+	buf[0] = '\0';
+	if (fdio_read_file("/proc/sys/kernel/random/boot_id", 64, &text) >= FDIO_UUID_MAX - 1)
+		snprintf(buf, FDIO_UUID_MAX, "%.36s", text);
+	return buf;
+}

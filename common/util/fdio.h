@@ -64,5 +64,7 @@ int fdio_sync_dir_of(const char *path);
 #define FDIO_UUID_MAX 37
 /** fdio_uuid4() - a fresh random UUID, lower case; Return: @buf */
 char *fdio_uuid4(char buf[static FDIO_UUID_MAX]);
+/** fdio_boot_id() - UUID of this boot of the kernel, "" if it cannot be told. Return: @buf */
+char *fdio_boot_id(char buf[static FDIO_UUID_MAX]);
 
 #endif

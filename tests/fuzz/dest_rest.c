@@ -8,6 +8,7 @@
 #include "fuzz/lib/fuzz_dest.h"
 #include "fuzz/lib/fuzz_journal.h"
 #include "history.h"
+#include "util/fdio.h"
 
 #define ID   "01234567-89ab-4def-8123-456789abcdef"
 #define BOOT "BOOT"
@@ -18,7 +19,7 @@ static struct fuzz_in of_this_boot(struct fuzz_in in, char **ret)
 	char boot[UUID_TEXT_MAX];
 	size_t n = 0;
 
-	history_boot(boot);
+	fdio_boot_id(boot);
 	*ret = malloc(in.n * 10 + 1);
 	FUZZ_CHECK(*ret);
 	while (in.n) {

@@ -7,9 +7,8 @@
 #include <string.h>
 #include <sys/stat.h>
 #include "fuzz/lib/fuzz.h"
-#include "fuzz/lib/fuzz_dir.h"
+#include "fuzz/lib/fuzz_source.h"
 #include "fuzz/lib/fuzz_journal.h"
-#include "source.h"
 
 #define ID "01234567-89ab-4def-8123-456789abcdef"
 
@@ -32,19 +31,8 @@ static void serve(const char *dir)
 {
 	struct source s = {.started_us = 1};
 	struct error err = {0};
-	char text[1024];
-	json_t *json;
 
-	snprintf(text, sizeof(text),
-		 "{\"api\":{\"listen\":[\"unix:%s/api.sock\"]},\"tls\":{\"ca\":\"/c\",\"cert\":\"/"
-		 "d\","
-		 "\"key\":\"/e\"},\"attach\":\"%s/attach\",\"run_dir\":\"%s/run\",\"state_dir\":"
-		 "\"%s/state\",\"guests\":[{\"name\":\"vm\",\"driver\":\"native\"}]}",
-		 dir, dir, dir, dir);
-	json = json_loads(text, 0, NULL);
-	FUZZ_CHECK(!conf_source_read(json, &s.conf, &err));
-	json_decref(json);
-	s.loop = loop_new();
+	fuzz_source_new(&s, dir);
 	if (source_start(&s, &err)) {
 		FUZZ_CHECK(error_is_set(&err));
 	} else {

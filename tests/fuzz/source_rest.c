@@ -5,27 +5,15 @@
  */
 #include <string.h>
 #include "fuzz/lib/fuzz.h"
-#include "fuzz/lib/fuzz_dir.h"
 #include "fuzz/lib/fuzz_fd.h"
+#include "fuzz/lib/fuzz_source.h"
 #include "fuzz/lib/plain_chan.h"
-#include "source.h"
 
 static void start(struct source *s, const char *dir)
 {
 	struct error err = {0};
-	char text[1024];
-	json_t *json;
 
-	snprintf(text, sizeof(text),
-		 "{\"api\":{\"listen\":[\"unix:%s/api.sock\"]},\"tls\":{\"ca\":\"/c\",\"cert\":\"/"
-		 "d\","
-		 "\"key\":\"/e\"},\"attach\":\"%s/attach\",\"run_dir\":\"%s/run\",\"state_dir\":"
-		 "\"%s/state\",\"guests\":[{\"name\":\"vm\",\"driver\":\"native\"}]}",
-		 dir, dir, dir, dir);
-	json = json_loads(text, 0, NULL);
-	FUZZ_CHECK(!conf_source_read(json, &s->conf, &err));
-	json_decref(json);
-	s->loop = loop_new();
+	fuzz_source_new(s, dir);
 	FUZZ_CHECK(!source_start(s, &err));
 }
 

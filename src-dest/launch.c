@@ -136,15 +136,6 @@ static int spawn(const struct launch_spec *s, char **env, int log_fd, pid_t *ret
 	return -r;
 }
 
-size_t launch_token(const uint8_t token[static MSG_TOKEN_LEN], char out[static LAUNCH_TOKEN_MAX])
-{
-	char *p = stpcpy(out, "DECANT_INCOMING=");
-
-	for (size_t i = 0; i < MSG_TOKEN_LEN; i++, p += 2)
-		snprintf(p, 3, "%02x", token[i]);
-	return (size_t)(p - out);
-}
-
 static int start_process(const struct launch_spec *s, pid_t *ret, struct error *err)
 {
 	char incoming[LAUNCH_TOKEN_MAX];

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/* From a launcher's argv and the facts of an arriving guest to the argv that is executed. */
+/* From a launcher's argv and the facts of an arriving guest to what is executed. */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -125,4 +125,13 @@ int launch_argv(char *const *words, const struct launch_facts *f, char ***ret, s
 	else
 		*ret = out;
 	return r;
+}
+
+size_t launch_token(const uint8_t token[static MSG_TOKEN_LEN], char out[static LAUNCH_TOKEN_MAX])
+{
+	char *p = stpcpy(out, "DECANT_INCOMING=");
+
+	for (size_t i = 0; i < MSG_TOKEN_LEN; i++, p += 2)
+		snprintf(p, 3, "%02x", token[i]);
+	return (size_t)(p - out);
 }

@@ -131,19 +131,19 @@ static void not_supported(struct rest_req *req, void *ctx)
 }
 
 static const struct rest_route routes[] = {
-	{"GET", "/v1/health", REST_BODY_NONE, get_health},
-	{"GET", "/v1/host", REST_BODY_NONE, get_host},
-	{"GET", "/v1/incoming", REST_BODY_NONE, get_incomings},
-	{"GET", "/v1/incoming/{id}", REST_BODY_NONE, get_incoming},
-	{"GET", "/v1/snapshots", REST_BODY_NONE, api_get_snapshots},
-	{"POST", "/v1/snapshots", REST_BODY_OBJECT, api_post_snapshots},
-	{"GET", "/v1/snapshots/{id}", REST_BODY_NONE, api_get_snapshot},
-	{"POST", "/v1/snapshots/{id}/restore", REST_BODY_OBJECT, api_post_restore},
-	{"POST", "/v1/snapshots/{id}/uffd", REST_BODY_OBJECT, api_post_uffd},
-	{"GET", "/v1/events", REST_BODY_NONE, not_supported},
-	{"GET", "/metrics", REST_BODY_NONE, not_supported},
-	{"GET", "/openapi.json", REST_BODY_NONE, not_supported},
-	{"GET", "/", REST_BODY_NONE, not_supported},
+	{"GET", "/v1/health", REST_READER, REST_BODY_NONE, get_health},
+	{"GET", "/v1/host", REST_READER, REST_BODY_NONE, get_host},
+	{"GET", "/v1/incoming", REST_READER, REST_BODY_NONE, get_incomings},
+	{"GET", "/v1/incoming/{id}", REST_READER, REST_BODY_NONE, get_incoming},
+	{"GET", "/v1/snapshots", REST_READER, REST_BODY_NONE, api_get_snapshots},
+	{"POST", "/v1/snapshots", REST_OPERATOR, REST_BODY_OBJECT, api_post_snapshots},
+	{"GET", "/v1/snapshots/{id}", REST_READER, REST_BODY_NONE, api_get_snapshot},
+	{"POST", "/v1/snapshots/{id}/restore", REST_OPERATOR, REST_BODY_OBJECT, api_post_restore},
+	{"POST", "/v1/snapshots/{id}/uffd", REST_OPERATOR, REST_BODY_OBJECT, api_post_uffd},
+	{"GET", "/v1/events", REST_READER, REST_BODY_NONE, not_supported},
+	{"GET", "/metrics", REST_READER, REST_BODY_NONE, not_supported},
+	{"GET", "/openapi.json", REST_PUBLIC, REST_BODY_NONE, not_supported},
+	{"GET", "/", REST_PUBLIC, REST_BODY_NONE, not_supported},
 };
 
 int api_listen(struct dest *d, struct error *err)

@@ -24,8 +24,7 @@ struct rest_conn;
  * @query:	@n_query pairs, pointing into @query_text
  * @query_text:	decoded pieces; owned
  * @body:	owned reference, NULL if there is none
- * @has_peer:	@peer was told by the kernel
- * @peer:	who connected
+ * @peer:	who has asked
  * @extra:	header lines for the answer, NULL if none
  * @gone:	see rest_on_gone()
  * @gone_arg:	for @gone
@@ -49,8 +48,7 @@ struct rest_req {
 	size_t n_query;
 	char *query_text;
 	json_t *body;
-	bool has_peer;
-	struct ucred peer;
+	struct rest_peer peer;
 	struct evbuffer *extra;
 	void (*gone)(struct rest_req *req, void *arg);
 	void *gone_arg;
@@ -78,6 +76,9 @@ void rest_req_dispatch(struct rest_req *req, const struct rest_route *routes, si
 /** rest_req_free() - NULL is fine */
 void rest_req_free(struct rest_req *req);
 
+/** rest_json_text() - Return: new buffer with the JSON and a newline, NULL for NULL or when out of memory */
+struct evbuffer *rest_json_text(const json_t *json);
+
 /** rest_problem_json() - Return: new reference to a problem document, NULL when out of memory */
 json_t *rest_problem_json(int status, const struct error *err);
 
@@ -85,12 +86,13 @@ json_t *rest_problem_json(int status, const struct error *err);
 
 /**
  * rest_conn_send() - queue the answer to the connection's request
- * @json:	borrowed; NULL for no body
+ * @type:	of the content
+ * @body:	emptied; NULL for none
  * @extra:	header lines, emptied; may be NULL
  *
  * Never frees the connection.
  */
-void rest_conn_send(struct rest_conn *c, int status, const char *type, const json_t *json,
+void rest_conn_send(struct rest_conn *c, int status, const char *type, struct evbuffer *body,
 		    struct evbuffer *extra, bool head_only);
 
 #endif

@@ -203,6 +203,14 @@ void rest_req_dispatch(struct rest_req *req, const struct rest_route *routes, si
 		rest_problemf(req, 404, "no-such-path", "%s: no such path", req->path);
 		return;
 	}
+	if (req->peer.role < req->route->role) {
+		rest_problemf(
+			req, 403, "read-only",
+			"%s %s is for operators; %s may only look (see the agent's api.token_file, "
+			"api.operators)",
+			req->head.method, req->path, req->peer.name);
+		return;
+	}
 	status = read_body(req, body, len, &err);
 	if (status) {
 		rest_problem(req, status, &err);
@@ -248,12 +256,9 @@ const json_t *rest_body(const struct rest_req *req)
 	return req->route->body == REST_BODY_NONE ? NULL : req->body;
 }
 
-int rest_peer(const struct rest_req *req, struct ucred *ret)
+const struct rest_peer *rest_peer(const struct rest_req *req)
 {
-	if (!req->has_peer)
-		return -ENOTSUP;
-	*ret = req->peer;
-	return 0;
+	return &req->peer;
 }
 
 void rest_on_gone(struct rest_req *req, void (*fn)(struct rest_req *req, void *arg), void *arg)
@@ -275,17 +280,54 @@ void rest_add_header(struct rest_req *req, const char *name, const char *value)
 	evbuffer_add(req->extra, "\r\n", 2);
 }
 
-static void reply(struct rest_req *req, int status, const char *type, const json_t *json)
+static void free_text(const void *data, size_t len, void *arg)
+{
+	(void)data;
+	(void)len;
+	free(arg);
+}
+
+struct evbuffer *rest_json_text(const json_t *json)
+{
+	char *text = json ? json_dumps(json, JSON_COMPACT) : NULL;
+	struct evbuffer *b = text ? evbuffer_new() : NULL;
+
+	if (b && evbuffer_add_reference(b, text, strlen(text), free_text, text) == 0) {
+		evbuffer_add(b, "\n", 1);
+		return b;
+	}
+	free(text);
+	if (b)
+		evbuffer_free(b);
+	return NULL;
+}
+
+/* @body is taken over */
+static void reply(struct rest_req *req, int status, const char *type, struct evbuffer *body)
 {
 	if (req->conn)
-		rest_conn_send(req->conn, status, type, json, req->extra, req->head_only);
+		rest_conn_send(req->conn, status, type, body, req->extra, req->head_only);
+	if (body)
+		evbuffer_free(body);
 	rest_req_free(req);
 }
 
 void rest_reply(struct rest_req *req, int status, json_t *json)
 {
-	reply(req, status, "application/json", json);
+	reply(req, status, "application/json", rest_json_text(json));
 	json_decref(json);
+}
+
+void rest_reply_text(struct rest_req *req, int status, const char *type, const char *text,
+		     size_t len)
+{
+	struct evbuffer *body = evbuffer_new();
+
+	if (body && evbuffer_add(body, text, len) < 0) {
+		evbuffer_free(body);
+		body = NULL;
+	}
+	reply(req, body ? status : 500, type, body);
 }
 
 /* Whatever a client sent, error_set() has made UTF-8 of it. */
@@ -300,7 +342,7 @@ void rest_problem(struct rest_req *req, int status, const struct error *err)
 {
 	json_t *json = rest_problem_json(status, err);
 
-	reply(req, status, "application/problem+json", json);
+	reply(req, status, "application/problem+json", rest_json_text(json));
 	json_decref(json);
 }
 

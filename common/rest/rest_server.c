@@ -57,8 +57,7 @@ struct rest_conn {
 	struct http_head head;
 	struct rest_req *req;
 	bool keep;
-	bool has_peer;
-	struct ucred peer;
+	struct rest_peer peer;
 };
 
 /**
@@ -125,38 +124,28 @@ static void add_date(struct evbuffer *out)
 	evbuffer_add_printf(out, "Date: %s\r\n", text);
 }
 
-static void free_text(const void *data, size_t len, void *arg)
-{
-	(void)data;
-	(void)len;
-	free(arg);
-}
-
-void rest_conn_send(struct rest_conn *c, int status, const char *type, const json_t *json,
+void rest_conn_send(struct rest_conn *c, int status, const char *type, struct evbuffer *body,
 		    struct evbuffer *extra, bool head_only)
 {
 	struct evbuffer *out = bufferevent_get_output(c->bev);
-	char *text = json ? json_dumps(json, JSON_COMPACT) : NULL;
-	size_t len = text ? strlen(text) : 0;
 
-	if ((json && !text) || (!json && status != 204 && status >= 400))
+	if (!body && status != 204 && status >= 400)
 		c->keep = false; /* out of memory: the status alone has to do */
 	evbuffer_add_printf(out, "HTTP/1.1 %d %s\r\n", status, http_reason(status));
 	add_date(out);
-	if (text)
+	if (body)
 		evbuffer_add_printf(out, "Content-Type: %s\r\n", type);
 	if (status != 204)
-		evbuffer_add_printf(out, "Content-Length: %zu\r\n", text ? len + 1 : 0);
+		evbuffer_add_printf(out, "Content-Length: %zu\r\n",
+				    body ? evbuffer_get_length(body) : 0);
 	evbuffer_add_printf(out, "Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n");
 	if (!c->keep)
 		evbuffer_add_printf(out, "Connection: close\r\n");
 	if (extra)
 		evbuffer_add_buffer(out, extra);
 	evbuffer_add(out, "\r\n", 2);
-	if (text && !head_only && evbuffer_add_reference(out, text, len, free_text, text) == 0)
-		evbuffer_add(out, "\n", 1);
-	else
-		free(text);
+	if (body && !head_only)
+		evbuffer_add_buffer(out, body);
 	c->req = NULL;
 	c->state = CONN_WRITING;
 	conn_arm(c, c->server->limits.idle_ms);
@@ -166,11 +155,14 @@ void rest_conn_send(struct rest_conn *c, int status, const char *type, const jso
 static void conn_refuse(struct rest_conn *c, int status, const struct error *err)
 {
 	json_t *json = rest_problem_json(status, err);
+	struct evbuffer *body = rest_json_text(json);
 
 	log_debug("rest: refused with %d: %s", status, err->msg);
 	c->keep = false;
-	rest_conn_send(c, status, "application/problem+json", json, NULL, false);
+	rest_conn_send(c, status, "application/problem+json", body, NULL, false);
 	json_decref(json);
+	if (body)
+		evbuffer_free(body);
 }
 
 static void conn_refusef(struct rest_conn *c, int status, const char *code, const char *fmt, ...)
@@ -259,7 +251,6 @@ static void conn_dispatch(struct rest_conn *c)
 	evbuffer_remove(in, body, len);
 	log_debug("rest: %s %s", req->head.method, req->path);
 	req->conn = c;
-	req->has_peer = c->has_peer;
 	req->peer = c->peer;
 	c->req = req;
 	c->state = CONN_HANDLER;
@@ -342,11 +333,25 @@ static void conn_deadline(evutil_socket_t fd, short what, void *arg)
 		conn_free(c);
 }
 
+/* Whom the socket's mode lets in may do everything. */
+static void see_local(struct rest_peer *p, int fd)
+{
+	struct ucred u = {0};
+	socklen_t len = sizeof(u);
+
+	getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &u, &len);
+	*p = (struct rest_peer){.role = REST_OPERATOR, .local = true};
+	p->pid = u.pid;
+	p->uid = u.uid;
+	p->gid = u.gid;
+	snprintf(p->name, sizeof(p->name), "uid:%u", p->uid);
+	snprintf(p->who, sizeof(p->who), "%s (pid %d)", p->name, (int)p->pid);
+}
+
 static void conn_new(struct rest_server *s, int fd)
 {
 	struct rest_conn *c = calloc(1, sizeof(*c));
 	struct event_base *base = loop_base(s->loop);
-	socklen_t len = sizeof(c->peer);
 
 	if (!c) {
 		close(fd);
@@ -355,7 +360,7 @@ static void conn_new(struct rest_server *s, int fd)
 	c->server = s;
 	TAILQ_INSERT_TAIL(&s->conns, c, link);
 	s->n_conns++;
-	c->has_peer = !getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &c->peer, &len);
+	see_local(&c->peer, fd);
 	c->deadline = evtimer_new(base, conn_deadline, c);
 	c->bev = bufferevent_socket_new(base, fd, BEV_OPT_CLOSE_ON_FREE);
 	if (!c->bev)

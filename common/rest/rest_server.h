@@ -39,17 +39,50 @@ typedef void rest_handler(struct rest_req *req, void *ctx);
 enum rest_body_rule { REST_BODY_NONE, REST_BODY_OBJECT };
 
 /**
+ * enum rest_role - what a client may do; each includes what is before it
+ * @REST_PUBLIC:	documents that are the same on every host; nobody has to say who he is
+ * @REST_READER:	look at everything, change nothing
+ * @REST_OPERATOR:	all of it
+ */
+enum rest_role { REST_PUBLIC, REST_READER, REST_OPERATOR };
+
+/**
  * struct rest_route - one row of the table
  * @method:	"GET", "POST", "PUT" or "DELETE"; GET serves HEAD, too
  * @pattern:	"/v1/guests/{name}": a {param} matches one whole, non-empty segment
+ * @role:	the least that a client must be
  * @body:	see enum rest_body_rule
  * @handle:	see rest_handler
  */
 struct rest_route {
 	const char *method;
 	const char *pattern;
+	enum rest_role role;
 	enum rest_body_rule body;
 	rest_handler *handle;
+};
+
+/** REST_WHO_MAX - bytes of struct rest_peer's texts */
+#define REST_WHO_MAX 160
+
+/**
+ * struct rest_peer - who has asked, as far as can be known
+ * @role:	what it may do
+ * @local:	it came by a Unix socket: @pid, @uid and @gid are the kernel's word (SO_PEERCRED)
+ * @address:	"192.0.2.1:50123", "[2001:db8::1]:50123"; "" of a Unix socket
+ * @name:	how it has proved who it is: "uid:0", "DNS:orchestrator" (all names of its certificate, joined
+ *		by ", ", may be cut), "token:NAME"; "" of a client that has not
+ * @who:	all of that for a person and the audit: "uid:0 (pid 4711)", "token:ci from 192.0.2.1:50123"
+ */
+struct rest_peer {
+	enum rest_role role;
+	bool local;
+	pid_t pid;
+	uid_t uid;
+	gid_t gid;
+	char address[72];
+	char name[REST_WHO_MAX];
+	char who[REST_WHO_MAX + 80];
 };
 
 /**
@@ -110,8 +143,8 @@ const char *rest_query(const struct rest_req *req, const char *name);
 const char *rest_header(const struct rest_req *req, const char *name);
 /** rest_body() - Return: borrowed reference to the JSON object, NULL for REST_BODY_NONE */
 const json_t *rest_body(const struct rest_req *req);
-/** rest_peer() - who connected. Return: 0, -ENOTSUP on a listener without credentials */
-int rest_peer(const struct rest_req *req, struct ucred *ret);
+/** rest_peer() - who has asked. Return: valid as long as the request is; never NULL */
+const struct rest_peer *rest_peer(const struct rest_req *req);
 
 /**
  * rest_on_gone() - be told when the client goes away before the answer
@@ -128,6 +161,9 @@ void rest_on_gone(struct rest_req *req, void (*fn)(struct rest_req *req, void *a
 void rest_add_header(struct rest_req *req, const char *name, const char *value);
 /** rest_reply() - answer; the reference @json is taken over, NULL is an empty body */
 void rest_reply(struct rest_req *req, int status, json_t *json);
+/** rest_reply_text() - answer with @len bytes that are no JSON, or are it already; copied */
+void rest_reply_text(struct rest_req *req, int status, const char *type, const char *text,
+		     size_t len);
 /** rest_problem() - answer with a problem document: type, title, status, detail (@err's msg) and
  * code (@err's code) */
 void rest_problem(struct rest_req *req, int status, const struct error *err);

@@ -38,10 +38,10 @@ static void on_post(struct rest_req *req, void *ctx)
 }
 
 static const struct rest_route routes[] = {
-	{"GET", "/v1/things", REST_BODY_NONE, on_get},
-	{"GET", "/v1/things/{name}", REST_BODY_NONE, on_param},
-	{"POST", "/v1/things", REST_BODY_OBJECT, on_post},
-	{"DELETE", "/v1/things/{name}/parts/{part}", REST_BODY_NONE, on_param},
+	{"GET", "/v1/things", REST_READER, REST_BODY_NONE, on_get},
+	{"GET", "/v1/things/{name}", REST_READER, REST_BODY_NONE, on_param},
+	{"POST", "/v1/things", REST_OPERATOR, REST_BODY_OBJECT, on_post},
+	{"DELETE", "/v1/things/{name}/parts/{part}", REST_OPERATOR, REST_BODY_NONE, on_param},
 };
 
 static void parse_heads(struct fuzz_in in)

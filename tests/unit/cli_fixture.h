@@ -187,22 +187,22 @@ static inline void not_there(struct rest_req *req, void *ctx)
 }
 
 static const struct rest_route routes[] = {
-	{"GET", "/v1/migrations/{id}", REST_BODY_NONE, get_migration},
-	{"GET", "/v1/migrations", REST_BODY_NONE, get_migrations},
-	{"POST", "/v1/migrations", REST_BODY_OBJECT, post_migration},
-	{"POST", "/v1/migrations/{id}/cancel", REST_BODY_NONE, post_order},
-	{"POST", "/v1/migrations/{id}/switchover", REST_BODY_NONE, post_order},
-	{"POST", "/v1/migrations/{id}/resolve", REST_BODY_OBJECT, post_order},
-	{"GET", "/v1/snapshots", REST_BODY_NONE, get_snapshots},
-	{"GET", "/v1/snapshots/{id}", REST_BODY_NONE, get_snapshot},
-	{"POST", "/v1/snapshots/{id}/cancel", REST_BODY_NONE, post_snapshot_order},
-	{"GET", "/v1/guests", REST_BODY_NONE, get_guests},
-	{"POST", "/v1/guests", REST_BODY_OBJECT, post_guest},
-	{"GET", "/v1/guests/{name}", REST_BODY_NONE, get_guest},
-	{"DELETE", "/v1/guests/{name}", REST_BODY_NONE, delete_guest},
-	{"GET", "/v1/host", REST_BODY_NONE, get_host},
-	{"GET", "/v1/incoming", REST_BODY_NONE, get_migrations},
-	{"GET", "/v1/incoming/{id}", REST_BODY_NONE, not_there},
+	{"GET", "/v1/migrations/{id}", REST_READER, REST_BODY_NONE, get_migration},
+	{"GET", "/v1/migrations", REST_READER, REST_BODY_NONE, get_migrations},
+	{"POST", "/v1/migrations", REST_OPERATOR, REST_BODY_OBJECT, post_migration},
+	{"POST", "/v1/migrations/{id}/cancel", REST_OPERATOR, REST_BODY_NONE, post_order},
+	{"POST", "/v1/migrations/{id}/switchover", REST_OPERATOR, REST_BODY_NONE, post_order},
+	{"POST", "/v1/migrations/{id}/resolve", REST_OPERATOR, REST_BODY_OBJECT, post_order},
+	{"GET", "/v1/snapshots", REST_READER, REST_BODY_NONE, get_snapshots},
+	{"GET", "/v1/snapshots/{id}", REST_READER, REST_BODY_NONE, get_snapshot},
+	{"POST", "/v1/snapshots/{id}/cancel", REST_OPERATOR, REST_BODY_NONE, post_snapshot_order},
+	{"GET", "/v1/guests", REST_READER, REST_BODY_NONE, get_guests},
+	{"POST", "/v1/guests", REST_OPERATOR, REST_BODY_OBJECT, post_guest},
+	{"GET", "/v1/guests/{name}", REST_READER, REST_BODY_NONE, get_guest},
+	{"DELETE", "/v1/guests/{name}", REST_OPERATOR, REST_BODY_NONE, delete_guest},
+	{"GET", "/v1/host", REST_READER, REST_BODY_NONE, get_host},
+	{"GET", "/v1/incoming", REST_READER, REST_BODY_NONE, get_migrations},
+	{"GET", "/v1/incoming/{id}", REST_READER, REST_BODY_NONE, not_there},
 };
 
 static const char *const done[] = {"completed", NULL};

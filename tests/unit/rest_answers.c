@@ -14,11 +14,12 @@ struct seen {
 
 static void get_peer(struct rest_req *req, void *ctx)
 {
-	struct ucred u;
+	const struct rest_peer *p = rest_peer(req);
 
 	(void)ctx;
-	cr_assert(eq(int, rest_peer(req, &u), 0));
-	rest_reply(req, 200, json_pack("{s:i}", "pid", (int)u.pid));
+	rest_reply(req, 200,
+		   json_pack("{s:i, s:b, s:s, s:s, s:i}", "pid", (int)p->pid, "local", p->local,
+			     "name", p->name, "who", p->who, "role", (int)p->role));
 }
 
 static void get_list(struct rest_req *req, void *ctx)
@@ -52,9 +53,9 @@ static void get_later(struct rest_req *req, void *ctx)
 }
 
 static const struct rest_route routes[] = {
-	{"GET", "/v1/things", REST_BODY_NONE, get_list},
-	{"GET", "/v1/peer", REST_BODY_NONE, get_peer},
-	{"GET", "/v1/later", REST_BODY_NONE, get_later},
+	{"GET", "/v1/things", REST_READER, REST_BODY_NONE, get_list},
+	{"GET", "/v1/peer", REST_READER, REST_BODY_NONE, get_peer},
+	{"GET", "/v1/later", REST_READER, REST_BODY_NONE, get_later},
 };
 
 /* What hangs is ended by a signal. (Criterion's own timeouts leak, which LeakSanitizer reports.) */
@@ -188,7 +189,13 @@ Test(rest_answers, the_peer_is_known)
 	struct rest_answer a = fixture_ask(&s->f, "GET", "/v1/peer", NULL);
 	struct stat st;
 
+	char who[80];
+
 	cr_expect(eq(int, (int)json_integer_value(json_object_get(a.json, "pid")), (int)getpid()));
+	cr_expect(eq(int, json_is_true(json_object_get(a.json, "local")), 1));
+	cr_expect(eq(int, (int)json_integer_value(json_object_get(a.json, "role")), REST_OPERATOR));
+	snprintf(who, sizeof(who), "uid:%u (pid %d)", getuid(), (int)getpid());
+	cr_expect(eq(str, (char *)json_string_value(json_object_get(a.json, "who")), who));
 	rest_answer_clear(&a);
 	cr_expect(eq(int, stat(s->f.path, &st), 0));
 	cr_expect(eq(int, (int)(st.st_mode & 07777), 0660));

@@ -59,12 +59,12 @@ static void get_never(struct rest_req *req, void *ctx)
 }
 
 static const struct rest_route routes[] = {
-	{"GET", "/v1/echo/{name}", REST_BODY_NONE, get_echo},
-	{"GET", "/v1/things", REST_BODY_NONE, get_never},
-	{"POST", "/v1/things", REST_BODY_OBJECT, post_thing},
-	{"POST", "/v1/things/{name}/bare", REST_BODY_NONE, post_bare},
-	{"GET", "/v1/big", REST_BODY_NONE, get_big},
-	{"GET", "/v1/conflict", REST_BODY_NONE, get_never},
+	{"GET", "/v1/echo/{name}", REST_READER, REST_BODY_NONE, get_echo},
+	{"GET", "/v1/things", REST_READER, REST_BODY_NONE, get_never},
+	{"POST", "/v1/things", REST_OPERATOR, REST_BODY_OBJECT, post_thing},
+	{"POST", "/v1/things/{name}/bare", REST_OPERATOR, REST_BODY_NONE, post_bare},
+	{"GET", "/v1/big", REST_READER, REST_BODY_NONE, get_big},
+	{"GET", "/v1/conflict", REST_READER, REST_BODY_NONE, get_never},
 };
 
 /* What hangs is ended by a signal. (Criterion's own timeouts leak, which LeakSanitizer reports.) */

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <unistd.h>
 
+#include "bandwidth.h"
 #include "host/host_probe.h"
 #include "source.h"
 #include "util/cleanup.h"
@@ -54,6 +55,7 @@ static void get_host(struct rest_req *req, void *ctx)
 	json_object_set_new(o, "agent", json_string("source"));
 	json_object_set_new(o, "version", json_string(DECANT_VERSION));
 	json_object_set_new(o, "attach", json_string(s->conf.attach));
+	json_object_set_new(o, "bandwidth", bandwidth_json(s));
 	rest_reply(req, 200, o);
 }
 
@@ -87,6 +89,8 @@ static const struct rest_route routes[] = {
 	{"POST", "/v1/snapshots/{id}/cancel", REST_OPERATOR, REST_BODY_NONE,
 	 api_post_snapshot_cancel},
 	{"GET", "/v1/events", REST_READER, REST_BODY_NONE, not_supported},
+	{"GET", "/v1/host/bandwidth", REST_READER, REST_BODY_NONE, api_get_bandwidth},
+	{"PUT", "/v1/host/bandwidth", REST_OPERATOR, REST_BODY_OBJECT, api_put_bandwidth},
 	{"PUT", "/v1/host/cordon", REST_OPERATOR, REST_BODY_OBJECT, not_supported},
 	{"GET", "/metrics", REST_READER, REST_BODY_NONE, not_supported},
 	{"GET", "/openapi.json", REST_PUBLIC, REST_BODY_NONE, not_supported},

@@ -17,6 +17,7 @@ int cli_switchover(struct cli *c);
 int cli_recover(struct cli *c);
 int cli_snapshot(struct cli *c);
 int cli_resolve(struct cli *c);
+int cli_bandwidth(struct cli *c);
 
 /**
  * cli_wait() - stay with a migration until it has ended, showing its progress

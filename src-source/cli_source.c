@@ -57,6 +57,8 @@ static const struct cli_command commands[] = {
 	 .options = recover_options, .run = cli_recover},
 	{"resolve", "ID --keep source|destination", "decide where a guest in doubt runs", 1, 1,
 	 .options = resolve_options, .run = cli_resolve},
+	{"bandwidth", "[RATE|unlimited]", "show or set the limit of all that leaves this host", 0,
+	 1, .run = cli_bandwidth},
 	{"cordon", "", "accept no guests on this host", .run = NULL},
 	{"uncordon", "", "accept guests again", .run = NULL},
 	{NULL},

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "held.h"
+#include "lane.h"
 #include "scan.h"
 #include "sender.h"
 #include "urgent.h"
@@ -43,7 +44,8 @@ static void block_close(struct engine_block *b)
 }
 
 int engine_new(struct loop *loop, const struct guest *g, const struct mig_options *options,
-	       engine_event_fn *on_event, void *arg, struct engine **ret, struct error *err)
+	       struct budget *budget, engine_event_fn *on_event, void *arg, struct engine **ret,
+	       struct error *err)
 {
 	struct engine *e = calloc(1, sizeof(*e));
 	int r = 0;
@@ -54,6 +56,7 @@ int engine_new(struct loop *loop, const struct guest *g, const struct mig_option
 	e->on_event = on_event;
 	e->arg = arg;
 	e->options = *options;
+	e->budget = budget;
 	pthread_mutex_init(&e->bucket_lock, NULL);
 	pthread_mutex_init(&e->post_lock, NULL);
 	atomic_store(&e->pass, 1);
@@ -184,25 +187,58 @@ void engine_account(struct engine *e, uint64_t bytes)
 	bucket_take(&e->bucket, bytes, clock_us());
 }
 
-uint64_t engine_debt_us(struct engine *e)
+static uint64_t debt_us(struct engine *e)
 {
 	LOCK_SCOPE(&e->bucket_lock);
 	return bucket_take(&e->bucket, 0, clock_us());
 }
 
-int engine_await_budget(struct engine *e, int stop_fd)
+uint64_t engine_turn(struct engine *e, struct budget_ask *ask, enum budget_class class)
 {
-	struct pollfd p = {.fd = stop_fd, .events = POLLIN};
+	uint64_t us = debt_us(e);
+
+	if (us || !e->budget)
+		return us;
+	return budget_turn(e->budget, ask, &e->flow, class, ENGINE_RUN_MAX);
+}
+
+void engine_unturn(struct engine *e, struct budget_ask *ask)
+{
+	if (e->budget)
+		budget_leave(e->budget, ask);
+}
+
+int engine_await_turn(struct engine *e, struct lane *lane)
+{
+	struct pollfd p = {.fd = lane->stop_fd, .events = POLLIN};
 	uint64_t us;
 
-	while ((us = engine_debt_us(e))) {
+	while ((us = engine_turn(e, &lane->ask, lane->class))) {
 		struct timespec ts = {.tv_sec = (time_t)(us / 1000000),
 				      .tv_nsec = (long)(us % 1000000) * 1000};
 
-		if (ppoll(&p, 1, &ts, NULL) > 0)
+		if (ppoll(&p, 1, &ts, NULL) > 0) {
+			engine_unturn(e, &lane->ask);
 			return -ECANCELED;
+		}
 	}
+	lane->guess += ENGINE_RUN_MAX;
 	return 0;
+}
+
+uint64_t engine_guess(struct engine *e, enum budget_class class, uint64_t guess, uint64_t better)
+{
+	if (e->budget)
+		budget_guess(e->budget, &e->flow, class, guess, better);
+	return better;
+}
+
+void engine_settle(struct engine *e, enum budget_class class, uint64_t guess, uint64_t sent)
+{
+	if (e->budget && class == BUDGET_REQUEST)
+		budget_spend(e->budget, class, sent);
+	else if (e->budget)
+		budget_settle(e->budget, &e->flow, class, guess, sent);
 }
 
 uint64_t engine_pending_bytes(const struct engine *e)

@@ -16,6 +16,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "budget/budget.h"
 #include "conf/conf_options.h"
 #include "dma.h"
 #include "guest/gmem.h"
@@ -146,6 +147,7 @@ struct engine_post;
  * @waiting_urgent: the snapshot thread wants to know when it is not
  * @hint:	(block << 48 | page) + 1 of the last page asked for, 0 if none; the scan goes on there
  * @bucket_lock, @bucket: bandwidth limit of the bulk channels together
+ * @budget, @flow: the host's limit, below which that one is, and this guest's share; NULL: none
  * @scan, @senders, @nsenders, @urgent: the threads
  * @done:	the receipt has come: what ends now is not lost
  * @failed:	the first failure was posted; later ones are its echoes
@@ -178,6 +180,8 @@ struct engine {
 	_Atomic uint64_t hint;
 	pthread_mutex_t bucket_lock;
 	struct bucket bucket;
+	struct budget *budget;
+	struct budget_flow flow;
 	struct scan *scan;
 	struct sender *senders[MSG_CHANNELS_MAX];
 	uint32_t nsenders;
@@ -191,11 +195,13 @@ struct engine {
 /**
  * engine_new() - take hold of the guest's memory
  * @g:		only looked at now
+ * @budget:	of the host; NULL for no limit but that of the options
  *
  * Return: 0, or -errno with @err filled
  */
 int engine_new(struct loop *loop, const struct guest *g, const struct mig_options *options,
-	       engine_event_fn *on_event, void *arg, struct engine **ret, struct error *err);
+	       struct budget *budget, engine_event_fn *on_event, void *arg, struct engine **ret,
+	       struct error *err);
 /** engine_stop() - end the threads and wait for them; no event comes after it, tracking is off. Counters can still be read. Safe to call twice */
 void engine_stop(struct engine *e);
 /** engine_free() - engine_stop() and release everything; NULL is fine */
@@ -205,10 +211,22 @@ void engine_free(struct engine *e);
 void engine_set_bandwidth(struct engine *e, uint64_t rate);
 /** engine_account() - @bytes are about to be sent on bulk channels; any thread */
 void engine_account(struct engine *e, uint64_t bytes);
-/** engine_await_budget() - until more may be sent; any data thread. Return: 0, or -ECANCELED once @stop_fd is readable */
-int engine_await_budget(struct engine *e, int stop_fd);
-/** engine_debt_us() - Return: microseconds until more may be sent, 0 for at once; any thread */
-uint64_t engine_debt_us(struct engine *e);
+/**
+ * engine_turn() - may a run be sent now, by the migration's limit and by the host's?
+ * @ask:	the calling thread's place in the queue
+ *
+ * Return: 0: ENGINE_RUN_MAX bytes of the host's budget are taken, for engine_settle(); else ask again after
+ * so many microseconds, or budget_leave()
+ */
+uint64_t engine_turn(struct engine *e, struct budget_ask *ask, enum budget_class class);
+/** engine_await_turn() - until a run may be sent; a lane's thread. Return: 0, or -ECANCELED if that is to end */
+int engine_await_turn(struct engine *e, struct lane *lane);
+/** engine_unturn() - the thread wants no turn any more */
+void engine_unturn(struct engine *e, struct budget_ask *ask);
+/** engine_guess() - of @guess bytes of a turn only so many will be sent, later. Return: @better */
+uint64_t engine_guess(struct engine *e, enum budget_class class, uint64_t guess, uint64_t better);
+/** engine_settle() - of @guess bytes of a turn @sent were sent; what had no turn was guessed to be nothing */
+void engine_settle(struct engine *e, enum budget_class class, uint64_t guess, uint64_t sent);
 
 /** engine_post() - any thread: have the loop call on_event */
 void engine_post(struct engine *e, enum engine_event ev, const struct error *err);

@@ -21,6 +21,7 @@ static int write_frame(struct engine *e, struct lane *lane, const struct msg_pag
 	atomic_fetch_add_explicit(&e->stats.digest_sum, pages->digest, memory_order_relaxed);
 	lane->runs++;
 	lane->digest_sum += pages->digest;
+	lane->wire += (size_t)n + payload;
 	return tls_write_full(lane->chan, frame, (size_t)n + payload, lane->stop_fd,
 			      ENGINE_IO_TIMEOUT_US, err);
 }
@@ -97,9 +98,9 @@ static int read_guest(const struct gmem *mem, uint64_t offset, uint8_t *data, ui
 }
 
 /* Nobody can ask for a page so large that it is paced: no post-copy. */
-static int pace(struct engine *e, const struct lane *lane, uint64_t length)
+static int pace(struct engine *e, struct lane *lane, uint64_t length)
 {
-	int r = engine_await_budget(e, lane->stop_fd);
+	int r = engine_await_turn(e, lane);
 
 	engine_account(e, length);
 	return r;

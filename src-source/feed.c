@@ -62,7 +62,8 @@ static void serve_requests(struct scan *s)
 				  .block = q.block,
 				  .pass = atomic_load(&s->e->pass),
 				  .offset = q.offset,
-				  .length = page};
+				  .length = page,
+				  .class = BUDGET_REQUEST};
 
 		if (bitmap_test_and_clear(&b->pending, first)) {
 			if (push_first(s, &run) < 0) {
@@ -167,6 +168,14 @@ static int wait_room(struct scan *s, struct sender **ret, struct error *err)
 	return r;
 }
 
+/* The guest stands still from its pause until it runs there; a snapshot's runs on at once. */
+static enum budget_class class_now(const struct scan *s)
+{
+	bool stands = atomic_load(&s->phase) == SCAN_FINAL && !s->e->snapshot;
+
+	return stands ? BUDGET_SWITCHOVER : BUDGET_BULK;
+}
+
 int feed_hole(struct scan *s, uint32_t block, uint64_t first, uint64_t n, struct error *err)
 {
 	struct engine_block *b = &s->e->blocks[block];
@@ -175,7 +184,8 @@ int feed_hole(struct scan *s, uint32_t block, uint64_t first, uint64_t n, struct
 			  .block = block,
 			  .pass = atomic_load(&s->e->pass),
 			  .offset = first * page,
-			  .length = n * page};
+			  .length = n * page,
+			  .class = class_now(s)};
 	struct sender *to = NULL;
 	int r;
 
@@ -232,7 +242,8 @@ static int feed_one(struct scan *s, struct sender *to, uint32_t block, uint64_t 
 			  .block = block,
 			  .pass = atomic_load(&s->e->pass),
 			  .offset = first * page,
-			  .length = n * page};
+			  .length = n * page,
+			  .class = class_now(s)};
 	int r = 0;
 
 	if (s->ops && !atomic_load(&s->e->postcopy) && engine_tracked(b))
@@ -240,11 +251,16 @@ static int feed_one(struct scan *s, struct sender *to, uint32_t block, uint64_t 
 	if (r < 0)
 		return r;
 	bitmap_set_range(&b->sent, first, n);
-	if (page <= ENGINE_PAGE_WHOLE) /* larger ones: as their parts are sent */
+	if (page <= ENGINE_PAGE_WHOLE) { /* larger ones: as their parts are sent */
 		engine_account(s->e, run.length);
+		run.guess = engine_guess(s->e, run.class, s->turn, run.length);
+		s->turn = 0;
+	}
 	/* There is room: nobody else pushes behind the queue's end. But the channel may be lost. */
-	if (runq_push(&to->queue, &run) < 0)
+	if (runq_push(&to->queue, &run) < 0) {
+		engine_settle(s->e, run.class, run.guess, 0);
 		bitmap_set_range(&b->pending, first, n);
+	}
 	return 0;
 }
 
@@ -263,21 +279,25 @@ static bool any_pending(const struct scan *s)
 }
 
 /*
- * The bandwidth limit is waited for before a run is claimed: whoever asks for a page that is claimed
+ * The bandwidth limits are waited for before a run is claimed: whoever asks for a page that is claimed
  * waits for all that stands before it. Return: 1 after waiting, 0, or as feed_wait()
  */
 static int throttle(struct scan *s, struct error *err)
 {
-	uint64_t us = engine_debt_us(s->e);
+	uint64_t us = s->turn ? 0 : engine_turn(s->e, &s->ask, class_now(s));
 	int r;
 
-	if (!us || !any_pending(s))
+	if (!us) {
+		s->turn = ENGINE_RUN_MAX;
+		return 0;
+	}
+	if (!any_pending(s))
 		return 0;
 	r = feed_nap(s, us, err);
 	return r < 0 ? r : 1;
 }
 
-int feed_pending(struct scan *s, bool break_early, struct error *err)
+static int feed_all(struct scan *s, bool break_early, struct error *err)
 {
 	struct sender *to = NULL;
 	uint64_t first, n;
@@ -304,6 +324,18 @@ int feed_pending(struct scan *s, bool break_early, struct error *err)
 		if (r < 0)
 			return r;
 	}
+}
+
+int feed_pending(struct scan *s, bool break_early, struct error *err)
+{
+	int r = feed_all(s, break_early, err);
+
+	/* Whatever it was that ended it: others may have what is not wanted any more. */
+	engine_unturn(s->e, &s->ask);
+	if (s->turn)
+		engine_settle(s->e, class_now(s), s->turn, 0);
+	s->turn = 0;
+	return r;
 }
 
 /*
@@ -356,8 +388,10 @@ static int push_barrier(struct scan *s, struct sender *to, const struct run *run
 
 int feed_barrier(struct scan *s, struct error *err)
 {
-	struct run run = {
-		.kind = RUN_BARRIER, .pass = atomic_load(&s->e->pass), .offset = ++s->barrier};
+	struct run run = {.kind = RUN_BARRIER,
+			  .pass = atomic_load(&s->e->pass),
+			  .offset = ++s->barrier,
+			  .class = BUDGET_BULK};
 	uint32_t gone[MSG_CHANNELS_MAX];
 	bool wait[MSG_CHANNELS_MAX];
 	int r = feed_step(s, err);

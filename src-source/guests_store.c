@@ -2,11 +2,9 @@
 #include "guests_store.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "util/cleanup.h"
 #include "util/fdio.h"
@@ -76,35 +74,15 @@ static char *as_text(const struct source *s)
 	return text;
 }
 
-static int write_file(const char *path, const char *text)
-{
-	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-	int r;
-
-	if (fd < 0)
-		return -errno;
-	r = fdio_write_full(fd, text, strlen(text));
-	if (!r && fsync(fd))
-		r = -errno;
-	close(fd);
-	return r;
-}
-
 int guests_store_save(const struct source *s, struct error *err)
 {
 	CLEANUP_FREE char *path = NULL;
-	CLEANUP_FREE char *temp = NULL;
 	CLEANUP_FREE char *text = as_text(s);
 	int r;
 
-	if (!text || asprintf(&path, "%s/guests.json", s->conf.state_dir) < 0 ||
-	    asprintf(&temp, "%s.new", path) < 0)
+	if (!text || asprintf(&path, "%s/guests.json", s->conf.state_dir) < 0)
 		return error_set(err, -ENOMEM, NULL, "out of memory");
-	r = write_file(temp, text);
-	if (!r && rename(temp, path))
-		r = -errno;
-	if (!r)
-		r = fdio_sync_dir_of(path);
+	r = fdio_replace_file(path, text, 0600);
 	return r < 0 ? error_set(err, r, "not-stored", "cannot store the description in %s: %s",
 				 path, strerror(-r))
 		     : 0;

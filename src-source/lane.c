@@ -51,6 +51,20 @@ void lane_take(struct lane *l, struct tls_chan *chan)
 	tls_chan_watch(chan, l->open ? TLS_WATCH_US : ENGINE_IO_TIMEOUT_US);
 }
 
+void lane_begin(struct lane *l, enum budget_class class, uint64_t guess)
+{
+	l->class = class;
+	l->guess = guess;
+	l->wire = 0;
+}
+
+void lane_settle(struct lane *l, struct engine *e)
+{
+	if (l->guess || l->wire)
+		engine_settle(e, l->class, l->guess, l->wire);
+	l->guess = l->wire = 0;
+}
+
 void lane_quit(struct lane *l)
 {
 	eventfd_write(l->stop_fd, 1);

@@ -33,6 +33,8 @@ struct lane_open {
  * @chan:	owned; NULL while there is none
  * @stop_fd:	eventfd, readable once the thread is to end
  * @runs, @digest_sum: of the PAGES frames sent on @chan
+ * @ask:	its thread's place in the host's budget
+ * @class, @guess, @wire: of what is being sent: its class, the bytes that it had turns for, and those of its frames so far
  * @open, @head, @n: ring of what is not acknowledged, oldest first; NULL: nothing is noted
  * @barrier:	number of the last barrier
  * @since_runs, @since_bytes: noted behind it
@@ -42,6 +44,10 @@ struct lane {
 	int stop_fd;
 	uint64_t runs;
 	uint64_t digest_sum;
+	struct budget_ask ask;
+	enum budget_class class;
+	uint64_t guess;
+	uint64_t wire;
 	struct lane_open *open;
 	unsigned int head;
 	unsigned int n;
@@ -56,6 +62,10 @@ int lane_init(struct lane *l, bool note);
 void lane_clear(struct lane *l);
 /** lane_take() - a channel for a lane without one, owned from now on; its dead peer is noticed also when idle */
 void lane_take(struct lane *l, struct tls_chan *chan);
+/** lane_begin() - what is sent next is of this class, and had a turn of @guess bytes */
+void lane_begin(struct lane *l, enum budget_class class, uint64_t guess);
+/** lane_settle() - it was sent, or some of it */
+void lane_settle(struct lane *l, struct engine *e);
 /** lane_quit() - have the lane's thread end; any thread */
 void lane_quit(struct lane *l);
 /** lane_full() - Return: whether no more can be noted: an answer has to come first */

@@ -117,8 +117,8 @@ void mig_act_recover(struct migration *m)
 		return;
 	}
 	mig_close(m);
-	if (engine_new(m->src->loop, mig_conn(m), &m->options, mig_on_engine, m, &m->engine, &err) <
-	    0) {
+	if (engine_new(m->src->loop, mig_conn(m), &m->options, m->src->budget, mig_on_engine, m,
+		       &m->engine, &err) < 0) {
 		mig_event(m, MIG_EV_LOST, &err);
 		return;
 	}

@@ -153,6 +153,7 @@ static void send_state(struct migration *m)
 		if (conn_queued(m->control) > CONTROL_FULL)
 			return; /* mig_snap_drained() goes on */
 		sn->sent += len;
+		engine_settle(m->engine, BUDGET_BULK, 0, len);
 		mig_send(m, &msg);
 	}
 	if (m->state == MIG_SAVING && m->control)

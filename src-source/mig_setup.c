@@ -551,8 +551,8 @@ static void begin_session(struct migration *m)
 {
 	struct error err = {0};
 
-	if (engine_new(m->src->loop, mig_conn(m), &m->options, mig_on_engine, m, &m->engine, &err) <
-	    0) {
+	if (engine_new(m->src->loop, mig_conn(m), &m->options, m->src->budget, mig_on_engine, m,
+		       &m->engine, &err) < 0) {
 		mig_event(m, MIG_EV_ERROR, &err);
 		return;
 	}

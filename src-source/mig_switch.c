@@ -126,6 +126,7 @@ static int on_state(void *arg, const void *p, size_t n)
 	if (!in_stage(m, MIG_STAGE_STATE))
 		return -ECANCELED;
 	XXH3_64bits_update(m->sw.hash, p, n);
+	engine_settle(m->engine, BUDGET_SWITCHOVER, 0, n);
 	m->sw.length += n;
 	while (n && m->control) {
 		uint32_t len = (uint32_t)MIN(n, (size_t)MSG_BODY_MAX);

@@ -11,6 +11,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "budget/budget_queue.h"
+
 /** RUNQ_MAX - runs in a queue at most; one more place is kept for runs that were asked for */
 #define RUNQ_MAX 4
 
@@ -30,7 +32,11 @@ enum run_kind {
 
 struct snap_piece;
 
-/** struct run - bytes [@offset, @offset + @length) of block @block, in pass @pass; @piece: see RUN_SAVED */
+/**
+ * struct run - bytes [@offset, @offset + @length) of block @block, in pass @pass
+ * @piece:	see RUN_SAVED
+ * @class, @guess: who waits for it; bytes of the host's budget that it has
+ */
 struct run {
 	enum run_kind kind;
 	uint32_t block;
@@ -38,6 +44,8 @@ struct run {
 	uint64_t offset;
 	uint64_t length;
 	struct snap_piece *piece;
+	enum budget_class class;
+	uint64_t guess;
 };
 
 /**

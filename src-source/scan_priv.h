@@ -14,6 +14,7 @@
  * @postcopy:	see scan_postcopy()
  * @lock, @requests, @nrequests: REQUESTs without urgent channel, oldest first
  * @cursor_block, @cursor_page: where the linear scan goes on
+ * @ask, @turn:	its place in the host's budget; bytes that it may send at once
  * @hint_seen:	the last engine.hint that was followed
  * @barrier:	number of the last barrier
  * @saved, @saved_end: snapshots: pieces that no sender has room for yet
@@ -34,6 +35,8 @@ struct scan {
 	unsigned int nrequests;
 	uint32_t cursor_block;
 	uint64_t cursor_page;
+	struct budget_ask ask;
+	uint64_t turn;
 	uint64_t hint_seen;
 	uint32_t barrier;
 	struct snap_piece *saved, *saved_end;

@@ -45,10 +45,12 @@ static int send_barrier(struct sender *s, uint32_t pass, uint32_t number, struct
 /* The bandwidth limit is kept here: nobody can ask for what is claimed meanwhile. */
 static int send_saved(struct sender *s, const struct run *run, struct error *err)
 {
-	int r = engine_await_budget(s->e, s->lane.stop_fd);
+	int r = engine_await_turn(s->e, &s->lane);
 
 	FAULTPOINT(SAVED_RUN_DUE);
 	engine_account(s->e, run->length);
+	if (!r)
+		s->lane.guess = engine_guess(s->e, run->class, s->lane.guess, run->length);
 	if (!r)
 		r = engine_send_saved(s->e, &s->lane, run->piece->frame, run->pass, run->block,
 				      run->offset, run->length, err);
@@ -74,7 +76,7 @@ static int send_pages(struct sender *s, const struct run *run, struct error *err
 	return r;
 }
 
-static int send_run(struct sender *s, const struct run *run, struct error *err)
+static int send_one(struct sender *s, const struct run *run, struct error *err)
 {
 	switch (run->kind) {
 	case RUN_BARRIER:
@@ -86,6 +88,16 @@ static int send_run(struct sender *s, const struct run *run, struct error *err)
 		FAULTPOINT(RUN_DUE);
 		return send_pages(s, run, err);
 	}
+}
+
+static int send_run(struct sender *s, const struct run *run, struct error *err)
+{
+	int r;
+
+	lane_begin(&s->lane, run->class, run->guess);
+	r = send_one(s, run, err);
+	lane_settle(&s->lane, s->e);
+	return r;
 }
 
 /* It answers each barrier once, when it has been asked, and in their order. */
@@ -304,6 +316,7 @@ void sender_give_up(struct sender *s)
 	while (runq_pop(&s->queue, &run)) {
 		uint64_t page = e->blocks[run.block].mem.block.page_size;
 
+		engine_settle(e, run.class, run.guess, 0);
 		if (run.kind != RUN_BARRIER)
 			bitmap_set_range(&e->blocks[run.block].pending, run.offset / page,
 					 run.length / page);
@@ -324,9 +337,11 @@ void sender_free(struct sender *s)
 {
 	struct run run;
 
-	while (runq_pop(&s->queue, &run))
+	while (runq_pop(&s->queue, &run)) {
+		engine_settle(s->e, run.class, run.guess, 0);
 		if (run.kind == RUN_SAVED)
 			free(run.piece);
+	}
 	lane_clear(&s->lane);
 	runq_destroy(&s->queue);
 	free(s->buf);

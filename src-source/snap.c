@@ -58,7 +58,8 @@ static void pump(struct scan *s)
 				  .pass = atomic_load(&s->e->pass),
 				  .offset = p->offset,
 				  .length = p->length,
-				  .piece = p};
+				  .piece = p,
+				  .class = BUDGET_BULK};
 
 		s->saved = p->next;
 		if (!s->saved)

@@ -5,6 +5,8 @@
 #include <signal.h>
 #include <string.h>
 
+#include "bandwidth.h"
+#include "budget/budget.h"
 #include "cli/cli.h"
 #include "guests.h"
 #include "guests_store.h"
@@ -80,7 +82,9 @@ int source_start(struct source *s, struct error *err)
 		return r;
 	if (uffd_probe(&s->caps, &s->uffd_error) < 0)
 		log_warn("%s", s->uffd_error.msg);
-	r = guests_configure(s, err);
+	r = bandwidth_load(s, err);
+	if (!r)
+		r = guests_configure(s, err);
 	if (!r)
 		r = guests_store_load(s, err);
 	if (!r)
@@ -112,6 +116,7 @@ void source_stop(struct source *s)
 	attach_free(s->attach);
 	migration_end_all(s);
 	guests_free(s);
+	budget_free(s->budget);
 	tls_ctx_unref(s->tls);
 	conf_source_clear(&s->conf);
 	loop_free(s->loop);

@@ -10,6 +10,7 @@
 #include "uffd/uffd.h"
 #include "util/loop.h"
 
+struct budget;
 struct migration;
 struct source_guest;
 struct supervisor;
@@ -25,6 +26,7 @@ struct supervisor;
  * @uffd_error:	why there is no userfaultfd at all
  * @guests:	list of the guests of this host
  * @migrations:	list of jobs, newest first
+ * @budget:	bandwidth of this host; its rate see bandwidth.h
  * @supervisor:	the service manager, if there is one
  * @started_us:	clock_wall_us() of the start
  */
@@ -38,6 +40,7 @@ struct source {
 	struct rest_server *rest;
 	struct source_guest *guests;
 	struct migration *migrations;
+	struct budget *budget;
 	struct supervisor *supervisor;
 	uint64_t started_us;
 };

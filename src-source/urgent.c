@@ -134,9 +134,11 @@ static int answer(struct urgent *u, const struct msg_request *q, struct error *e
 	atomic_store(&e->hint, (((uint64_t)q->block << 48) | first) + 1);
 	FAULTPOINT(REQUEST_RECEIVED);
 	atomic_store(&e->urgent_busy, true);
+	lane_begin(&u->lane, BUDGET_REQUEST, 0);
 	for (uint64_t i = first; i < first + n && !r; i++)
 		if (bitmap_test_and_clear(&b->pending, i))
 			r = send_page(u, q->block, i, err);
+	lane_settle(&u->lane, e);
 	FAULTPOINT(REQUEST_ANSWERED);
 	atomic_store(&e->urgent_busy, false);
 	if (atomic_load(&e->waiting_urgent))

@@ -5,6 +5,8 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "budget/budget.h"
 #include "util/cleanup.h"
 
 /* Take over @g, or free it. */
@@ -61,6 +63,8 @@ static const struct jsonx_field fields[] = {
 	{"guests_dir", JSONX_STRING, .nullable = true, .min = 1,
 	 JSONX_INTO(struct conf_source, guests_dir)},
 	{"defaults", JSONX_ANY, .take = take_defaults},
+	{"bandwidth", JSONX_UINT, .max = BUDGET_RATE_MAX,
+	 JSONX_INTO(struct conf_source, bandwidth)},
 	{"hooks", JSONX_ANY, .take = conf_unsupported},
 };
 

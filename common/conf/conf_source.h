@@ -20,6 +20,7 @@
  * @guests, @n_guests: from "guests" and the *.json files of guests_dir; names are unique
  * @guests_dir:	NULL if none
  * @defaults:	of migrations
+ * @bandwidth:	bytes a second of all that leaves together; 0 for no limit
  */
 struct conf_source {
 	struct conf_api api;
@@ -31,6 +32,7 @@ struct conf_source {
 	size_t n_guests;
 	char *guests_dir;
 	struct mig_options defaults;
+	uint64_t bandwidth;
 };
 
 /**

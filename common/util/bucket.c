@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "util/bucket.h"
 
+#include "util/cleanup.h"
+
 #define BURST_MIN (UINT64_C(256) << 10)
 #define SECOND_US UINT64_C(1000000)
 /* Further than this an overdraft does not grow, so that no sum can wrap. */
@@ -55,4 +57,25 @@ uint64_t bucket_take(struct bucket *b, uint64_t bytes, uint64_t now_us)
 	since = now_us > b->last_us ? now_us - b->last_us : 0;
 	at = wait > UINT64_MAX ? UINT64_MAX : (uint64_t)wait;
 	return at > since ? at - since : 0;
+}
+
+void bucket_give(struct bucket *b, uint64_t bytes)
+{
+	uint64_t room = (uint64_t)((int64_t)b->burst - b->tokens);
+
+	if (b->rate)
+		b->tokens += (int64_t)MIN(bytes, room);
+}
+
+void bucket_set_rate(struct bucket *b, uint64_t rate, uint64_t now_us)
+{
+	int64_t tokens = 0, least = -(int64_t)MIN(rate, (uint64_t)DEBT_MAX);
+
+	if (b->rate) {
+		refill(b, now_us);
+		tokens = b->tokens;
+	}
+	bucket_init(b, rate, now_us);
+	tokens = MIN(tokens, b->tokens);
+	b->tokens = MAX(tokens, least);
 }

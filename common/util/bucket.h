@@ -28,5 +28,14 @@ void bucket_init(struct bucket *b, uint64_t rate, uint64_t now_us);
  * it sends them, 0 if it may at once
  */
 uint64_t bucket_take(struct bucket *b, uint64_t bytes, uint64_t now_us);
+/** bucket_give() - @bytes that were taken were not sent after all; never more than a burst is saved up */
+void bucket_give(struct bucket *b, uint64_t bytes);
+/**
+ * bucket_set_rate() - another limit from now on, also while one is waited for
+ *
+ * What was saved up stays, up to the new burst; without a limit before, nothing was. Of an overdraft no more
+ * stays than the new rate pays back in a second.
+ */
+void bucket_set_rate(struct bucket *b, uint64_t rate, uint64_t now_us);
 
 #endif

@@ -314,6 +314,34 @@ int fdio_sync_dir_of(const char *path)
 	return fsync(fd) ? -errno : 0;
 }
 
+static int write_synced(const char *path, const char *text, mode_t mode)
+{
+	CLEANUP_CLOSE int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode);
+	int r;
+
+	if (fd < 0)
+		return -errno;
+	r = fdio_write_full(fd, text, strlen(text));
+	if (!r && fsync(fd))
+		r = -errno;
+	return r;
+}
+
+int fdio_replace_file(const char *path, const char *text, mode_t mode)
+{
+	CLEANUP_FREE char *temp = NULL;
+	int r;
+
+	if (asprintf(&temp, "%s.new", path) < 0) {
+		temp = NULL;
+		return -ENOMEM;
+	}
+	r = write_synced(temp, text, mode);
+	if (!r && rename(temp, path))
+		r = -errno;
+	return r ? r : fdio_sync_dir_of(path);
+}
+
 char *fdio_uuid4(char buf[static FDIO_UUID_MAX])
 {
 	uint8_t u[16];

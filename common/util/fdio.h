@@ -57,6 +57,14 @@ int fdio_mkdir_p(const char *path, mode_t mode);
 void fdio_close_apart(int fd);
 /** fdio_random() - fill with random bytes; never fails */
 void fdio_random(void *buf, size_t n);
+/**
+ * fdio_replace_file() - write a whole small file, synced: afterwards the old one or the new one is there
+ * @text:	its contents
+ * @mode:	of the file, less the umask
+ *
+ * Return: 0 or -errno
+ */
+int fdio_replace_file(const char *path, const char *text, mode_t mode);
 /** fdio_sync_dir_of() - fsync the folder that holds @path. Return: 0 or -errno */
 int fdio_sync_dir_of(const char *path);
 

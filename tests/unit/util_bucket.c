@@ -132,3 +132,39 @@ Test(bucket, a_clock_that_stands_or_goes_back_gives_nothing)
 	cr_assert(eq(u64, bucket_take(&b, 0, 20), 1000));
 	cr_assert(eq(u64, bucket_take(&b, 0, 550), 500));
 }
+
+Test(bucket, what_is_given_back_can_be_taken_again)
+{
+	struct bucket b;
+
+	bucket_init(&b, 1000000, 0);
+	bucket_take(&b, BURST_MIN + 1000, 0);
+	bucket_give(&b, 400);
+	cr_assert(eq(u64, bucket_take(&b, 0, 0), 600));
+	bucket_give(&b, UINT64_MAX);
+	cr_assert(eq(i64, b.tokens, BURST_MIN));
+	bucket_init(&b, 0, 0);
+	bucket_give(&b, 400);
+	cr_assert(zero(u64, bucket_take(&b, UINT64_MAX, 0)));
+}
+
+Test(bucket, another_rate)
+{
+	struct bucket b;
+
+	bucket_init(&b, 100000000, 0);
+	bucket_set_rate(&b, 10000000, 0);
+	cr_assert(eq(i64, b.tokens, 1000000), "no more is saved up than the new burst");
+	bucket_take(&b, 1500000, 0);
+	bucket_set_rate(&b, 20000000, 0);
+	cr_assert(eq(u64, bucket_take(&b, 0, 0), 25000), "a debt is paid at the new rate");
+	bucket_set_rate(&b, 1000, 0);
+	cr_assert(eq(u64, bucket_take(&b, 0, 0), SECOND), "and within a second");
+	bucket_set_rate(&b, 0, 0);
+	cr_assert(zero(u64, bucket_take(&b, UINT64_MAX, 0)));
+	bucket_set_rate(&b, 1000, 5);
+	cr_assert(zero(i64, b.tokens), "without a limit nothing is saved up");
+	bucket_set_rate(&b, INT64_MAX, 5);
+	bucket_set_rate(&b, UINT64_MAX, 5);
+	cr_assert(zero(i64, b.tokens));
+}

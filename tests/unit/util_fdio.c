@@ -281,6 +281,25 @@ Test(fdio, close_apart)
 	cr_assert(not(is_open(large)));
 }
 
+Test(fdio, replace_file)
+{
+	char dir[] = "/tmp/fdio.XXXXXX", path[64], *text;
+	struct stat st;
+
+	cr_assert(mkdtemp(dir) != NULL);
+	snprintf(path, sizeof(path), "%s/file", dir);
+	cr_assert(zero(int, fdio_replace_file(path, "a long first one", 0600)));
+	cr_assert(zero(int, fdio_replace_file(path, "short", 0600)));
+	cr_assert(eq(int, (int)fdio_read_file(path, 64, &text), 5));
+	cr_assert(eq(str, text, "short"));
+	free(text);
+	cr_assert(zero(int, stat(path, &st)));
+	cr_assert(eq(int, st.st_mode & 07777, 0600));
+	unlink(path);
+	cr_assert(zero(int, rmdir(dir)), "something is left there");
+	cr_assert(eq(int, fdio_replace_file(path, "x", 0600), -ENOENT));
+}
+
 Test(fdio, random_bytes_differ)
 {
 	uint8_t a[64] = {0}, b[64] = {0};

@@ -290,6 +290,8 @@ format:
 BINDIR  := $(PREFIX)/bin
 UNITDIR := $(PREFIX)/lib/systemd/system
 UNITS   := $(wildcard deploy/systemd/*)
+SYSUSERS := $(wildcard deploy/sysusers/*)
+TMPFILES := $(wildcard deploy/tmpfiles/*)
 MANDIR  := $(PREFIX)/share/man
 MANPAGES := $(wildcard deploy/man/*)
 
@@ -305,6 +307,9 @@ install: all
 	$(Q)for m in $(MANPAGES); do d=$(DESTDIR)$(MANDIR)/man$${m##*.} && install -d $$d && \
 		install -m 644 $$m $$d || exit; done
 	$(Q)for u in $(UNITS); do sed 's,@BINDIR@,$(BINDIR),' $$u >$(DESTDIR)$(UNITDIR)/$${u##*/} || exit; done
+	$(Q)install -d $(DESTDIR)$(PREFIX)/lib/sysusers.d $(DESTDIR)$(PREFIX)/lib/tmpfiles.d
+	$(Q)install -m 644 $(SYSUSERS) $(DESTDIR)$(PREFIX)/lib/sysusers.d
+	$(Q)install -m 644 $(TMPFILES) $(DESTDIR)$(PREFIX)/lib/tmpfiles.d
 
 # Debian packages, in build/deb: of what git knows, built in a copy. Made for one's own hosts, they have
 # no maintainer's address.

@@ -139,6 +139,7 @@ INTEG_BIN    := $(patsubst tests/integration/%.c,$(BUILD)/tests/integration/%,$(
 FAULT_BIN    := $(patsubst tests/faults/%.c,$(BUILD)/tests/faults/%,$(wildcard tests/faults/*.c))
 PLATFORM_BIN := $(patsubst tests/platform/%.c,$(BUILD)/tests/platform/%,$(wildcard tests/platform/*.c))
 GUEST_BIN    := $(patsubst tests/guests/%.c,$(BUILD)/tests/guests/%,$(wildcard tests/guests/*.c))
+HOSTS_BIN    := $(BUILD)/tests/hosts/hosts
 DEMO_BIN     := $(BUILD)/tests/demo/demo $(BUILD)/tests/demo/demo_qemu
 SOAK_BIN     := $(BUILD)/tests/soak/main
 BENCH_BIN    := $(BUILD)/tests/bench/bench $(BUILD)/tests/bench/pacer
@@ -159,6 +160,9 @@ $(BUILD)/tests/integration/%: $(BUILD)/obj/tests/integration/%.o $(TESTLIB) $(BU
 	$(call say,LD,$@)
 	$(Q)mkdir -p $(@D) && $(CC) -o $@ $^ $(LDFLAGS_) $(LIBS) -lcriterion
 $(BUILD)/tests/faults/%: $(BUILD)/obj/tests/faults/%.o $(TESTLIB) $(BUILD)/libproto.a $(BUILD)/libcommon.a
+	$(call say,LD,$@)
+	$(Q)mkdir -p $(@D) && $(CC) -o $@ $^ $(LDFLAGS_) $(LIBS) -lcriterion
+$(HOSTS_BIN): $(call obj,$(wildcard tests/hosts/*.c)) $(TESTLIB) $(BUILD)/libproto.a $(BUILD)/libcommon.a
 	$(call say,LD,$@)
 	$(Q)mkdir -p $(@D) && $(CC) -o $@ $^ $(LDFLAGS_) $(LIBS) -lcriterion
 # The proofs about QEMU take the tests' VM; the others use nothing of ours.
@@ -224,7 +228,7 @@ $(CERTS): tests/lib/certs deploy/decant-certs
 	$(call say,CERTS,$(@D))
 	$(Q)tests/lib/certs $(@D)
 
-.PHONY: deps vm frozen tests sanitized faulty test test-full test-faults test-mutants test-soak bench bench-qemu demo demo-qemu
+.PHONY: deps vm frozen tests sanitized faulty test test-full test-faults test-mutants test-soak test-hosts bench bench-qemu demo demo-qemu
 deps:
 	$(Q)tests/deps build test
 $(UNIT_BIN) $(INTEG_BIN) $(FAULT_BIN): | deps
@@ -256,6 +260,11 @@ test-mutants: deps
 # Many migrations with a fault in each: make test-soak SEED=… ROUNDS=500, one of them again: SEED=… ROUND=…
 test-soak: all $(GUEST_BIN) $(CERTS) $(SOAK_BIN)
 	$(Q)SEED=$(SEED) ROUNDS=$(ROUNDS) ROUND=$(ROUND) GUEST=$(GUEST) $(SOAK_BIN)
+# Two machines that boot Debian, with decant from its package: many minutes, and once a download.
+test-hosts: all $(GUEST_BIN) $(HOSTS_BIN) deb
+	$(Q)tests/deps build test package hosts
+	$(Q)tests/hosts/make
+	$(Q)tests/run --full --only hosts
 bench: all $(BENCH_BIN) $(CERTS)
 	$(Q)$(BUILD)/tests/bench/bench $(BENCH)
 bench-qemu: all vm $(CERTS) $(BUILD)/tests/bench/bench_qemu

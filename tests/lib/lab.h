@@ -39,11 +39,15 @@ typedef void lab_failed_fn(const char *msg);
  * @name:	of its log files: ROOT/NAME.out and ROOT/NAME.err
  * @pid:	0 once it was waited for
  * @status:	afterwards: exit code, or 128 + signal
+ * @said, @said_ms: how much it had written to its log when that was last seen to grow, and when
+ *		(lab_silent.h)
  */
 struct lab_proc {
 	char name[LAB_NAME_MAX];
 	pid_t pid;
 	int status;
+	off_t said;
+	uint64_t said_ms;
 };
 
 /**
@@ -66,6 +70,7 @@ struct lab_ns {
  * @full:	`make test-full`
  * @failing:	lab_fail() is at work
  * @huge_before: what nr_hugepages was of either size, if it has been changed
+ * @looked_ms:	when daemons were last looked at (lab_silent.h)
  * @huge_lock: says that the machine's huge pages are this lab's, or -1
  */
 struct lab {
@@ -88,6 +93,7 @@ struct lab {
 	char *shm_before;
 	char *huge_before[LAB_HUGE_SIZES];
 	int huge_lock;
+	uint64_t looked_ms;
 };
 
 /* --- lab.c: the world --- */
@@ -103,6 +109,8 @@ void lab_fail(struct lab *lab, const char *file, int line, const char *cond, con
 uint64_t lab_now_ms(void);
 /** lab_nap() - a few milliseconds between two looks at a condition */
 void lab_nap(void);
+/** lab_silent_look() - is it a daemon that keeps a test waiting? See lab_silent.h */
+void lab_silent_look(struct lab *lab);
 /** lab_write_file() - make a file with these contents */
 void lab_write_file(struct lab *lab, const char *path, const char *text);
 /** lab_read_file() - Return: all of a file, with a NUL behind it, for free(3); NULL if it cannot be read */
@@ -126,6 +134,7 @@ bool lab_gigantic_pages(struct lab *lab, unsigned int n);
 		while (!(cond)) {                                                                  \
 			if (lab_now_ms() > end_)                                                   \
 				lab_fail(lab, __FILE__, __LINE__, "in time: " #cond, __VA_ARGS__); \
+			lab_silent_look(lab);                                                      \
 			lab_nap();                                                                 \
 		}                                                                                  \
 	} while (0)

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 #include "lib/lab_matrix.h"
+#include "lib/lab_silent.h"
 
 static const struct {
 	const char *name, *agent, *phase;
@@ -97,21 +98,9 @@ void lab_fault_killed(struct lab *lab, struct lab_proc *agent, unsigned int ms)
 		  agent->status);
 }
 
-static char state_of(pid_t pid)
-{
-	char path[64], *text, *at, state;
-
-	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
-	text = lab_read_file(path);
-	at = text ? strrchr(text, ')') : NULL;
-	state = at && at[1] ? at[2] : 0;
-	free(text);
-	return state;
-}
-
 void lab_fault_stopped(struct lab *lab, struct lab_proc *agent, unsigned int ms)
 {
-	lab_until(lab, ms, !lab_proc_alive(agent) || state_of(agent->pid) == 'T',
+	lab_until(lab, ms, !lab_proc_alive(agent) || lab_silent_state(agent->pid) == 'T',
 		  "%s does not come to its fault point", agent->name);
 	lab_check(lab, agent->pid, "%s has ended with %d", agent->name, agent->status);
 }

@@ -2,6 +2,7 @@
 #include "engine.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,15 +16,20 @@
 #include "urgent.h"
 #include "util/cleanup.h"
 #include "util/clock.h"
+#include "util/fdio.h"
 #include "util/loop.h"
 
 static int block_open(struct engine_block *b, const struct guest *g, uint16_t index,
 		      struct error *err)
 {
-	int r = gmem_open(&b->mem, g, index, err);
+	int r;
 
+	b->theirs = -1;
+	r = gmem_open(&b->mem, g, index, err);
 	if (r < 0)
 		return r;
+	if (b->mem.block.kind == GUEST_BLOCK_MEMFD)
+		b->theirs = fcntl(g->blocks[index].fd, F_DUPFD_CLOEXEC, 0);
 	b->npages = b->mem.block.length / b->mem.block.page_size;
 	if (bitmap_init(&b->pending, b->npages) < 0 || bitmap_init(&b->sent, b->npages) < 0 ||
 	    bitmap_init(&b->dirty, b->npages) < 0)
@@ -34,6 +40,7 @@ static int block_open(struct engine_block *b, const struct guest *g, uint16_t in
 
 static void block_close(struct engine_block *b)
 {
+	fdio_close_apart(b->theirs);
 	gmem_close(&b->mem);
 	bitmap_free(&b->pending);
 	bitmap_free(&b->sent);

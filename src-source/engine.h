@@ -47,6 +47,8 @@ struct held;
  * @data:	snapshots only: may hold data; all else is zeros
  * @held:	what may not be copied yet (held.h); NULL: everything may be
  * @filled:	tracked only, empty otherwise: what was sent of it last was data, see gone.h
+ * @theirs:	the guest's own open file of shared memory; owned, until gone.c has tried whether it tells of
+ *		changes; -1 then, and without
  */
 struct engine_block {
 	struct gmem mem;
@@ -57,6 +59,7 @@ struct engine_block {
 	struct bitmap data;
 	struct held *held;
 	struct bitmap filled;
+	int theirs;
 };
 
 /** engine_tracked() - Return: whether it can change while it is being moved: others are skipped (W2) */

@@ -13,6 +13,7 @@
 #include "uffd/pagemap.h"
 #include "util/cleanup.h"
 #include "util/clock.h"
+#include "util/fdio.h"
 #include "util/log.h"
 
 /* A guest that unmaps while it is read is read again so often. */
@@ -331,15 +332,69 @@ int gone_look(struct gone *g, struct engine *e, bool last, struct error *err)
 
 /* --- watching --- */
 
-static int watch(struct gone *g, const struct gmem *m)
+static int add_watch(const struct gone *g, int fd, uint32_t mask)
 {
 	char path[64];
 
-	/* The guest's own page tables tell of huge pages, so it does not matter how they are given back. */
-	if (g->inotify < 0 || m->block.kind != GUEST_BLOCK_MEMFD || !m->notifies)
-		return -1;
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", m->block.fd);
-	return inotify_add_watch(g->inotify, path, IN_MODIFY);
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	return inotify_add_watch(g->inotify, path, mask);
+}
+
+/* Return: whether what is read is about this watch */
+static bool is_told_of(const struct gone *g, int wd)
+{
+	char buf[4096] __attribute__((aligned(8)));
+	ssize_t n = read(g->inotify, buf, sizeof(buf));
+
+	for (char *at = buf; at < buf + n;) {
+		const struct inotify_event *ev = (const void *)at;
+
+		if (ev->wd == wd)
+			return true;
+		at += sizeof(*ev) + ev->len;
+	}
+	return false;
+}
+
+/*
+ * An open file can be mute, as memfd_create(2) makes it from kernel 6.14 on: try with a harmless event.
+ * No instance is made for that alone, because closing one is slow (fdio_close_slow()).
+ */
+static bool is_heard(const struct gone *g, int fd)
+{
+	int wd = fd < 0 || g->inotify < 0 ? -1 : add_watch(g, fd, IN_ACCESS);
+	bool heard;
+	char byte;
+
+	if (wd < 0)
+		return false;
+	heard = pread(fd, &byte, 1, 0) == 1 && is_told_of(g, wd);
+	inotify_rm_watch(g->inotify, wd);
+	return heard;
+}
+
+/*
+ * The guest's own page tables tell of huge pages, so it does not matter how they are given back. All are
+ * tried before the first is watched: nothing that is heard of then may be taken for a trial's.
+ */
+static void watch_all(struct gone *g, struct engine *e)
+{
+	g->inotify = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
+	for (uint32_t i = 0; i < e->nblocks; i++) {
+		CLEANUP_CLOSE int theirs = steal_fd(&e->blocks[i].theirs);
+
+		g->wd[i] = is_heard(g, theirs) ? 0 : -1;
+	}
+	for (uint32_t i = 0; i < e->nblocks; i++) {
+		const struct guest_block *b = &e->blocks[i].mem.block;
+
+		if (!g->wd[i])
+			g->wd[i] = add_watch(g, b->fd, IN_MODIFY);
+		if (g->wd[i] < 0 && b->kind == GUEST_BLOCK_MEMFD)
+			log_debug("block %s: nobody tells when it is given back: it is looked at "
+				  "in each pass",
+				  b->name);
+	}
 }
 
 int gone_start(struct gone *g, struct engine *e, struct error *err)
@@ -351,7 +406,6 @@ int gone_start(struct gone *g, struct engine *e, struct error *err)
 	g->told_before = calloc(e->nblocks + 1, sizeof(*g->told_before));
 	if (!g->wd || !g->told || !g->told_before)
 		return error_set(err, -ENOMEM, NULL, "out of memory");
-	g->inotify = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
 	for (uint32_t i = 0; i < e->nblocks; i++) {
 		struct engine_block *b = &e->blocks[i];
 
@@ -359,19 +413,15 @@ int gone_start(struct gone *g, struct engine *e, struct error *err)
 		    bitmap_init(&g->told[i], b->npages) < 0 ||
 		    bitmap_init(&g->told_before[i], b->npages) < 0)
 			return error_set(err, -ENOMEM, NULL, "no memory for the bitmaps");
-		g->wd[i] = watch(g, &b->mem);
-		if (g->wd[i] < 0 && b->mem.block.kind == GUEST_BLOCK_MEMFD)
-			log_debug("block %s: nobody tells when it is given back: it is looked at "
-				  "in each pass",
-				  b->mem.block.name);
 	}
+	watch_all(g, e);
 	return 0;
 }
 
 void gone_stop(struct gone *g)
 {
 	if (g->inotify > 0)
-		close(g->inotify);
+		fdio_close_slow(g->inotify);
 	for (uint32_t i = 0; i < g->n && g->told && g->told_before; i++) {
 		bitmap_free(&g->told[i]);
 		bitmap_free(&g->told_before[i]);

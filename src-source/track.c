@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "util/cleanup.h"
+#include "util/fdio.h"
 #include "util/trace.h"
 
 static bool has_anonymous(const struct engine *e)
@@ -90,6 +91,8 @@ int track_start(struct track *t, const struct track_ops *ops, struct engine *e, 
 {
 	int r;
 
+	/* Writers wait for it to be closed, should this agent be killed. */
+	uffd = fdio_high(uffd);
 	*t = (struct track){.ops = ops, .e = e, .uffd = uffd, .pagemap = -1};
 	r = handshake(ops, e, uffd, err);
 	for (uint32_t i = 0; !r && i < e->nblocks; i++) {

@@ -6,7 +6,6 @@
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/inotify.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -50,17 +49,6 @@ static int reopen(int fd)
 	return own < 0 ? -errno : own;
 }
 
-/* An open file can be mute, as memfd_create(2) makes it from kernel 6.14 on: try with a harmless event. */
-static bool is_watched(int fd)
-{
-	CLEANUP_CLOSE int in = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
-	char path[64], buf[512], byte;
-
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	return in >= 0 && inotify_add_watch(in, path, IN_ACCESS) >= 0 &&
-	       pread(fd, &byte, 1, 0) == 1 && read(in, buf, sizeof(buf)) > 0;
-}
-
 int gmem_open(struct gmem *m, const struct guest *g, uint16_t index, struct error *err)
 {
 	const struct guest_block *b = &g->blocks[index];
@@ -75,8 +63,6 @@ int gmem_open(struct gmem *m, const struct guest *g, uint16_t index, struct erro
 		m->block.fd = reopen(b->fd);
 		ret = MIN(m->block.fd, 0);
 	}
-	if (!ret && is_plain_file(m))
-		m->notifies = is_watched(b->fd);
 	if (!ret && !is_plain_file(m)) {
 		m->pagemap = pagemap_open(g->pid);
 		ret = MIN(m->pagemap, 0);

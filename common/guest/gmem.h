@@ -22,14 +22,12 @@
  * @block:	copy of its description; @block.fd is a descriptor of our own (or -1)
  * @pid:	the guest's process
  * @pidfd:	to know that @pid still means that process; owned
- * @notifies:	inotify(7) tells when the guest changes the file by other means than its mapping
  * @pagemap:	/proc/PID/pagemap of anonymous and huge-page blocks, -1 otherwise; owned
  */
 struct gmem {
 	struct guest_block block;
 	pid_t pid;
 	int pidfd;
-	bool notifies;
 	int pagemap;
 };
 

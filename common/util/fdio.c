@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/time.h>
@@ -17,6 +18,8 @@
 
 /* What is given back in a few milliseconds is not worth a thread. */
 #define APART_BYTES (UINT64_C(64) << 20)
+/* Above what an agent usually has open, and no reason for a large table. */
+#define HIGH_FD 4096
 
 int fdio_pread_full(int fd, void *buf, size_t n, uint64_t off)
 {
@@ -270,25 +273,49 @@ static void *close_main(void *arg)
 	return NULL;
 }
 
-void fdio_close_apart(int fd)
+static void close_in_thread(int fd)
 {
 	pthread_attr_t attr;
 	pthread_t thread;
-	struct stat st;
 	int r;
 
-	if (fd < 0)
-		return;
-	if (!fstat(fd, &st) && (uint64_t)st.st_blocks * 512 < APART_BYTES) {
-		close(fd);
-		return;
-	}
 	pthread_attr_init(&attr);
 	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
 	r = pthread_create(&thread, &attr, close_main, (void *)(intptr_t)fd);
 	pthread_attr_destroy(&attr);
 	if (r)
 		close(fd);
+}
+
+void fdio_close_apart(int fd)
+{
+	struct stat st;
+
+	if (fd < 0)
+		return;
+	if (!fstat(fd, &st) && (uint64_t)st.st_blocks * 512 < APART_BYTES)
+		close(fd);
+	else
+		close_in_thread(fd);
+}
+
+void fdio_close_slow(int fd)
+{
+	if (fd >= 0)
+		close_in_thread(fd);
+}
+
+int fdio_high(int fd)
+{
+	struct rlimit limit;
+	int high = -1;
+
+	if (fd >= 0 && !getrlimit(RLIMIT_NOFILE, &limit))
+		high = fcntl(fd, F_DUPFD_CLOEXEC, (int)MIN(limit.rlim_cur / 2, (rlim_t)HIGH_FD));
+	if (high < 0)
+		return fd;
+	close(fd);
+	return high;
 }
 
 void fdio_random(void *buf, size_t n)

@@ -55,6 +55,23 @@ int fdio_mkdir_p(const char *path, mode_t mode);
  * GiB, in which no event loop may stand still.
  */
 void fdio_close_apart(int fd);
+/**
+ * fdio_close_slow() - close, in a thread of its own
+ * @fd:		negative is nothing
+ *
+ * For what always may take long, whatever its size: an inotify(7) instance waits for a grace period of
+ * the whole machine, which has been seen to take 8 s on a busy one.
+ */
+void fdio_close_slow(int fd);
+/**
+ * fdio_high() - move a descriptor to a high number
+ *
+ * The files of a process that is killed are let go one after the other, the highest number first
+ * (tests/platform/dead_files.c). What others wait for goes there, so that it comes before all that is slow.
+ *
+ * Return: its new number, or @fd where that cannot be had; negative is nothing
+ */
+int fdio_high(int fd);
 /** fdio_random() - fill with random bytes; never fails */
 void fdio_random(void *buf, size_t n);
 /**

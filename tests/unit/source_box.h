@@ -49,6 +49,7 @@ static inline void box_block(struct box *b, int i, const char *name, enum guest_
 		eb->mem.pagemap = pagemap_open(0);
 	snprintf(eb->mem.block.name, sizeof(eb->mem.block.name), "%s", name);
 	eb->npages = PAGES;
+	eb->theirs = -1;
 	cr_assert(!bitmap_init(&eb->pending, PAGES) && !bitmap_init(&eb->sent, PAGES) &&
 		  !bitmap_init(&eb->dirty, PAGES));
 }
@@ -110,6 +111,25 @@ static inline void *write_one(void *arg)
 {
 	*(volatile uint8_t *)arg = 1;
 	return NULL;
+}
+
+/* All of block @i was sent: @n pages from @first on as zeros, the rest as data. */
+static inline void was_sent(struct box *b, int i)
+{
+	struct engine_block *eb = &b->blocks[i];
+
+	bitmap_set_range(&eb->filled, 0, PAGES);
+	bitmap_clear_range(&eb->pending, 0, PAGES);
+	bitmap_clear_range(&eb->dirty, 0, PAGES);
+}
+
+/* What is to be sent of block @i is exactly [first, first + n). */
+static inline bool are_pending(const struct box *b, int i, uint64_t first, uint64_t n)
+{
+	const struct bitmap *p = &b->blocks[i].pending;
+
+	return bitmap_count(p) == n && (!n || bitmap_next_set(p, 0) == first) &&
+	       (!n || bitmap_next_clear(p, first) == first + n);
 }
 
 #endif

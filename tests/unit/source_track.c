@@ -309,25 +309,6 @@ Test(source_track, stalls_are_counted)
 
 /* --- memory that changes underneath --- */
 
-/* All of block @i was sent: @n pages from @first on as zeros, the rest as data. */
-static void was_sent(struct box *b, int i)
-{
-	struct engine_block *eb = &b->blocks[i];
-
-	bitmap_set_range(&eb->filled, 0, PAGES);
-	bitmap_clear_range(&eb->pending, 0, PAGES);
-	bitmap_clear_range(&eb->dirty, 0, PAGES);
-}
-
-/* What is to be sent of block @i is exactly [first, first + n). */
-static bool are_pending(const struct box *b, int i, uint64_t first, uint64_t n)
-{
-	const struct bitmap *p = &b->blocks[i].pending;
-
-	return bitmap_count(p) == n && (!n || bitmap_next_set(p, 0) == first) &&
-	       (!n || bitmap_next_clear(p, first) == first + n);
-}
-
 /** struct changer - a thread of the guest that changes its memory, and waits until that was read */
 struct changer {
 	void *at, *to;
@@ -366,7 +347,6 @@ static int change(struct box *b, struct changer c)
 static void filled(struct box *b, const struct track_ops *ops)
 {
 	box_init(b);
-	b->blocks[0].mem.notifies = false;
 	memset(b->mem[0], 1, BYTES);
 	memset(b->mem[1], 1, BYTES);
 	start(b, ops);
@@ -429,35 +409,6 @@ Test(source_track, given_back_before_the_last_look_async)
 Test(source_track, given_back_before_the_last_look_faults)
 {
 	given_back(&track_faults, true);
-}
-
-/* A file that says when it is changed is looked at then only; it says so whoever punches it. */
-Test(source_track, a_file_that_tells_is_looked_at_when_it_does)
-{
-	struct engine_block *eb;
-	struct box b;
-	char path[64];
-	int fd;
-
-	box_init(&b);
-	eb = &b.blocks[0];
-	eb->mem.notifies = true;
-	memset(b.mem[0], 1, BYTES / 2);
-	start(&b, &track_async);
-	cr_assert_geq(b.t.gone.wd[0], 0);
-	was_sent(&b,
-		 0); /* the other half is a hole, and was not sent as one: it is not looked for */
-	cr_assert_eq(track_async.collect(&b.t, &b.err), 0, "%s", b.err.msg);
-	cr_assert(are_pending(&b, 0, 0, 0));
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", eb->mem.block.fd);
-	fd = open(path, O_RDWR | O_CLOEXEC);
-	cr_assert_eq(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 2 * PAGE, PAGE), 0);
-	cr_assert_eq(track_async.collect(&b.t, &b.err), 0, "%s", b.err.msg);
-	cr_assert(bitmap_test(&eb->pending, 2));
-	cr_assert(bitmap_test(&eb->pending, PAGES - 1));
-	cr_assert(!bitmap_test(&eb->pending, 1));
-	close(fd);
-	track_stop(&b.t);
 }
 
 /* Private memory that is unmapped is zeros, wherever in the block it is; of a file nothing is lost. */

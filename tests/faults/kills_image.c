@@ -33,12 +33,14 @@ static const char *const modes[] = {"snapshot", "restore", "clone"};
  * @runs:	the copy has been let go
  * @quick:	this mode's row stands for the others
  * @nth:	time that it is reached; 0: the first
+ * @hollow:	only by runs of zeros, which a guest that writes everywhere may not leave: half of it is empty
  */
 struct at {
 	enum faultpoint point;
 	unsigned int modes;
 	enum image image;
 	bool runs;
+	bool hollow;
 	unsigned int quick;
 	unsigned int nth;
 };
@@ -90,7 +92,7 @@ static const struct at points[] = {
 	AT(RESTORE_FILL_DUE, RESTORE | CLONE, WHOLE, .runs = true, .nth = 3, .quick = RESTORE),
 	AT(PAGES_PLACED, RESTORE, WHOLE, .runs = true, .nth = 10),
 	AT(PAGES_MARKED, RESTORE, WHOLE, .runs = true, .nth = 30),
-	AT(ZEROS_MARKED, RESTORE, WHOLE, .runs = true),
+	AT(ZEROS_MARKED, RESTORE, WHOLE, .runs = true, .hollow = true),
 	AT(GUARD_LIFTED, RESTORE, WHOLE, .runs = true),
 	AT(COMPLETED_JOURNALED, RESTORE, WHOLE, .runs = true),
 	AT(KEPT_UFFD_CLOSED, RESTORE, WHOLE, .runs = true),
@@ -202,7 +204,9 @@ static struct scene begin(const struct image_row *r, char *fault)
 			       .name = "b",
 			       .dest_fault = source || 1u << r->mode == RESTORE ? NULL : fault});
 	s.g = lab_guest_start(
-		s.a, &(struct lab_guest_opts){.mb = MB, .threads = 2, .writes = 400, .keep = true});
+		s.a,
+		&(struct lab_guest_opts){
+			.mb = MB, .threads = 2, .writes = 400, .keep = true, .grow = r->at.hollow});
 	s.control = lab_control_start(s.lab, THREADS);
 	lab_guest_calm(s.g);
 	lab_control_calm(s.control);

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "api.h"
 #include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 #include "api_image.h"
@@ -9,6 +11,7 @@
 #include "incoming.h"
 #include "micro.h"
 #include "overrule.h"
+#include "rest/rest_open.h"
 #include "util/cleanup.h"
 #include "util/clock.h"
 
@@ -148,12 +151,18 @@ static const struct rest_route routes[] = {
 
 int api_listen(struct dest *d, struct error *err)
 {
-	int r = 0;
+	CLEANUP_FREE char *keep = NULL;
+	struct rest_open_spec spec = {
+		.loop = d->loop,
+		.routes = routes,
+		.n = ARRAY_SIZE(routes),
+		.api = &d->conf.api,
+		.tls = &d->conf.tls,
+		.ctx = d,
+	};
 
-	d->rest = rest_server_new(d->loop, routes, ARRAY_SIZE(routes), NULL, d);
-	if (!d->rest)
-		return error_set(err, -ENOMEM, NULL, "out of memory");
-	for (size_t i = 0; !r && i < d->conf.api.n; i++)
-		r = rest_server_listen(d->rest, d->conf.api.listen[i], err);
-	return r;
+	if (asprintf(&keep, "%s/rest-dest.journal", d->conf.state_dir) < 0)
+		keep = NULL;
+	spec.keep = keep;
+	return rest_open(&spec, &d->rest, err);
 }

@@ -15,6 +15,7 @@
 #include "listen.h"
 #include "micro.h"
 #include "resident.h"
+#include "rest/rest_open.h"
 #include "sharing.h"
 #include "util/cleanup.h"
 #include "util/clock.h"
@@ -45,10 +46,11 @@ static int load_tls(struct dest *d, struct error *err)
 static void on_hangup(evutil_socket_t sig, short what, void *arg)
 {
 	struct error err = {0};
+	struct dest *d = arg;
 
 	(void)sig;
 	(void)what;
-	if (load_tls(arg, &err))
+	if (load_tls(d, &err) || rest_reload(d->rest, &d->conf.api, &d->conf.tls, &err))
 		log_error("certificates not reloaded, the old ones stay in use: %s", err.msg);
 	else
 		log_info("certificates reloaded");

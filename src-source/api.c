@@ -3,10 +3,13 @@
 #include "api.h"
 
 #include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <unistd.h>
 
 #include "bandwidth.h"
 #include "host/host_probe.h"
+#include "rest/rest_open.h"
 #include "source.h"
 #include "util/cleanup.h"
 #include "util/clock.h"
@@ -99,12 +102,18 @@ static const struct rest_route routes[] = {
 
 int api_listen(struct source *s, struct error *err)
 {
-	int r = 0;
+	CLEANUP_FREE char *keep = NULL;
+	struct rest_open_spec spec = {
+		.loop = s->loop,
+		.routes = routes,
+		.n = ARRAY_SIZE(routes),
+		.api = &s->conf.api,
+		.tls = &s->conf.tls,
+		.ctx = s,
+	};
 
-	s->rest = rest_server_new(s->loop, routes, ARRAY_SIZE(routes), NULL, s);
-	if (!s->rest)
-		return error_set(err, -ENOMEM, NULL, "out of memory");
-	for (size_t i = 0; !r && i < s->conf.api.n; i++)
-		r = rest_server_listen(s->rest, s->conf.api.listen[i], err);
-	return r;
+	if (asprintf(&keep, "%s/rest-source.journal", s->conf.state_dir) < 0)
+		keep = NULL;
+	spec.keep = keep;
+	return rest_open(&spec, &s->rest, err);
 }

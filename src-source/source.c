@@ -12,6 +12,7 @@
 #include "guests_store.h"
 #include "host/supervisor.h"
 #include "migration.h"
+#include "rest/rest_open.h"
 #include "util/cleanup.h"
 #include "util/clock.h"
 #include "util/fdio.h"
@@ -34,10 +35,11 @@ static int load_tls(struct source *s, struct error *err)
 static void on_hangup(evutil_socket_t sig, short what, void *arg)
 {
 	struct error err = {0};
+	struct source *s = arg;
 
 	(void)sig;
 	(void)what;
-	if (load_tls(arg, &err) < 0)
+	if (load_tls(s, &err) < 0 || rest_reload(s->rest, &s->conf.api, &s->conf.tls, &err) < 0)
 		log_error("certificates not reloaded, the old ones stay in use: %s", err.msg);
 	else
 		log_info("certificates reloaded");

@@ -10,8 +10,11 @@
 #include <string.h>
 #include "conf/conf_options.h"
 #include "util/cleanup.h"
+#include "util/fdio.h"
 #include "util/text.h"
 
+/* A token and what may stand before it. */
+#define TOKEN_FILE_MAX 65536
 /* What parse_*() return when the command shall run; otherwise an exit code. */
 #define GO_ON (-1)
 
@@ -46,7 +49,12 @@ static const struct cli_command *find_command(const struct cli_program *p, const
 /* --- help --- */
 
 static const struct cli_option shared_options[] = {
-	{"--api", "unix:PATH", "where the agent's REST interface is"},
+	{"--api", "unix:PATH|https://HOST:PORT", "where the agent's REST interface is"},
+	{"--token-file", "FILE", "https: the token is the last word of its first line"},
+	{"--cacert", "FILE",
+	 "https: authorities of the agent's certificate (default: the system's)"},
+	{"--cert", "FILE", "https: our certificate"},
+	{"--key", "FILE", "https: its key"},
 	{"--json", NULL, "one JSON document instead of text"},
 	{"--help", NULL, "this text"},
 	{NULL},
@@ -148,6 +156,56 @@ static int want_none(struct cli *c, struct words *w)
 	return cli_error(CLI_USAGE, subject(c), "%s takes no value", w->name);
 }
 
+/* A line of an agent's token file does as well as a token alone. */
+static int read_token(struct cli *c, const char *file)
+{
+	char *text, *word, *save = NULL;
+	ssize_t n = fdio_read_file(file, TOKEN_FILE_MAX, &text);
+
+	if (n < 0)
+		return cli_error(CLI_USAGE, subject(c), "--token-file: %s: %s", file,
+				 strerror((int)-n));
+	text[strcspn(text, "\r\n")] = '\0';
+	free(steal_ptr(&c->token));
+	for (word = strtok_r(text, " \t", &save); word; word = strtok_r(NULL, " \t", &save)) {
+		free(c->token);
+		c->token = strdup(word);
+	}
+	free(text);
+	c->creds.token = c->token;
+	for (const char *p = c->token; p && *p; p++)
+		if (*p <= 0x20 || *p >= 0x7f)
+			return cli_error(CLI_USAGE, subject(c), "--token-file: %s: no token in it",
+					 file);
+	return c->token ? GO_ON
+			: cli_error(CLI_USAGE, subject(c), "--token-file: %s is empty", file);
+}
+
+/* Return: as parse_shared() */
+static int parse_creds(struct cli *c, struct words *w)
+{
+	const struct {
+		const char *name;
+		const char **into;
+	} files[] = {{"--token-file", NULL},
+		     {"--cacert", &c->creds.ca},
+		     {"--cert", &c->creds.cert},
+		     {"--key", &c->creds.key}};
+
+	for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
+		int r;
+
+		if (strcmp(w->name, files[i].name) != 0)
+			continue;
+		r = want_value(c, w);
+		if (r != GO_ON || !files[i].into)
+			return r == GO_ON ? read_token(c, w->value) : r;
+		*files[i].into = w->value;
+		return GO_ON;
+	}
+	return -ENOENT;
+}
+
 /* Return: GO_ON, an exit code, or -ENOENT if it is none of the options that all commands share */
 static int parse_shared(struct cli *c, struct words *w)
 {
@@ -159,6 +217,9 @@ static int parse_shared(struct cli *c, struct words *w)
 		c->api_given = true;
 		return r;
 	}
+	r = parse_creds(c, w);
+	if (r != -ENOENT)
+		return r;
 	if (!strcmp(w->name, "--json")) {
 		c->json = true;
 		return want_none(c, w);
@@ -292,6 +353,7 @@ int cli_main(const struct cli_program *p, int argc, char **argv)
 		r = cli_error(CLI_FAILED, "stdout", "%s", strerror(errno));
 	json_decref(c.opts);
 	json_decref(c.tuning);
+	free(c.token);
 	return r;
 }
 

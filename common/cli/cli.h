@@ -33,6 +33,8 @@ enum cli_exit {
  * @command:	the command's row, NULL until it is known
  * @api:	of --api or the default
  * @api_given:	--api was there
+ * @creds:	of --token-file, --cacert, --cert, --key; for https
+ * @token:	owned: what --token-file holds
  * @json:	--json was given
  * @wait:	--wait was given
  * @patience_s:	how long waiting stands an agent that is away or a job in doubt (CLI_PATIENCE_S)
@@ -45,6 +47,8 @@ struct cli {
 	const struct cli_command *command;
 	const char *api;
 	bool api_given;
+	struct rest_creds creds;
+	char *token;
 	bool json;
 	bool wait;
 	unsigned int patience_s;

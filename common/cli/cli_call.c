@@ -16,13 +16,18 @@ static int exit_of_status(int status)
 {
 	if (status < 400)
 		return CLI_OK;
-	if (status == 503)
+	if (status == 503 || status == 429)
 		return CLI_UNREACHABLE;
 	return status < 500 || status == 501 ? CLI_REFUSED : CLI_FAILED;
 }
 
-static int exit_of_error(int ret)
+static int exit_of_error(int ret, const struct error *err)
 {
+	if (!strcmp(err->code, "tls-files"))
+		return CLI_USAGE;
+	/* Of a certificate; the mode of a Unix socket is another matter. */
+	if (ret == -EACCES && !strncmp(err->code, "tls-", 4))
+		return CLI_REFUSED;
 	switch (ret) {
 	case -ENOTSUP:
 		return CLI_REFUSED;
@@ -38,7 +43,8 @@ static int ask(struct cli *c, const char *method, const char *path, const json_t
 	       json_t **ret, int *ret_status, struct error *err)
 {
 	char key[FDIO_UUID_MAX];
-	struct rest_call_spec spec = {.api = c->api, .method = method, .path = path, .body = body};
+	struct rest_call_spec spec = {
+		.api = c->api, .creds = &c->creds, .method = method, .path = path, .body = body};
 	struct rest_answer a = {0};
 	int r;
 
@@ -47,7 +53,7 @@ static int ask(struct cli *c, const char *method, const char *path, const json_t
 	*ret_status = 0;
 	r = rest_call(&spec, &a, err);
 	if (r < 0)
-		return exit_of_error(r);
+		return exit_of_error(r, err);
 	*ret_status = a.status;
 	r = exit_of_status(a.status);
 	if (r)

@@ -207,11 +207,13 @@ int conf_dest_read(const json_t *json, struct conf_dest *ret, struct error *err)
 		error_set(err, r, NULL, "out of memory");
 	if (!r)
 		r = jsonx_read(json, &at, fields, ARRAY_SIZE(fields), &c);
+	c.api.n = conf_count(c.api.listen);
+	if (!r)
+		r = conf_api_check(&c.api, err);
 	if (r < 0) {
 		conf_dest_clear(&c);
 		return r;
 	}
-	c.api.n = conf_count(c.api.listen);
 	c.n_allow = conf_count(c.allow);
 	*ret = c;
 	return 0;
@@ -227,7 +229,9 @@ int conf_dest_load(const char *file, struct conf_dest *ret, struct error *err)
 	r = conf_dest_read(json, ret, err);
 	json_decref(json);
 	if (!r) {
-		r = conf_tls_credentials(&ret->tls, err);
+		r = conf_tls_credentials(&ret->tls, "tls", err);
+		if (!r)
+			r = conf_api_credentials(&ret->api, err);
 		if (r < 0)
 			conf_dest_clear(ret);
 	}

@@ -137,11 +137,13 @@ int conf_source_read(const json_t *json, struct conf_source *ret, struct error *
 		r = jsonx_read(json, &at, fields, ARRAY_SIZE(fields), &c);
 	if (!r)
 		r = read_guests_dir(&c, err);
+	c.api.n = conf_count(c.api.listen);
+	if (!r)
+		r = conf_api_check(&c.api, err);
 	if (r < 0) {
 		conf_source_clear(&c);
 		return r;
 	}
-	c.api.n = conf_count(c.api.listen);
 	*ret = c;
 	return 0;
 }
@@ -156,7 +158,9 @@ int conf_source_load(const char *file, struct conf_source *ret, struct error *er
 	r = conf_source_read(json, ret, err);
 	json_decref(json);
 	if (!r) {
-		r = conf_tls_credentials(&ret->tls, err);
+		r = conf_tls_credentials(&ret->tls, "tls", err);
+		if (!r)
+			r = conf_api_credentials(&ret->api, err);
 		if (r < 0)
 			conf_source_clear(ret);
 	}

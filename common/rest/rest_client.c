@@ -2,13 +2,13 @@
 #include "rest/rest_client.h"
 
 #include <errno.h>
-#include <event2/bufferevent.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include "rest/http.h"
 #include "rest/rest_addr.h"
+#include "rest/rest_io.h"
 #include "util/cleanup.h"
 
 /* An answer is a page of a list at most; an agent that sends more is not one. */
@@ -23,7 +23,7 @@
  * @addr:	of the agent's socket
  * @api:	the address as it was given, for messages; owned
  * @out:	the request until there is a connection to write it to
- * @bev:	the connection, NULL until then
+ * @io:		the connection, NULL until then
  * @deadline:	of the whole call
  * @retry:	armed while the agent's queue of connections is full
  * @scanned:	see http_head_take()
@@ -35,7 +35,7 @@ struct rest_call {
 	struct sockaddr_un addr;
 	char *api;
 	struct evbuffer *out;
-	struct bufferevent *bev;
+	struct rest_io *io;
 	struct event *deadline;
 	struct event *retry;
 	size_t scanned;
@@ -63,8 +63,7 @@ void rest_call_cancel(struct rest_call *call)
 		event_free(call->deadline);
 	if (call->retry)
 		event_free(call->retry);
-	if (call->bev)
-		bufferevent_free(call->bev);
+	rest_io_free(call->io);
 	if (call->out)
 		evbuffer_free(call->out);
 	http_head_clear(&call->head);
@@ -103,7 +102,7 @@ static void answer_problem(struct rest_answer *a)
 
 static void call_answer(struct rest_call *call, size_t len)
 {
-	struct evbuffer *in = bufferevent_get_input(call->bev);
+	struct evbuffer *in = rest_io_in(call->io);
 	struct rest_answer a = {.status = call->head.status};
 	const char *type = http_head_get(&call->head, "Content-Type");
 
@@ -131,8 +130,7 @@ static int call_head(struct rest_call *call)
 	char *text;
 
 	while (!call->head.status) {
-		len = http_head_take(bufferevent_get_input(call->bev), HEAD_MAX, &call->scanned,
-				     &text);
+		len = http_head_take(rest_io_in(call->io), HEAD_MAX, &call->scanned, &text);
 		if (!len)
 			return 0;
 		if (len < 0) {
@@ -154,45 +152,72 @@ static int call_head(struct rest_call *call)
 	return -EBADMSG;
 }
 
-static void call_read(struct bufferevent *bev, void *arg)
+static void call_ended(struct rest_call *call)
 {
-	size_t have = evbuffer_get_length(bufferevent_get_input(bev));
-	struct rest_call *call = arg;
+	if (call->head.status && !call->head.has_length)
+		call_answer(call, evbuffer_get_length(rest_io_in(call->io)));
+	else
+		call_fail(call, -ECONNRESET, "unreachable",
+			  call->head.status ? "connection lost in the middle of the answer"
+					    : "connection lost before the answer");
+}
 
-	if (!call->head.status && call_head(call) <= 0)
+/* An agent that refuses early closes while we still write: what it said comes first. */
+static void call_read(void *arg)
+{
+	struct rest_call *call = arg;
+	bool ended = rest_io_ended(call->io);
+	int r = call->head.status ? 1 : call_head(call);
+	size_t have;
+
+	if (r < 0)
 		return;
-	have = evbuffer_get_length(bufferevent_get_input(bev));
-	if (call->head.has_length || call->head.status == 204) {
-		if (have >= call->head.length)
-			call_answer(call, call->head.length);
-	} else if (have > ANSWER_MAX) {
+	have = evbuffer_get_length(rest_io_in(call->io));
+	if (r && (call->head.has_length || call->head.status == 204) && have >= call->head.length)
+		call_answer(call, call->head.length);
+	else if (r && have > ANSWER_MAX)
 		call_fail(call, -EBADMSG, "bad-answer", "the answer is too long");
-	}
+	else if (ended)
+		call_ended(call);
 }
 
-static void call_event(struct bufferevent *bev, short what, void *arg)
+static void call_written(void *arg)
+{
+	(void)arg;
+}
+
+/* A refusal by TLS reaches a client only when it reads. */
+static void call_lost(void *arg, const struct error *why)
 {
 	struct rest_call *call = arg;
-	int e = EVUTIL_SOCKET_ERROR();
 
-	/* An agent that refuses early closes while we still write: what it said comes first. */
-	if (what & BEV_EVENT_WRITING)
-		return;
-	if ((what & BEV_EVENT_EOF) && call->head.status && !call->head.has_length) {
-		call_answer(call, evbuffer_get_length(bufferevent_get_input(bev)));
-		return;
-	}
-	e = (what & BEV_EVENT_EOF) || !e ? ECONNRESET : e;
-	call_fail(call, -e, "unreachable",
-		  call->head.status ? "connection lost in the middle of the answer"
-				    : "connection lost before the answer");
+	if (rest_io_tls(call->io) && *why->code && !call->head.status)
+		call_fail(call, -ECONNRESET, why->code, why->msg);
+	else
+		call_ended(call);
 }
+
+static const struct rest_io_ops call_ops = {
+	.input = call_read,
+	.written = call_written,
+	.lost = call_lost,
+};
 
 static void call_deadline(evutil_socket_t fd, short what, void *arg)
 {
 	(void)fd;
 	(void)what;
 	call_fail(arg, -ETIMEDOUT, "unreachable", "no answer in time");
+}
+
+/* Either is taken over. Return: 0 or -ENOMEM */
+static int call_use(struct rest_call *call, int fd, struct tls_chan *tls)
+{
+	call->io = rest_io_new(call->base, fd, tls, HEAD_MAX + ANSWER_MAX, &call_ops, call);
+	if (!call->io || evbuffer_add_buffer(rest_io_out(call->io), call->out) < 0)
+		return -ENOMEM;
+	rest_io_send(call->io);
+	return 0;
 }
 
 /* Return: 0 connected, -EAGAIN its queue is full, -errno */
@@ -204,14 +229,7 @@ static int call_connect(struct rest_call *call)
 		return -errno;
 	if (connect(fd, (struct sockaddr *)&call->addr, sizeof(call->addr)) < 0)
 		return -errno;
-	call->bev = bufferevent_socket_new(call->base, fd, BEV_OPT_CLOSE_ON_FREE);
-	if (!call->bev)
-		return -ENOMEM;
-	steal_fd(&fd);
-	bufferevent_setcb(call->bev, call_read, NULL, call_event, call);
-	bufferevent_setwatermark(call->bev, EV_READ, 0, HEAD_MAX + ANSWER_MAX);
-	bufferevent_enable(call->bev, EV_READ | EV_WRITE);
-	return bufferevent_write_buffer(call->bev, call->out) < 0 ? -ENOMEM : 0;
+	return call_use(call, steal_fd(&fd), NULL);
 }
 
 static const char *connect_error(int e)
@@ -241,16 +259,23 @@ static void call_retry(evutil_socket_t fd, short what, void *arg)
 		call_fail(call, r, "unreachable", connect_error(-r));
 }
 
+static const char *host_of(const char *api)
+{
+	return strncmp(api, "https://", 8) ? "localhost" : api + 8;
+}
+
 static int call_request(struct rest_call *call, const struct rest_call_spec *spec)
 {
 	char *text = spec->body ? json_dumps(spec->body, JSON_COMPACT) : NULL;
 	int bad = spec->body && !text;
 
-	bad |= evbuffer_add_printf(
-		       call->out,
-		       "%s %s HTTP/1.1\r\nHost: localhost\r\nAccept: application/json\r\n"
-		       "Connection: close\r\n",
-		       spec->method, spec->path) < 0;
+	bad |= evbuffer_add_printf(call->out,
+				   "%s %s HTTP/1.1\r\nHost: %s\r\nAccept: application/json\r\n"
+				   "Connection: close\r\n",
+				   spec->method, spec->path, host_of(spec->api)) < 0;
+	if (spec->creds && spec->creds->token)
+		bad |= evbuffer_add_printf(call->out, "Authorization: Bearer %s\r\n",
+					   spec->creds->token) < 0;
 	if (spec->idempotency_key)
 		bad |= evbuffer_add_printf(call->out, "Idempotency-Key: %s\r\n",
 					   spec->idempotency_key) < 0;
@@ -264,7 +289,9 @@ static int call_request(struct rest_call *call, const struct rest_call_spec *spe
 	return bad ? -ENOMEM : 0;
 }
 
-static int call_init(struct rest_call *call, const struct rest_call_spec *spec)
+/* @tls: connected already and taken over, or NULL */
+static int call_init(struct rest_call *call, const struct rest_call_spec *spec,
+		     struct tls_chan *tls)
 {
 	unsigned int ms = spec->timeout_ms ? spec->timeout_ms : REST_CALL_TIMEOUT_MS;
 	struct timeval tv = {ms / 1000, (long)(ms % 1000) * 1000};
@@ -275,12 +302,13 @@ static int call_init(struct rest_call *call, const struct rest_call_spec *spec)
 	call->out = evbuffer_new();
 	call->deadline = evtimer_new(call->base, call_deadline, call);
 	call->retry = evtimer_new(call->base, call_retry, call);
-	if (!call->api || !call->out || !call->deadline || !call->retry)
-		return -ENOMEM;
-	r = call_request(call, spec);
-	if (r < 0)
+	r = !call->api || !call->out || !call->deadline || !call->retry ? -ENOMEM
+									: call_request(call, spec);
+	if (r < 0) {
+		tls_chan_free(tls);
 		return r;
-	r = call_connect(call);
+	}
+	r = tls ? call_use(call, -1, tls) : call_connect(call);
 	if (r == -EAGAIN)
 		r = event_add(call->retry, &soon);
 	if (r < 0)
@@ -288,25 +316,23 @@ static int call_init(struct rest_call *call, const struct rest_call_spec *spec)
 	return event_add(call->deadline, &tv) < 0 ? -ENOMEM : 0;
 }
 
-int rest_call_start(struct event_base *base, const struct rest_call_spec *spec, rest_call_fn *fn,
-		    void *arg, struct rest_call **ret, struct error *err)
+static int call_start(struct event_base *base, const struct rest_call_spec *spec,
+		      const struct rest_addr *at, struct tls_chan *tls, rest_call_fn *fn, void *arg,
+		      struct rest_call **ret, struct error *err)
 {
-	struct rest_call *call;
-	const char *path;
+	struct rest_call *call = calloc(1, sizeof(*call));
 	int r;
 
-	r = rest_addr_unix(spec->api, &path, err);
-	if (r < 0)
-		return r;
-	call = calloc(1, sizeof(*call));
-	if (!call)
+	if (!call) {
+		tls_chan_free(tls);
 		return error_set(err, -ENOMEM, NULL, "out of memory");
+	}
 	call->base = base;
 	call->fn = fn;
 	call->arg = arg;
 	call->addr.sun_family = AF_UNIX;
-	strcpy(call->addr.sun_path, path); /* rest_addr_unix() has looked at its length */
-	r = call_init(call, spec);
+	memcpy(call->addr.sun_path, at->path, sizeof(call->addr.sun_path));
+	r = call_init(call, spec, tls);
 	if (r < 0) {
 		rest_call_cancel(call);
 		return error_set(err, r, "unreachable", "%s: %s", spec->api, connect_error(-r));
@@ -314,6 +340,18 @@ int rest_call_start(struct event_base *base, const struct rest_call_spec *spec, 
 	if (ret)
 		*ret = call;
 	return 0;
+}
+
+int rest_call_start(struct event_base *base, const struct rest_call_spec *spec, rest_call_fn *fn,
+		    void *arg, struct rest_call **ret, struct error *err)
+{
+	struct rest_addr at;
+	int r = rest_addr_parse(spec->api, &at, err);
+
+	if (!r && at.kind != REST_UNIX)
+		r = error_set(err, -ENOTSUP, "not-supported",
+			      "\"%s\": agents ask each other by Unix sockets only", spec->api);
+	return r ? r : call_start(base, spec, &at, NULL, fn, arg, ret, err);
 }
 
 /**
@@ -341,15 +379,46 @@ static void call_waited(void *arg, int ret, const struct rest_answer *a, const s
 	}
 }
 
-int rest_call(const struct rest_call_spec *spec, struct rest_answer *ret, struct error *err)
+/* Connect and shake hands; what is left of @timeout_ms is for the call. */
+static int dial(const struct rest_call_spec *spec, const struct rest_addr *at,
+		struct tls_chan **ret, struct error *err)
 {
-	struct event_base *base = event_base_new();
-	struct waiting w = {0};
+	static const struct rest_creds none;
+	const struct rest_creds *c = spec->creds ? spec->creds : &none;
+	struct tls_files files = {.ca = c->ca, .cert = c->cert, .key = c->key, .http = true};
+	uint64_t us = (spec->timeout_ms ? spec->timeout_ms : REST_CALL_TIMEOUT_MS) * UINT64_C(1000);
+	struct tls_ctx *ctx;
 	int r;
 
-	if (!base)
+	if (at->kind != REST_HTTPS)
+		return error_set(err, -EINVAL, "bad-address",
+				 "\"%s\" is neither unix:PATH nor https://HOST:PORT", spec->api);
+	r = tls_ctx_new(&files, TLS_CLIENT, &ctx, err);
+	if (r < 0)
+		return r;
+	r = tls_dial(ctx, at->host, at->port, us, -1, ret, err);
+	tls_ctx_unref(ctx);
+	return r;
+}
+
+int rest_call(const struct rest_call_spec *spec, struct rest_answer *ret, struct error *err)
+{
+	struct tls_chan *tls = NULL;
+	struct event_base *base;
+	struct waiting w = {0};
+	struct rest_addr at;
+	int r = rest_addr_parse(spec->api, &at, err);
+
+	if (!r && at.kind != REST_UNIX)
+		r = dial(spec, &at, &tls, err);
+	if (r < 0)
+		return r;
+	base = event_base_new();
+	if (!base) {
+		tls_chan_free(tls);
 		return error_set(err, -ENOMEM, NULL, "out of memory");
-	r = rest_call_start(base, spec, call_waited, &w, NULL, err);
+	}
+	r = call_start(base, spec, &at, tls, call_waited, &w, NULL, err);
 	while (r == 0 && !w.done)
 		event_base_loop(base, EVLOOP_ONCE);
 	event_base_free(base);

@@ -15,8 +15,23 @@
 #define REST_CALL_TIMEOUT_MS 30000
 
 /**
+ * struct rest_creds - what is shown to an agent at https://
+ * @token:	NULL for none
+ * @ca:		file of the authorities that the agent's certificate must be signed by, NULL for those that
+ *		the system trusts
+ * @cert, @key:	files of our own certificate, NULL for none
+ */
+struct rest_creds {
+	const char *token;
+	const char *ca;
+	const char *cert;
+	const char *key;
+};
+
+/**
  * struct rest_call_spec - one request
- * @api:	"unix:PATH"; "https://HOST:PORT" is refused as not supported yet
+ * @api:	"unix:PATH", or for rest_call() "https://HOST:PORT"
+ * @creds:	NULL for none
  * @method:	"GET", "POST", "PUT" or "DELETE"
  * @path:	"/v1/guests/demo?limit=10": percent-encoded already (rest_encode())
  * @body:	JSON to send (borrowed until the function that takes the spec returns), NULL for
@@ -26,6 +41,7 @@
  */
 struct rest_call_spec {
 	const char *api;
+	const struct rest_creds *creds;
 	const char *method;
 	const char *path;
 	const json_t *body;
@@ -55,7 +71,8 @@ void rest_answer_clear(struct rest_answer *a);
  *
  * Return: 0 with an answer, or -errno with @err filled: code "unreachable" if nobody answers at
  * @api (nothing listens, no permission, time is up, connection lost), "bad-answer" (-EBADMSG) if
- * what came is not an answer of an agent, "not-supported" (-ENOTSUP) for the kind of @api.
+ * what came is not an answer of an agent, "bad-address" (-EINVAL) for the kind of @api, one of
+ * tls_chan.h's for TLS.
  */
 int rest_call(const struct rest_call_spec *spec, struct rest_answer *ret, struct error *err);
 
@@ -71,7 +88,7 @@ struct rest_call;
 typedef void rest_call_fn(void *arg, int ret, const struct rest_answer *a, const struct error *err);
 
 /**
- * rest_call_start() - ask without waiting
+ * rest_call_start() - ask without waiting, at a Unix socket
  * @base:	the loop's; @fn runs on its thread, never before this function has returned
  * @ret:	the call, for rest_call_cancel() until @fn has been called; may be NULL
  *

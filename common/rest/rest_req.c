@@ -7,9 +7,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include "util/cleanup.h"
+#include "util/digest.h"
 
-#define LIST_LIMIT_DEFAULT 100
-#define LIST_LIMIT_MAX     1000
+/* A larger answer is not kept for repeats; those of the agents have some KiB. */
+#define KEPT_BODY_MAX (64u << 10)
 
 void rest_req_free(struct rest_req *req)
 {
@@ -21,6 +23,8 @@ void rest_req_free(struct rest_req *req)
 	free(req->path);
 	free(req->query_text);
 	json_decref(req->body);
+	rest_idem_unref(req->idem);
+	free(req->location);
 	if (req->extra)
 		evbuffer_free(req->extra);
 	free(req);
@@ -179,20 +183,174 @@ static int read_body(struct rest_req *req, const char *body, size_t len, struct 
 		return error_set(err, 400, "bad-json", "body: not a JSON object");
 	if (req->route->body == REST_BODY_OBJECT && !req->body)
 		return error_set(err, 400, "bad-json", "body: missing; a JSON object is needed");
-	if (req->route->body == REST_BODY_NONE && json_object_size(req->body))
+	if (req->route->body != REST_BODY_OBJECT && json_object_size(req->body))
 		return error_set(err, 400, "bad-json", "body: unknown key \"%.60s\"; none is taken",
 				 json_object_iter_key(json_object_iter(req->body)));
 	return 0;
 }
 
-void rest_req_dispatch(struct rest_req *req, const struct rest_route *routes, size_t n,
-		       const char *body, size_t len, void *ctx)
+/* --- may he, and can he take it? --- */
+
+static bool refuse_stranger(struct rest_req *req, enum rest_role role)
+{
+	if (req->peer.role != REST_PUBLIC || role == REST_PUBLIC)
+		return false;
+	if (*req->peer.name) {
+		rest_problemf(req, 403, "not-listed",
+			      "%s is neither in api.operators nor in api.readers", req->peer.name);
+	} else {
+		rest_add_header(req, "WWW-Authenticate", "Bearer realm=\"decant\"");
+		rest_problemf(
+			req, 401, "who-are-you",
+			"a token (Authorization: Bearer …) or a listed certificate is needed");
+	}
+	return true;
+}
+
+static bool refuse_role(struct rest_req *req)
+{
+	if (refuse_stranger(req, req->route->role))
+		return true;
+	if (req->peer.role >= req->route->role)
+		return false;
+	rest_problemf(req, 403, "read-only", "%s %s is for operators; %s may only look",
+		      req->head.method, req->path, req->peer.name);
+	return true;
+}
+
+/* One entry of an Accept field against "TYPE/SUBTYPE". A weight of nothing but zeros refuses. */
+static bool range_fits(const char *range, size_t len, const char *type)
+{
+	size_t n = strcspn(range, "; \t,"), major = strcspn(type, "/") + 1;
+	const char *q = memmem(range, len, "q=", 2);
+
+	if (q && q[2] == '0' && strspn(q + 2, "0.") >= strcspn(q + 2, "; \t,"))
+		return false;
+	n = MIN(n, len);
+	if (n == 3 && !memcmp(range, "*/*", 3))
+		return true;
+	if (n == major + 1 && range[n - 1] == '*' && !strncasecmp(range, type, major))
+		return true;
+	return n == strlen(type) && !strncasecmp(range, type, n);
+}
+
+bool rest_refuse_type(struct rest_req *req, const char *type)
+{
+	const char *p = http_head_get(&req->head, "Accept");
+	char bare[64];
+
+	if (!p || !*p)
+		return false;
+	snprintf(bare, sizeof(bare), "%.*s", (int)strcspn(type, ";"), type);
+	while (*p) {
+		size_t len = strcspn(p, ",");
+
+		if (range_fits(p, len, bare))
+			return false;
+		p += len;
+		p += strspn(p, ", \t");
+	}
+	rest_problemf(req, 406, "bad-accept", "%s is %s, which the request's Accept does not take",
+		      req->path, bare);
+	return true;
+}
+
+/* --- repeats --- */
+
+static uint64_t request_digest(const struct rest_req *req)
+{
+	CLEANUP_FREE char *body =
+		req->body ? json_dumps(req->body, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
+	CLEANUP_FREE char *all = NULL;
+
+	if (asprintf(&all, "%s %s %s", req->head.method, req->path, body ? body : "") < 0)
+		all = NULL;
+	return all ? digest_xxh3(all, strlen(all)) : 0;
+}
+
+static void answer_repeat(struct rest_req *req, const struct rest_idem_answer *a)
+{
+	if (a->location)
+		rest_add_header(req, "Location", a->location);
+	rest_add_header(req, "Idempotent-Replayed", "true");
+	rest_reply_text(req, a->status, "application/json", a->body, strlen(a->body));
+}
+
+static bool key_ok(const char *key)
+{
+	size_t len = strlen(key);
+
+	for (const char *p = key; *p; p++)
+		if (*p < 0x20 || *p >= 0x7f)
+			return false;
+	return len && len <= REST_IDEM_KEY_MAX;
+}
+
+/* Return: whether that was the answer */
+static bool answer_by_key(struct rest_req *req, struct rest_idem *idem)
+{
+	const char *key = http_head_get(&req->head, "Idempotency-Key");
+	struct rest_idem_answer a;
+
+	if (!key || strcmp(req->head.method, "POST") != 0)
+		return false;
+	if (!key_ok(key)) {
+		rest_problemf(req, 400, "bad-key",
+			      "the Idempotency-Key has not 1 to %d visible characters",
+			      REST_IDEM_KEY_MAX);
+		return true;
+	}
+	switch (rest_idem_begin(idem, key, request_digest(req), &a)) {
+	case REST_IDEM_NEW:
+		req->idem = rest_idem_ref(idem);
+		return false;
+	case REST_IDEM_REPEAT:
+		answer_repeat(req, &a);
+		break;
+	case REST_IDEM_OTHER:
+		rest_problemf(req, 422, "key-reused",
+			      "this Idempotency-Key came with another request before");
+		break;
+	case REST_IDEM_BUSY:
+		rest_add_header(req, "Retry-After", "1");
+		rest_problemf(req, 409, "key-in-use",
+			      "the request with this Idempotency-Key is still under way");
+		break;
+	case REST_IDEM_FULL:
+		rest_add_header(req, "Retry-After", "1");
+		rest_problemf(req, 429, "too-many-requests", "too many requests are under way");
+		break;
+	}
+	return true;
+}
+
+/* Only what says that something was done is worth a place. */
+static void keep_answer(struct rest_req *req, int status, struct evbuffer *body)
+{
+	size_t len = body ? evbuffer_get_length(body) : 0;
+	bool keep = status >= 200 && status < 300 && len <= KEPT_BODY_MAX;
+	CLEANUP_FREE char *text = malloc(len + 1);
+	const struct rest_idem_answer a = {status, req->location, text};
+
+	if (text) {
+		if (body)
+			evbuffer_copyout(body, text, len);
+		text[len] = '\0';
+	}
+	rest_idem_end(req->idem, http_head_get(&req->head, "Idempotency-Key"),
+		      keep && text ? &a : NULL);
+}
+
+void rest_req_dispatch(struct rest_req *req, const struct rest_server *s, const char *body,
+		       size_t len)
 {
 	struct error err = {0};
 	char allow[80];
 	int status;
 
-	req->route = find_route(req, routes, n, allow, sizeof(allow));
+	req->route = find_route(req, s->routes, s->n_routes, allow, sizeof(allow));
+	if (!req->route && refuse_stranger(req, REST_READER))
+		return;
 	if (!req->route && *allow) {
 		rest_add_header(req, "Allow", allow);
 		rest_problemf(req, 405, "bad-method", "%s: %s is not possible here; %s is",
@@ -203,20 +361,16 @@ void rest_req_dispatch(struct rest_req *req, const struct rest_route *routes, si
 		rest_problemf(req, 404, "no-such-path", "%s: no such path", req->path);
 		return;
 	}
-	if (req->peer.role < req->route->role) {
-		rest_problemf(
-			req, 403, "read-only",
-			"%s %s is for operators; %s may only look (see the agent's api.token_file, "
-			"api.operators)",
-			req->head.method, req->path, req->peer.name);
+	if (refuse_role(req) ||
+	    (req->route->body != REST_DOCUMENT && rest_refuse_type(req, "application/json")))
 		return;
-	}
 	status = read_body(req, body, len, &err);
 	if (status) {
 		rest_problem(req, status, &err);
 		return;
 	}
-	req->route->handle(req, ctx);
+	if (!answer_by_key(req, s->idem))
+		req->route->handle(req, s->ctx);
 }
 
 const char *rest_method(const struct rest_req *req)
@@ -253,7 +407,7 @@ const char *rest_header(const struct rest_req *req, const char *name)
 
 const json_t *rest_body(const struct rest_req *req)
 {
-	return req->route->body == REST_BODY_NONE ? NULL : req->body;
+	return req->route->body == REST_BODY_OBJECT ? req->body : NULL;
 }
 
 const struct rest_peer *rest_peer(const struct rest_req *req)
@@ -269,6 +423,10 @@ void rest_on_gone(struct rest_req *req, void (*fn)(struct rest_req *req, void *a
 
 void rest_add_header(struct rest_req *req, const char *name, const char *value)
 {
+	if (!strcmp(name, "Location")) {
+		free(req->location);
+		req->location = strdup(value);
+	}
 	if (!req->extra)
 		req->extra = evbuffer_new();
 	if (!req->extra)
@@ -305,6 +463,8 @@ struct evbuffer *rest_json_text(const json_t *json)
 /* @body is taken over */
 static void reply(struct rest_req *req, int status, const char *type, struct evbuffer *body)
 {
+	if (req->idem)
+		keep_answer(req, status, body);
 	if (req->conn)
 		rest_conn_send(req->conn, status, type, body, req->extra, req->head_only);
 	if (body)
@@ -355,61 +515,4 @@ void rest_problemf(struct rest_req *req, int status, const char *code, const cha
 	error_setv(&err, -EINVAL, code, fmt, ap);
 	va_end(ap);
 	rest_problem(req, status, &err);
-}
-
-static size_t list_limit(const struct rest_req *req)
-{
-	const char *s = rest_query(req, "limit");
-	char *end;
-	unsigned long v;
-
-	if (!s)
-		return LIST_LIMIT_DEFAULT;
-	if (!isdigit((unsigned char)*s))
-		return 0;
-	v = strtoul(s, &end, 10);
-	return *end || v > LIST_LIMIT_MAX ? 0 : v;
-}
-
-/* Return: index behind the item whose @key is @after, -1 if there is none */
-static ssize_t list_start(const json_t *items, const char *key, const char *after)
-{
-	size_t i;
-	json_t *item;
-
-	json_array_foreach(items, i, item) {
-		const char *s = json_string_value(json_object_get(item, key));
-
-		if (s && !strcmp(s, after))
-			return (ssize_t)i + 1;
-	}
-	return -1;
-}
-
-static json_t *list_page(const json_t *items, size_t start, size_t limit, const char *key)
-{
-	size_t n = json_array_size(items), end = limit < n - start ? start + limit : n;
-	json_t *page = json_array(), *next = NULL;
-
-	for (size_t i = start; i < end; i++)
-		json_array_append(page, json_array_get(items, i));
-	if (end < n)
-		next = json_object_get(json_array_get(items, end - 1), key);
-	return json_pack("{s:o, s:O?}", "items", page, "next", next);
-}
-
-void rest_reply_list(struct rest_req *req, json_t *items, const char *key)
-{
-	const char *after = rest_query(req, "after");
-	size_t limit = list_limit(req);
-	ssize_t start = after ? list_start(items, key, after) : 0;
-
-	if (!limit)
-		rest_problemf(req, 400, "bad-query", "limit: not a number from 1 to %d",
-			      LIST_LIMIT_MAX);
-	else if (start < 0)
-		rest_problemf(req, 400, "bad-query", "after: no such item: %.80s", after);
-	else
-		rest_reply(req, 200, list_page(items, (size_t)start, limit, key));
-	json_decref(items);
 }

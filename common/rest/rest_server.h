@@ -17,6 +17,8 @@
 
 struct rest_server;
 struct rest_req;
+struct rest_auth;
+struct tls_ctx;
 
 /** REST_PARAMS_MAX - most {param}s in one pattern */
 #define REST_PARAMS_MAX 4
@@ -35,8 +37,9 @@ typedef void rest_handler(struct rest_req *req, void *ctx);
  * enum rest_body_rule - what a route takes as its body
  * @REST_BODY_NONE:	nothing (or an empty object)
  * @REST_BODY_OBJECT:	a JSON object, always
+ * @REST_DOCUMENT:	nothing; the answer is no JSON, and the handler asks rest_refuse_type() first
  */
-enum rest_body_rule { REST_BODY_NONE, REST_BODY_OBJECT };
+enum rest_body_rule { REST_BODY_NONE, REST_BODY_OBJECT, REST_DOCUMENT };
 
 /**
  * enum rest_role - what a client may do; each includes what is before it
@@ -89,14 +92,19 @@ struct rest_peer {
  * struct rest_limits - bounds of a server; a zero field takes the default
  * @body:	bytes of a body (1 MiB)
  * @head:	bytes of request line and header fields together (16 KiB)
- * @connections: at a time (64); the next one is answered 503 and closed
- * @request_ms:	from a request's first byte to its last (10,000), however slowly they come
+ * @connections: of one listener at a time (64); the next one is answered 429 and closed
+ * @per_address: of them of one address (32); for TCP
+ * @streams:	answers without end, of all listeners (32)
+ * @request_ms:	from a request's first byte to its last (10,000), however slowly they come; for TCP from the
+ *		beginning of the connection, TLS included, to the end of the first request
  * @idle_ms:	without a request (60,000); also for a client to take its answer
  */
 struct rest_limits {
 	size_t body;
 	size_t head;
 	unsigned int connections;
+	unsigned int per_address;
+	unsigned int streams;
 	unsigned int request_ms;
 	unsigned int idle_ms;
 };
@@ -112,12 +120,29 @@ struct rest_server *rest_server_new(struct loop *l, const struct rest_route *rou
 				    const struct rest_limits *limits, void *ctx);
 
 /**
+ * rest_server_tls() - certificates of https listeners, for connections from now on
+ * @ctx:	of role TLS_SERVER and @http; a reference is taken
+ */
+void rest_server_tls(struct rest_server *s, struct tls_ctx *ctx);
+/** rest_server_auth() - who is let in over TCP, from now on; taken over, see rest_auth.h */
+void rest_server_auth(struct rest_server *s, struct rest_auth *auth);
+/**
+ * rest_server_keep() - answers to requests with an Idempotency-Key outlive the server
+ * @path:	of their file, made if it is not there
+ *
+ * Return: 0, or -errno with @err filled: then they are kept in memory only
+ */
+int rest_server_keep(struct rest_server *s, const char *path, struct error *err);
+/**
  * rest_server_listen() - add a listener
- * @where:	"unix:PATH" (mode 0660); "https://HOST:PORT" is refused as not supported yet
+ * @where:	as of rest_addr_parse(); a Unix socket gets mode 0660. TCP needs rest_server_auth() before, https
+ *		rest_server_tls() as well
  *
  * Return: 0, or -errno with @err filled
  */
 int rest_server_listen(struct rest_server *s, const char *where, struct error *err);
+/** rest_server_port() - Return: of the newest TCP listener, 0 without one; port 0 takes any that is free */
+unsigned int rest_server_port(const struct rest_server *s);
 
 /**
  * rest_server_free() - close listeners and connections; not from inside a handler; NULL is fine
@@ -170,6 +195,38 @@ void rest_problem(struct rest_req *req, int status, const struct error *err);
 /** rest_problemf() - rest_problem() of a code and a printf text */
 void rest_problemf(struct rest_req *req, int status, const char *code, const char *fmt, ...)
 	__attribute__((format(printf, 4, 5)));
+/** rest_refuse_type() - answer 406 if the client does not take a media type. Return: whether that was the answer */
+bool rest_refuse_type(struct rest_req *req, const char *type);
+
+/* --- answers without end --- */
+
+struct rest_stream;
+
+/**
+ * struct rest_stream_ops - what the writer of a stream is told
+ * @drained:	everything has been given to the kernel
+ * @gone:	the client has gone, or takes nothing for idle_ms; the stream is no more
+ */
+struct rest_stream_ops {
+	void (*drained)(void *arg);
+	void (*gone)(void *arg);
+};
+
+/**
+ * rest_stream_begin() - answer 200 with a body that rest_stream_add() writes; ends the request
+ *
+ * Return: the stream; NULL if there are too many (the request has been answered 429), the client has gone or
+ * asked by HEAD: no callback follows
+ */
+struct rest_stream *rest_stream_begin(struct rest_req *req, const char *type,
+				      const struct rest_stream_ops *ops, void *arg);
+/** rest_stream_add() - more of the body; copied */
+void rest_stream_add(struct rest_stream *st, const char *text, size_t len);
+/** rest_stream_queued() - Return: bytes that the kernel has not taken yet */
+size_t rest_stream_queued(const struct rest_stream *st);
+/** rest_stream_end() - close; no callback follows; NULL is fine */
+void rest_stream_end(struct rest_stream *st);
+
 /**
  * rest_reply_list() - answer GET of a list as {"items": […], "next": null | key}
  * @items:	array of objects, in the list's order; the reference is taken over

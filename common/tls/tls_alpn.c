@@ -7,7 +7,9 @@
 #include <string.h>
 #include <openssl/tls1.h>
 
-/* A list in the wire's form: each name behind a byte with its length. */
+/* Lists in the wire's form: each name behind a byte with its length. */
+static const unsigned char http_list[] = "\x08http/1.1";
+#define HTTP_LIST_LEN (sizeof(http_list) - 1)
 static const unsigned char alpn_list[] = "\x08" TLS_ALPN;
 #define ALPN_LIST_LEN (sizeof(alpn_list) - 1)
 _Static_assert(sizeof(TLS_ALPN) - 1 == 8, "alpn_list has the length in it");
@@ -91,6 +93,29 @@ int tls_alpn_setup(SSL_CTX *ssl, enum tls_role role)
 		return SSL_CTX_set_alpn_protos(ssl, alpn_list, ALPN_LIST_LEN) ? -ENOMEM : 0;
 	SSL_CTX_set_client_hello_cb(ssl, see_hello, NULL);
 	SSL_CTX_set_alpn_select_cb(ssl, select_ours, NULL);
+	return 0;
+}
+
+/* A client that names only others, such as h2, may yet understand what it gets. */
+static int select_http(SSL *ssl, const unsigned char **out, unsigned char *outlen,
+		       const unsigned char *in, unsigned int inlen, void *arg)
+{
+	unsigned char *found = NULL;
+
+	(void)ssl;
+	(void)arg;
+	if (SSL_select_next_proto(&found, outlen, http_list, HTTP_LIST_LEN, in, inlen) !=
+	    OPENSSL_NPN_NEGOTIATED)
+		return SSL_TLSEXT_ERR_NOACK;
+	*out = found;
+	return SSL_TLSEXT_ERR_OK;
+}
+
+int tls_alpn_setup_http(SSL_CTX *ssl, enum tls_role role)
+{
+	if (role == TLS_CLIENT)
+		return SSL_CTX_set_alpn_protos(ssl, http_list, HTTP_LIST_LEN) ? -ENOMEM : 0;
+	SSL_CTX_set_alpn_select_cb(ssl, select_http, NULL);
 	return 0;
 }
 

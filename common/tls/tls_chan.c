@@ -208,12 +208,13 @@ static int after(struct tls_chan *c, int r)
 static int established(struct tls_chan *c)
 {
 	X509 *cert = SSL_get0_peer_certificate(c->ssl);
-	int r = tls_alpn_check(c->ssl, &c->why);
+	int r = c->ctx->http ? 0 : tls_alpn_check(c->ssl, &c->why);
 
 	if (r)
 		return die(c, r);
-	c->identity = cert ? tls_ident_of(cert) : NULL;
-	c->subject = cert ? tls_ident_subject(cert) : NULL;
+	/* Only a client of REST may have none. */
+	c->identity = cert ? tls_ident_of(cert) : c->ctx->http ? strdup("") : NULL;
+	c->subject = cert ? tls_ident_subject(cert) : c->ctx->http ? strdup("") : NULL;
 	if (!c->identity || !c->subject)
 		return die(c, error_set(&c->why, -ENOMEM, NULL, "no memory for the peer's names"));
 	c->done = true;
@@ -233,7 +234,7 @@ int tls_chan_handshake(struct tls_chan *c, struct error *err)
 	r = r == 1 ? established(c) : after(c, r);
 	if (r && r != -EAGAIN) {
 		if (c->wire.plain && c->ctx->role == TLS_SERVER)
-			tls_wire_answer_plain(&c->wire);
+			tls_wire_answer_plain(&c->wire, c->ctx->http);
 		tell(c, err);
 	}
 	return r;
@@ -456,16 +457,22 @@ const char *tls_chan_cipher(const struct tls_chan *c)
 	return c->done ? SSL_get_cipher_name(c->ssl) : "";
 }
 
-void tls_chan_free(struct tls_chan *c)
+void tls_chan_finish(struct tls_chan *c)
 {
-	if (!c)
-		return;
 	/* A half-sent record cannot be followed by anything, least of all by a proper end. */
-	if (c->done && !c->dead && !c->wpending) {
+	if (c->done && !c->dead && !c->wpending &&
+	    !(SSL_get_shutdown(c->ssl) & SSL_SENT_SHUTDOWN)) {
 		ERR_clear_error();
 		SSL_shutdown(c->ssl);
 	}
 	ERR_clear_error();
+}
+
+void tls_chan_free(struct tls_chan *c)
+{
+	if (!c)
+		return;
+	tls_chan_finish(c);
 	tls_wire_close(&c->wire);
 	SSL_free(c->ssl);
 	tls_ctx_unref(c->ctx);

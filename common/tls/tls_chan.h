@@ -179,7 +179,7 @@ const char *tls_chan_peer(const struct tls_chan *c);
  * Return: all subject alternative names in one canonical text, sorted: "DNS:host-a, IP:192.0.2.1".
  * Two connections of one host have equal texts also when its certificate was renewed in between;
  * compare with strcmp(). A certificate without any gives "subject:" and its distinguished name.
- * Before the handshake is done: "".
+ * Before the handshake is done, and of a client of REST that has no certificate: "".
  */
 const char *tls_chan_identity(const struct tls_chan *c);
 
@@ -188,6 +188,9 @@ const char *tls_chan_subject(const struct tls_chan *c);
 
 /** tls_chan_cipher() - Return: name of the cipher suite in use, "" before the handshake is done */
 const char *tls_chan_cipher(const struct tls_chan *c);
+
+/** tls_chan_finish() - say that nothing more will be written, if that goes without waiting; reading goes on */
+void tls_chan_finish(struct tls_chan *c);
 
 /**
  * tls_chan_free() - end the connection

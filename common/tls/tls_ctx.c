@@ -172,7 +172,7 @@ static int load_key(SSL_CTX *ssl, const char *path, const char *cert, struct err
 	return 0;
 }
 
-static int set_rules(SSL_CTX *ssl, enum tls_role role)
+static int set_rules(SSL_CTX *ssl, enum tls_role role, bool http)
 {
 	static const unsigned char sid[] = "decant";
 
@@ -194,7 +194,8 @@ static int set_rules(SSL_CTX *ssl, enum tls_role role)
 	SSL_CTX_set_read_ahead(ssl, 1);
 	SSL_CTX_set_default_read_buffer_len(ssl, READ_AHEAD);
 	SSL_CTX_set_session_cache_mode(ssl, SSL_SESS_CACHE_OFF);
-	SSL_CTX_set_verify(ssl, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, tls_why_verify);
+	SSL_CTX_set_verify(ssl, SSL_VERIFY_PEER | (http ? 0 : SSL_VERIFY_FAIL_IF_NO_PEER_CERT),
+			   tls_why_verify);
 	SSL_CTX_set_mode(ssl, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
 	/*
 	 * Otherwise each record costs a recv() for its five bytes of header and another for the
@@ -202,24 +203,43 @@ static int set_rules(SSL_CTX *ssl, enum tls_role role)
 	 * over). What this leaves in OpenSSL is why tls_pending() exists.
 	 */
 	SSL_CTX_set_read_ahead(ssl, 1);
-	return tls_alpn_setup(ssl, role);
+	return http ? tls_alpn_setup_http(ssl, role) : tls_alpn_setup(ssl, role);
 }
 
-static int ctx_load(struct tls_ctx *ctx, const struct tls_files *files, struct error *err)
+static int load_peers(struct tls_ctx *ctx, const struct tls_files *files, struct error *err)
 {
 	X509_STORE *store = SSL_CTX_get_cert_store(ctx->ssl);
 	int r;
 
-	r = set_rules(ctx->ssl, ctx->role);
+	if (ctx->http && ctx->role == TLS_CLIENT && !files->ca)
+		return SSL_CTX_set_default_verify_paths(ctx->ssl) == 1
+			       ? 0
+			       : error_set(err, -EINVAL, CODE,
+					   "the system's certificates cannot be used: %s",
+					   reason());
+	r = load_store(store, files->ca, false, err);
+	return !r && files->crl ? load_store(store, files->crl, true, err) : r;
+}
+
+static int load_own(struct tls_ctx *ctx, const struct tls_files *files, struct error *err)
+{
+	int r;
+
+	if (ctx->http && ctx->role == TLS_CLIENT && !files->cert && !files->key)
+		return 0;
+	r = load_cert(ctx->ssl, files->cert, err);
+	return r ? r : load_key(ctx->ssl, files->key, files->cert, err);
+}
+
+static int ctx_load(struct tls_ctx *ctx, const struct tls_files *files, struct error *err)
+{
+	int r = set_rules(ctx->ssl, ctx->role, ctx->http);
+
 	if (r)
 		return error_set(err, r, "tls-handshake", "cannot set up TLS 1.3: %s", reason());
-	r = load_store(store, files->ca, false, err);
-	if (!r && files->crl)
-		r = load_store(store, files->crl, true, err);
+	r = load_peers(ctx, files, err);
 	if (!r)
-		r = load_cert(ctx->ssl, files->cert, err);
-	if (!r)
-		r = load_key(ctx->ssl, files->key, files->cert, err);
+		r = load_own(ctx, files, err);
 	ERR_clear_error();
 	return r;
 }
@@ -236,12 +256,13 @@ int tls_ctx_new(const struct tls_files *files, enum tls_role role, struct tls_ct
 	OPENSSL_init_crypto(OPENSSL_INIT_NO_ATEXIT, NULL);
 	atomic_init(&ctx->refs, 1);
 	ctx->role = role;
+	ctx->http = files->http;
 	ctx->ssl = SSL_CTX_new(role == TLS_CLIENT ? TLS_client_method() : TLS_server_method());
 	ctx->bio = tls_wire_method();
-	ctx->ca = files->ca ? strdup(files->ca) : NULL;
+	ctx->ca = strdup(files->ca ? files->ca : "this system's list of authorities");
 	ctx->cert = files->cert ? strdup(files->cert) : NULL;
 	ctx->crl = files->crl ? strdup(files->crl) : NULL;
-	if (!ctx->ssl || !ctx->bio || !ctx->ca != !files->ca || !ctx->cert != !files->cert ||
+	if (!ctx->ssl || !ctx->bio || !ctx->ca || !ctx->cert != !files->cert ||
 	    !ctx->crl != !files->crl)
 		r = error_set(err, -ENOMEM, NULL, "no memory for a TLS context");
 	else

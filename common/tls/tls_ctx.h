@@ -2,6 +2,8 @@
 /*
  * What all TLS connections of one role share: certificate, key, CA, CRL and the rules. TLS 1.3
  * only, both sides authenticated, no tickets, no early data, no renegotiation, ALPN "decant/1".
+ * REST's connections are of the second kind (struct tls_files' @http): a client need not have a
+ * certificate, and what is spoken inside is HTTP/1.1, said or not.
  *
  * A context never changes once it is made. To reload certificates, make a new one and use it for
  * new connections; connections hold a reference on theirs, so old ones go on undisturbed.
@@ -27,12 +29,16 @@ enum tls_role {
  * @cert:	our certificate, followed by intermediate ones if there are any
  * @key:	the unencrypted private key of @cert
  * @crl:	revocation lists, one for each authority in use, or NULL: revocation is not checked
+ * @http:	for REST. A server asks for the client's certificate and goes on without one: whoever
+ *		is let in must be told by tls_chan_identity() or by what is said inside. A client may
+ *		have no @cert and @key; without @ca it takes the authorities that the system trusts
  */
 struct tls_files {
 	const char *ca;
 	const char *cert;
 	const char *key;
 	const char *crl;
+	bool http;
 };
 
 struct tls_ctx;

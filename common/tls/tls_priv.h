@@ -13,6 +13,7 @@
  * struct tls_ctx - see tls_ctx.h; read-only once made, except @refs
  * @refs:	references
  * @role:	which side
+ * @http:	as in struct tls_files
  * @ssl:	OpenSSL's context, which is safe for SSL_new() from any thread
  * @bio:	the socket calls of struct tls_wire
  * @ca, @cert, @crl:	names of the files, for messages; @crl may be NULL
@@ -20,6 +21,7 @@
 struct tls_ctx {
 	atomic_uint refs;
 	enum tls_role role;
+	bool http;
 	SSL_CTX *ssl;
 	BIO_METHOD *bio;
 	char *ca;
@@ -110,7 +112,7 @@ BIO_METHOD *tls_wire_method(void);
 /** tls_wire_bio() - Return: new BIO over @w, which must outlive it, or NULL */
 BIO *tls_wire_bio(BIO_METHOD *method, struct tls_wire *w);
 /** tls_wire_answer_plain() - tell a client that does not speak TLS what this port is */
-void tls_wire_answer_plain(const struct tls_wire *w);
+void tls_wire_answer_plain(const struct tls_wire *w, bool http);
 /**
  * tls_wire_close() - close so that what was sent last arrives
  *
@@ -134,7 +136,9 @@ int tls_wire_wait(int fd, short events, int stop_fd, uint64_t deadline, struct e
 
 /** tls_alpn_setup() - make contexts ask for TLS_ALPN (client), insist on it (server) */
 int tls_alpn_setup(SSL_CTX *ssl, enum tls_role role);
-/** tls_alpn_check() - after the handshake: was it agreed? Return: 0 or -EPROTO with @err filled */
+/** tls_alpn_setup_http() - the same of "http/1.1", which nobody has to name */
+int tls_alpn_setup_http(SSL_CTX *ssl, enum tls_role role);
+/** tls_alpn_check() - after the handshake: was TLS_ALPN agreed? Return: 0 or -EPROTO with @err filled */
 int tls_alpn_check(SSL *ssl, struct error *err);
 
 /* tls_ident.c */

@@ -111,16 +111,16 @@ BIO *tls_wire_bio(BIO_METHOD *method, struct tls_wire *w)
 }
 
 /* Whatever it speaks, a line of text is the best guess; a browser or curl even shows it nicely. */
-void tls_wire_answer_plain(const struct tls_wire *w)
+void tls_wire_answer_plain(const struct tls_wire *w, bool http)
 {
-	static const char text[] =
-		"HTTP/1.1 400 Bad Request\r\n"
-		"Content-Type: text/plain\r\n"
-		"Connection: close\r\n\r\n"
-		"This is a decant data port: it speaks TLS 1.3 only, with client "
-		"certificates.\n";
+	char text[256];
+	int n = snprintf(text, sizeof(text),
+			 "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\n"
+			 "Connection: close\r\n\r\nThis is a decant %s.\n",
+			 http ? "REST port: it speaks HTTPS only, with TLS 1.3"
+			      : "data port: it speaks TLS 1.3 only, with client certificates");
 
-	(void)!send(w->fd, text, sizeof(text) - 1, MSG_NOSIGNAL | MSG_DONTWAIT);
+	(void)!send(w->fd, text, (size_t)n, MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
 void tls_wire_close(struct tls_wire *w)

@@ -76,13 +76,30 @@ Test(cli_source, wrong_use_is_2_and_says_why)
 	stop(k);
 }
 
+Test(cli_source, what_https_needs_is_named)
+{
+	static const struct expected rows[] = {
+		{"guests --api http://127.0.0.1:1", 2, NULL,
+		 "neither unix:PATH nor https://HOST:PORT"},
+		{"guests --api https://127.0.0.1:1 --cacert /nowhere", 2, NULL,
+		 "cannot open the CA file /nowhere"},
+		{"guests --api https://127.0.0.1:1 --cert /nowhere", 2, NULL, "/nowhere"},
+		{"guests --token-file /nowhere", 2, NULL, "--token-file: /nowhere: No such file"},
+		{"guests --token-file /dev/null", 2, NULL, "--token-file: /dev/null is empty"},
+		{"guests --api https://127.0.0.1:1", 4, NULL, "Connection refused"},
+	};
+	struct fake *k = start(done);
+
+	expect_all(k, rows, ARRAY_SIZE(rows));
+	stop(k);
+}
+
 Test(cli_source, what_is_not_there_is_3)
 {
 	static const struct expected rows[] = {
 		{"evacuate --to a --dry-run", 3, NULL, "evacuate: not supported yet"},
 		{"cordon", 3, NULL, "cordon: not supported yet"},
 		{"uncordon", 3, NULL, "uncordon: not supported yet"},
-		{"guests --api https://a:1", 3, NULL, "https is not supported yet"},
 		{"migrate demo --to a --compression zstd", 3, NULL, "zstd is not supported yet"},
 		{"evacuate --help", 0, "move all guests away (not supported yet)", NULL},
 	};

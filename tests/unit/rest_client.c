@@ -245,8 +245,9 @@ Test(rest_client, nobody_there)
 	cr_expect(eq(str, err.code, "unreachable"));
 	error_clear(&err);
 	spec.api = "https://a:1";
-	cr_expect(eq(int, rest_call(&spec, &a, &err), -ENOTSUP));
-	cr_expect(eq(str, err.code, "not-supported"));
+	spec.creds = &(struct rest_creds){.ca = "/nowhere"};
+	cr_expect(eq(int, rest_call(&spec, &a, &err), -ENOENT));
+	cr_expect(eq(str, err.code, "tls-files"));
 	error_clear(&err);
 	spec.api = "a:1";
 	cr_expect(eq(int, rest_call(&spec, &a, &err), -EINVAL));

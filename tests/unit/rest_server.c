@@ -405,7 +405,7 @@ Test(rest, connections_are_bounded)
 	for (int i = 0; i < 3; i++)
 		fd[i] = fixture_connect(&s->f);
 	a = fixture_ask(&s->f, "GET", "/v1/echo/a", NULL);
-	cr_expect(eq(int, a.status, 503));
+	cr_expect(eq(int, a.status, 429));
 	cr_expect(eq(str, a.problem.code, "too-many-connections"));
 	rest_answer_clear(&a);
 	close(fd[1]);
@@ -448,8 +448,12 @@ Test(rest, other_listeners_are_refused_by_name)
 	struct error err = {0};
 	char longpath[200] = "unix:/";
 
-	cr_expect(eq(int, rest_server_listen(s->f.server, "https://0.0.0.0:7401", &err), -ENOTSUP));
-	cr_expect(has(err.msg, "not supported yet"));
+	cr_expect(eq(int, rest_server_listen(s->f.server, "https://0.0.0.0:7401", &err), -EINVAL));
+	cr_expect(has(err.msg, "nobody could use it"));
+	error_clear(&err);
+	cr_expect(
+		eq(int, rest_server_listen(s->f.server, "http://127.0.0.1:65536", &err), -EINVAL));
+	cr_expect(has(err.msg, "the port is not 0 to 65535"), "%s", err.msg);
 	error_clear(&err);
 	cr_expect(eq(int, rest_server_listen(s->f.server, "0.0.0.0:7401", &err), -EINVAL));
 	memset(longpath + 6, 'x', 150);

@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* From an agent's configuration to its REST server. */
+#ifndef DECANT_REST_OPEN_H
+#define DECANT_REST_OPEN_H
+
+#include "conf/conf_common.h"
+#include "rest/rest_server.h"
+
+/**
+ * struct rest_open_spec - all that a server is made of; borrowed for the call but for @routes and @ctx
+ * @loop:	the daemon's
+ * @routes:	@n of them
+ * @api, @tls:	of the configuration
+ * @keep:	file of the answers that are kept for repeats; NULL: in memory only
+ * @ctx:	of the handlers
+ */
+struct rest_open_spec {
+	struct loop *loop;
+	const struct rest_route *routes;
+	size_t n;
+	const struct conf_api *api;
+	const struct conf_tls *tls;
+	const char *keep;
+	void *ctx;
+};
+
+/**
+ * rest_open() - make the server and listen everywhere
+ * @ret:	the server, also when 0 is not returned; NULL if there is none
+ *
+ * Return: 0, or -errno with @err filled
+ */
+int rest_open(const struct rest_open_spec *spec, struct rest_server **ret, struct error *err);
+
+/**
+ * rest_reload() - read certificates and tokens again
+ *
+ * Connections keep their certificate, requests are judged by the new tokens. Return: 0; -errno with @err filled,
+ * and nothing has changed
+ */
+int rest_reload(struct rest_server *s, const struct conf_api *api, const struct conf_tls *tls,
+		struct error *err);
+
+#endif

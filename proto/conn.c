@@ -84,6 +84,11 @@ struct tls_chan *conn_chan(struct conn *c)
 	return c->chan;
 }
 
+uint64_t conn_silent_us(const struct conn *c)
+{
+	return clock_us() - c->last_in_us;
+}
+
 size_t conn_queued(const struct conn *c)
 {
 	return evbuffer_get_length(c->out);

@@ -89,6 +89,8 @@ int conn_send_simple(struct conn *c, enum msg_type type);
  * conn_send()
  */
 int conn_send_error(struct conn *c, enum msg_type type, const struct error *err);
+/** conn_silent_us() - Return: microseconds since the peer has said something last */
+uint64_t conn_silent_us(const struct conn *c);
 /** conn_queued() - Return: bytes not yet written (for back-pressure) */
 size_t conn_queued(const struct conn *c);
 /**

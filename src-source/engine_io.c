@@ -51,11 +51,14 @@ int engine_send_hole(struct engine *e, struct lane *lane, uint32_t pass, uint32_
 	uint64_t page = e->blocks[block].mem.block.page_size;
 	bool part = length < page; /* of a page that holds data elsewhere */
 	uint8_t frame[MSG_PAGES_FIXED];
+	int r;
 
-	atomic_fetch_add_explicit(&e->stats.zero_pages, length / (part ? 4096 : page),
-				  memory_order_relaxed);
 	note_sent(&e->blocks[block], offset, length, part);
-	return write_frame(e, lane, &p, frame, 0, err);
+	r = write_frame(e, lane, &p, frame, 0, err);
+	if (!r)
+		atomic_fetch_add_explicit(&e->stats.zero_pages, length / (part ? 4096 : page),
+					  memory_order_relaxed);
+	return r;
 }
 
 static int send_data(struct engine *e, struct lane *lane, uint8_t *frame, uint32_t pass,
@@ -67,10 +70,14 @@ static int send_data(struct engine *e, struct lane *lane, uint8_t *frame, uint32
 			      .length = length,
 			      .pass = pass,
 			      .digest = digest_xxh3(frame + MSG_PAGES_FIXED, length)};
+	int r;
 
-	atomic_fetch_add_explicit(&e->stats.sent_bytes, length, memory_order_relaxed);
 	note_sent(&e->blocks[block], offset, length, true);
-	return write_frame(e, lane, &p, frame, length, err);
+	r = write_frame(e, lane, &p, frame, length, err);
+	/* What broke off in the middle is sent again, and counts then. */
+	if (!r)
+		atomic_fetch_add_explicit(&e->stats.sent_bytes, length, memory_order_relaxed);
+	return r;
 }
 
 /* Length of the pages at @off that are all zero, or all not, like the first of them. */

@@ -48,6 +48,7 @@ void lane_take(struct lane *l, struct tls_chan *chan)
 
 	eventfd_read(l->stop_fd, &dummy);
 	l->chan = chan;
+	l->silence = (struct tls_silence){0};
 	tls_chan_watch(chan, l->open ? TLS_WATCH_US : ENGINE_IO_TIMEOUT_US);
 }
 
@@ -63,6 +64,12 @@ void lane_settle(struct lane *l, struct engine *e)
 	if (l->guess || l->wire)
 		engine_settle(e, l->class, l->guess, l->wire);
 	l->guess = l->wire = 0;
+}
+
+/* Of a channel that cannot be made again nothing is asked: the kernel has the last word. */
+bool lane_silent(struct lane *l)
+{
+	return l->chan && l->open && tls_silent(&l->silence, l->chan);
 }
 
 void lane_quit(struct lane *l)
@@ -89,17 +96,19 @@ void lane_note(struct lane *l, uint32_t block, uint64_t first, uint64_t n, uint6
 	l->since_bytes += bytes;
 }
 
-bool lane_due(const struct lane *l)
+bool lane_due(const struct lane *l, uint64_t now)
 {
-	return l->since_runs >= LANE_RUNS || l->since_bytes >= LANE_BYTES;
+	return l->since_runs && (l->since_runs >= LANE_RUNS || l->since_bytes >= LANE_BYTES ||
+				 now - l->marked_us >= LANE_US);
 }
 
-uint32_t lane_mark(struct lane *l, uint32_t number)
+uint32_t lane_mark(struct lane *l, uint32_t number, uint64_t now)
 {
 	if (!l->open)
 		return number;
 	l->since_runs = 0;
 	l->since_bytes = 0;
+	l->marked_us = now;
 	add(l, LANE_MARK, ++l->barrier, number);
 	return l->barrier;
 }

@@ -9,12 +9,17 @@
 #define DECANT_LANE_H
 
 #include "engine.h"
+#include "tls/tls_silence.h"
 
 /** LANE_OPEN_MAX - runs and barriers that can be open */
 #define LANE_OPEN_MAX 16384u
-/** LANE_RUNS, LANE_BYTES - after so much a lane sends a barrier of its own */
+/**
+ * LANE_RUNS, LANE_BYTES, LANE_US - after so much, or so long, a lane sends a barrier of its own. What is sent again
+ * when it is lost is less than that, and what was under way: a link that flaps lets something through each time
+ */
 #define LANE_RUNS  1024u
 #define LANE_BYTES (4ull << 20)
+#define LANE_US    100000ull
 
 /**
  * struct lane_open - pages [@first, @first + @n) of block @block; or, with block LANE_MARK, barrier @first,
@@ -38,6 +43,8 @@ struct lane_open {
  * @open, @head, @n: ring of what is not acknowledged, oldest first; NULL: nothing is noted
  * @barrier:	number of the last barrier
  * @since_runs, @since_bytes: noted behind it
+ * @marked_us:	when it was
+ * @silence:	of @chan; the loop's
  */
 struct lane {
 	struct tls_chan *chan;
@@ -54,6 +61,8 @@ struct lane {
 	uint32_t barrier;
 	unsigned int since_runs;
 	uint64_t since_bytes;
+	uint64_t marked_us;
+	struct tls_silence silence;
 };
 
 /** lane_init() - @note: keep account of what is open. Return: 0 or -errno; lane_clear() in any case */
@@ -66,16 +75,18 @@ void lane_take(struct lane *l, struct tls_chan *chan);
 void lane_begin(struct lane *l, enum budget_class class, uint64_t guess);
 /** lane_settle() - it was sent, or some of it */
 void lane_settle(struct lane *l, struct engine *e);
+/** lane_silent() - loop, once a second: Return: whether nobody is there any more at the other end of its channel */
+bool lane_silent(struct lane *l);
 /** lane_quit() - have the lane's thread end; any thread */
 void lane_quit(struct lane *l);
 /** lane_full() - Return: whether no more can be noted: an answer has to come first */
 bool lane_full(const struct lane *l);
 /** lane_note() - these pages are about to be sent; not if lane_full() */
 void lane_note(struct lane *l, uint32_t block, uint64_t first, uint64_t n, uint64_t bytes);
-/** lane_due() - Return: whether a barrier of its own is due */
-bool lane_due(const struct lane *l);
-/** lane_mark() - a barrier is about to be sent. @number: of who asked, 0 for nobody. Return: its number on the wire */
-uint32_t lane_mark(struct lane *l, uint32_t number);
+/** lane_due() - Return: whether a barrier of its own is due. @now: clock_us() */
+bool lane_due(const struct lane *l, uint64_t now);
+/** lane_mark() - a barrier is about to be sent. @number: of who asked, 0 for nobody. @now: clock_us(). Return: its number on the wire */
+uint32_t lane_mark(struct lane *l, uint32_t number, uint64_t now);
 /**
  * lane_acked() - BARRIER_ACK has come: all before it is acknowledged
  * @ret_number: of who asked, 0 for nobody

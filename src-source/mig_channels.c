@@ -22,6 +22,9 @@
 #define MEND_MOST_US  5000000ull
 /** MEND_BARE_US - for so long a session may be without any bulk channel */
 #define MEND_BARE_US 15000000ull
+/** MEND_WATCH_US - so often each channel is looked at; MEND_FRESH_US - as long as control said something since then */
+#define MEND_WATCH_US 500000ull
+#define MEND_FRESH_US 2000000ull
 
 static void next(struct migration *m);
 
@@ -233,6 +236,53 @@ void mig_channel_lost(struct migration *m, const struct error *why)
 		d->bare_us = clock_us();
 }
 
+/* --- silent --- */
+
+static void nobody_there(struct error *ret, const char *kind, unsigned int index)
+{
+	error_set(ret, -ETIMEDOUT, "channel-lost",
+		  "%s channel %u: nothing was acknowledged for %llu ms, and the control channel "
+		  "is answered",
+		  kind, index, TLS_SILENT_US / 1000);
+}
+
+static void break_silent(struct migration *m)
+{
+	struct engine *e = m->engine;
+	struct error err = {0};
+
+	if (urgent_silent(e->urgent)) {
+		nobody_there(&err, "urgent", 0);
+		urgent_break(e->urgent, &err);
+	}
+	for (uint32_t i = 0; i < e->nsenders; i++) {
+		if (!sender_silent(e->senders[i]))
+			continue;
+		error_clear(&err);
+		nobody_there(&err, "bulk", i);
+		sender_break(e->senders[i], &err);
+	}
+	if (error_is_set(&err))
+		mig_channel_lost(m, &err);
+}
+
+static void on_watch(void *arg)
+{
+	struct migration *m = arg;
+
+	event_free(steal_ptr(&m->mend.watch));
+	mig_mend_watch(m);
+	/* When all is silent it is the session that is lost, and that is noticed on control. */
+	if (mends(m) && conn_silent_us(m->control) < MEND_FRESH_US)
+		break_silent(m);
+}
+
+void mig_mend_watch(struct migration *m)
+{
+	if (m->engine && m->engine->mend && !m->mend.watch)
+		m->mend.watch = loop_timer(m->src->loop, MEND_WATCH_US, on_watch, m);
+}
+
 void mig_on_dropped(struct migration *m, const struct msg *msg)
 {
 	const struct msg_drop *v = &msg->drop;
@@ -265,5 +315,7 @@ void mig_mend_stop(struct migration *m)
 		dial_cancel(steal_ptr(&d->dial));
 	if (d->timer)
 		event_free(steal_ptr(&d->timer));
+	if (d->watch)
+		event_free(steal_ptr(&d->watch));
 	*d = (struct mig_mend){0};
 }

@@ -522,7 +522,9 @@ static void on_bulk(void *arg, struct tls_chan *chan, const struct msg_hello_ack
 		return;
 	}
 	FAULTPOINT(BULK_CONNECTED);
-	if (++m->again.index < m->options.channels)
+	if (++m->again.index == m->options.channels)
+		mig_mend_watch(m);
+	if (m->again.index < m->options.channels)
 		dial_bulk(m);
 	else if (m->state == MIG_RECOVERING || m->state == MIG_REJOINING)
 		mig_on_channels(m);

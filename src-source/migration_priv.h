@@ -166,6 +166,7 @@ struct mig_recover {
  * struct mig_mend - lost data channels that are made again while the session stands
  * @dial:	the channel that is being made
  * @timer:	until the next attempt
+ * @watch:	until the next look at whether they are silent
  * @kind, @index: of the attempt under way
  * @asked:	DROP was sent for it, DROPPED has not come
  * @urgent:	the urgent channel is to be made again
@@ -179,6 +180,7 @@ struct mig_recover {
 struct mig_mend {
 	struct dial *dial;
 	struct event *timer;
+	struct event *watch;
 	enum msg_channel kind;
 	unsigned int index;
 	bool asked;
@@ -420,6 +422,8 @@ void mig_on_channels(struct migration *m);
 /** mig_channel_lost() - ENGINE_CHANNEL: give up what is lost, and make it again */
 void mig_channel_lost(struct migration *m, const struct error *why);
 void mig_on_dropped(struct migration *m, const struct msg *msg);
+/** mig_mend_watch() - the channels stand: from now on, is somebody at the other end of each? */
+void mig_mend_watch(struct migration *m);
 /** mig_mend_stop() - the session is over, or about to be: no more attempts */
 void mig_mend_stop(struct migration *m);
 

@@ -22,8 +22,9 @@ uint64_t sender_wire_bytes(const struct sender *s)
 /* @number: of who asked for it, 0 for the lane itself */
 static int send_barrier(struct sender *s, uint32_t pass, uint32_t number, struct error *err)
 {
-	struct msg m = {.type = MSG_BARRIER,
-			.barrier = {.pass = pass, .number = lane_mark(&s->lane, number)}};
+	struct msg m = {
+		.type = MSG_BARRIER,
+		.barrier = {.pass = pass, .number = lane_mark(&s->lane, number, clock_us())}};
 	struct frame_io io = {.chan = s->lane.chan,
 			      .channel = MSG_CHANNEL_BULK,
 			      .stop_fd = s->lane.stop_fd,
@@ -71,7 +72,7 @@ static int send_pages(struct sender *s, const struct run *run, struct error *err
 	else
 		r = engine_send_run(s->e, &s->lane, s->buf, run->pass, run->block, run->offset,
 				    run->length, err);
-	if (!r && lane_due(&s->lane))
+	if (!r && lane_due(&s->lane, clock_us()))
 		r = send_barrier(s, run->pass, 0, err);
 	return r;
 }
@@ -150,16 +151,26 @@ static int listen_once(struct sender *s, struct frame_reader *in, struct error *
 	return r == -EAGAIN ? 0 : r;
 }
 
-static int idle(struct sender *s)
+static int idle(struct sender *s, struct error *err)
 {
 	struct pollfd p[] = {
 		{.fd = lane_full(&s->lane) ? -1 : s->queue.work_fd, .events = POLLIN},
 		{.fd = tls_chan_fd(s->lane.chan), .events = POLLIN},
 		{.fd = s->lane.stop_fd, .events = POLLIN},
 	};
+	int ms, n;
 
-	if (!tls_pending(s->lane.chan) && poll(p, ARRAY_SIZE(p), -1) < 0 && errno != EINTR)
+	/* Nothing can be done until the destination answers a barrier. */
+	ms = lane_full(&s->lane) ? (int)s->e->options.answer_timeout_ms : -1;
+	n = tls_pending(s->lane.chan) ? 1 : poll(p, ARRAY_SIZE(p), ms);
+	if (n < 0 && errno != EINTR)
 		return -errno;
+	if (!n)
+		return error_set(err, -ETIMEDOUT, "no-acknowledgement",
+				 "the destination has acknowledged nothing of %u runs on bulk "
+				 "channel %u within %d ms (answer_timeout_ms): see the log of its "
+				 "decant-dest",
+				 s->lane.n, s->index, ms);
 	return p[2].revents ? -ECANCELED : 0;
 }
 
@@ -174,7 +185,7 @@ static int serve(struct sender *s, struct frame_reader *in, struct error *err)
 			r = send_run(s, &run, err);
 			atomic_store(&s->wire_bytes, tls_chan_sent_bytes(s->lane.chan));
 		} else {
-			r = idle(s);
+			r = idle(s, err);
 		}
 		if (r < 0)
 			break;
@@ -185,7 +196,8 @@ static int serve(struct sender *s, struct frame_reader *in, struct error *err)
 /* What the peer may not send, and what is not the channel's fault, another channel does not help. */
 static bool is_loss(const struct sender *s, int r)
 {
-	static const char *const other[] = {"guest-memory", "digest-mismatch"};
+	static const char *const other[] = {"guest-memory", "digest-mismatch",
+					    "no-acknowledgement"};
 
 	for (size_t i = 0; i < ARRAY_SIZE(other); i++)
 		if (!strcmp(s->why.code, other[i]))
@@ -297,6 +309,21 @@ void sender_join(struct sender *s)
 	if (!s->joined)
 		pthread_join(s->thread, NULL);
 	s->joined = true;
+}
+
+bool sender_silent(struct sender *s)
+{
+	return atomic_load(&s->state) == SENDER_UP && lane_silent(&s->lane);
+}
+
+void sender_break(struct sender *s, const struct error *why)
+{
+	sender_quit(s);
+	sender_join(s);
+	if (!error_is_set(&s->why))
+		s->why = *why;
+	atomic_store(&s->state, SENDER_LOST);
+	runq_close(&s->queue, true);
 }
 
 /* What was queued and not begun is pending again like what is open. Barriers are asked for anew. */

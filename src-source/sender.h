@@ -56,6 +56,10 @@ struct sender {
 int sender_start(struct engine *e, uint32_t index, struct tls_chan *chan, struct error *err);
 /** sender_quit() - have the thread end; any thread */
 void sender_quit(struct sender *s);
+/** sender_silent() - loop: Return: whether its channel is up and nobody is there any more at its other end */
+bool sender_silent(struct sender *s);
+/** sender_break() - loop: its channel is lost, although the thread does not know: it is ended; for sender_give_up() */
+void sender_break(struct sender *s, const struct error *why);
 /** sender_give_up() - loop: its channel is lost, or is to be: end the thread, see to it that all is sent again */
 void sender_give_up(struct sender *s);
 /** sender_gone() - loop: nothing that was sent on the lost channel is placed any more */

@@ -12,6 +12,7 @@
 #include "scan.h"
 #include "sender.h"
 #include "util/cleanup.h"
+#include "util/clock.h"
 #include "util/faultpoint.h"
 #include "util/log.h"
 #include "util/trace.h"
@@ -82,9 +83,9 @@ int urgent_check(struct engine *e, const struct msg_request *q, struct error *er
 
 static int send_barrier(struct urgent *u, struct error *err)
 {
-	struct msg m = {
-		.type = MSG_BARRIER,
-		.barrier = {.pass = atomic_load(&u->e->pass), .number = lane_mark(&u->lane, 0)}};
+	struct msg m = {.type = MSG_BARRIER,
+			.barrier = {.pass = atomic_load(&u->e->pass),
+				    .number = lane_mark(&u->lane, 0, clock_us())}};
 	struct frame_io io = {.chan = u->lane.chan,
 			      .channel = MSG_CHANNEL_URGENT,
 			      .stop_fd = u->lane.stop_fd,
@@ -107,7 +108,7 @@ static int send_page(struct urgent *u, uint32_t block, uint64_t i, struct error 
 	}
 	lane_note(&u->lane, block, i, 1, page);
 	r = engine_send_run(e, &u->lane, u->buf, atomic_load(&e->pass), block, i * page, page, err);
-	if (!r && lane_due(&u->lane))
+	if (!r && lane_due(&u->lane, clock_us()))
 		r = send_barrier(u, err);
 	return r;
 }
@@ -300,6 +301,20 @@ const struct error *urgent_why(const struct urgent *u)
 bool urgent_open(const struct urgent *u)
 {
 	return u && !atomic_load(&u->e->urgent_lost);
+}
+
+bool urgent_silent(struct urgent *u)
+{
+	return urgent_open(u) && lane_silent(&u->lane);
+}
+
+void urgent_break(struct urgent *u, const struct error *why)
+{
+	urgent_quit(u);
+	urgent_join(u);
+	if (!error_is_set(&u->why))
+		u->why = *why;
+	atomic_store(&u->e->urgent_lost, true);
 }
 
 void urgent_give_up(struct urgent *u)

@@ -13,6 +13,10 @@ void urgent_quit(struct urgent *u);
 const struct error *urgent_why(const struct urgent *u);
 /** urgent_open() - Return: whether the channel stands; NULL is fine */
 bool urgent_open(const struct urgent *u);
+/** urgent_silent() - loop: Return: whether its channel is up and nobody is there any more at its other end; NULL is fine */
+bool urgent_silent(struct urgent *u);
+/** urgent_break() - loop: its channel is lost, although the thread does not know: it is ended; for urgent_give_up() */
+void urgent_break(struct urgent *u, const struct error *why);
 /** urgent_give_up() - loop: its channel is lost, or is to be: end the thread, see to it that all is sent again, free */
 void urgent_give_up(struct urgent *u);
 /** urgent_gone() - loop: nothing that was sent on the lost urgent channel is placed any more */

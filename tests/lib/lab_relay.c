@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <arpa/inet.h>
 #include <errno.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -8,32 +9,53 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
+#include "lib/lab_line.h"
 #include "lib/lab_relay.h"
+#include "util/cleanup.h"
 
 #define LINKS_MAX 256
 #define ROOM      65536
+/* Of loss: what one packet carries, when it is sent again, and for how long at most it is waited then. */
+#define PACKET   1448
+#define RTO_MS   200
+#define RTO_MOST 3200
 
 /* What the process is told; each is answered by a number. */
-enum order { OPEN, ACCEPTED, CUT, CUT_ONE, SWALLOW, REFUSE, FLAP, CUT_AFTER, CUT_BEFORE };
+enum order {
+	OPEN,
+	ACCEPTED,
+	CUT,
+	CUT_ONE,
+	SWALLOW,
+	REFUSE,
+	FLAP,
+	CUT_AFTER,
+	CUT_BEFORE,
+	DELAY,
+	LOSS,
+	STALLS
+};
 
 struct order_msg {
 	enum order order;
 	unsigned int arg;
+	unsigned int more;
 };
 
 /**
  * struct link - one connection and what is on its way in it
  * @fd:		towards the source, towards the destination
- * @buf, @from, @to: [from, to) of buf[i] came from fd[i] and goes to the other
- * @ended:	fd[i] has sent its last byte
+ * @line:	line[i] came from fd[i] and goes to the other
+ * @held_ms:	what comes from fd[i] is not handed on before
+ * @ended:	fd[i] has sent its last byte; @told: and the other has been told
  * @says_left:	the destination may say something so often, less one; 0: as often as it likes
  * @stuck:	nothing is taken and nothing is told any more
  */
 struct link {
 	int fd[2];
-	uint8_t *buf[2];
-	size_t from[2], to[2];
-	bool ended[2];
+	struct lab_line line[2];
+	uint64_t held_ms[2];
+	bool ended[2], told[2];
 	unsigned int says_left;
 	bool stuck;
 };
@@ -49,6 +71,10 @@ struct relay {
 	uint64_t flap_next;
 	uint64_t cut_after;
 	unsigned int cut_before;
+	unsigned int delay_ms;
+	unsigned int loss;
+	uint64_t dice;
+	unsigned int stalls;
 };
 
 struct lab_relay {
@@ -73,7 +99,7 @@ static void drop(struct relay *r, unsigned int i, bool by_reset)
 			reset(l->fd[side]);
 		else
 			close(l->fd[side]);
-		free(l->buf[side]);
+		lab_line_free(&l->line[side]);
 	}
 	free(l);
 	memmove(&r->links[i], &r->links[i + 1], (--r->n - i) * sizeof(r->links[0]));
@@ -105,8 +131,12 @@ static void take(struct relay *r)
 	l->fd[1] = out;
 	l->says_left = r->cut_before;
 	r->cut_before = 0;
-	l->buf[0] = malloc(ROOM);
-	l->buf[1] = malloc(ROOM);
+	for (int side = 0; side < 2; side++) {
+		/* One wait on the way is enough. */
+		setsockopt(l->fd[side], IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int));
+		if (!lab_line_init(&l->line[side]))
+			abort();
+	}
 	r->links[r->n++] = l;
 }
 
@@ -141,53 +171,130 @@ static unsigned int obey(struct relay *r, const struct order_msg *m)
 	case CUT_BEFORE:
 		r->cut_before = m->arg;
 		break;
+	case DELAY:
+		r->delay_ms = m->arg;
+		break;
+	case LOSS:
+		r->loss = m->arg;
+		r->dice = m->more * 0x9e3779b97f4a7c15ull + 1;
+		break;
+	case STALLS:
+		return r->stalls;
 	}
 	return r->n;
+}
+
+/* Return: whether it happens that has a chance of @of_million */
+static bool happens(struct relay *r, unsigned int of_million)
+{
+	r->dice ^= r->dice << 13;
+	r->dice ^= r->dice >> 7;
+	r->dice ^= r->dice << 17;
+	return r->dice % 1000000 < of_million;
+}
+
+/* A lost packet is sent again when its time is over, and may be lost once more: all behind it waits. */
+static uint64_t due(struct relay *r, struct link *l, int side, size_t n)
+{
+	uint64_t now = lab_now_ms();
+
+	for (size_t i = 0; r->loss && i < n; i += PACKET) {
+		uint64_t wait = RTO_MS + 2 * r->delay_ms;
+
+		if (!happens(r, r->loss))
+			continue;
+		while (wait < RTO_MOST && happens(r, 250000))
+			wait *= 2;
+		l->held_ms[side] = MAX(l->held_ms[side], now + wait + r->delay_ms);
+		r->stalls++;
+	}
+	return MAX(now + r->delay_ms, l->held_ms[side]);
+}
+
+/* A wire without length holds what it is handing on, and no more. */
+static size_t room(const struct relay *r, const struct link *l, int side, uint8_t **ret_at)
+{
+	size_t n = lab_line_room(&l->line[side], ret_at);
+
+	if (!r->delay_ms && !r->loss && !lab_line_empty(&l->line[side]))
+		return 0;
+	return l->ended[side] ? 0 : MIN(n, (size_t)ROOM);
+}
+
+/* Return: false: the link is broken */
+static bool bring(struct relay *r, struct link *l, int side)
+{
+	uint8_t *at;
+	size_t most = room(r, l, side, &at);
+	ssize_t n;
+
+	if (!most)
+		return true;
+	n = recv(l->fd[side], at, most, MSG_DONTWAIT);
+	if (n < 0)
+		return errno == EAGAIN;
+	l->ended[side] = n == 0;
+	if (side == 0 && n > 0 && r->cut_after)
+		r->cut_after = r->cut_after > (uint64_t)n ? r->cut_after - (uint64_t)n : 1;
+	if (side == 1 && n > 0 && l->says_left && --l->says_left == 0)
+		r->cut_after = 1;
+	else if (n > 0)
+		lab_line_put(&l->line[side], (size_t)n, due(r, l, side, (size_t)n));
+	return true;
 }
 
 /* Return: whether the link still stands */
 static bool carry(struct relay *r, struct link *l, int side, short revents, short other)
 {
+	struct lab_line *line = &l->line[side];
+	uint8_t *at;
+	size_t most;
 	ssize_t n;
 
-	if (revents & (POLLIN | POLLHUP | POLLERR) && l->from[side] == l->to[side] &&
-	    !l->ended[side]) {
-		n = recv(l->fd[side], l->buf[side], ROOM, MSG_DONTWAIT);
+	if (revents & (POLLIN | POLLHUP | POLLERR) && !bring(r, l, side))
+		return false;
+	most = lab_line_due(line, lab_now_ms(), &at);
+	if (other & POLLOUT && most) {
+		n = send(l->fd[!side], at, most, MSG_DONTWAIT | MSG_NOSIGNAL);
 		if (n < 0 && errno != EAGAIN)
 			return false;
-		l->ended[side] = n == 0;
-		l->from[side] = 0;
-		l->to[side] = n > 0 ? (size_t)n : 0;
-		if (side == 1 && n > 0 && l->says_left && --l->says_left == 0) {
-			r->cut_after = 1;
-			l->to[1] = 0;
-		}
-		if (side == 0 && n > 0 && r->cut_after)
-			r->cut_after = r->cut_after > (uint64_t)n ? r->cut_after - (uint64_t)n : 1;
-		if (l->ended[side])
-			shutdown(l->fd[!side], SHUT_WR);
+		lab_line_take(line, n > 0 ? (size_t)n : 0);
 	}
-	if (other & POLLOUT && l->from[side] < l->to[side]) {
-		n = send(l->fd[!side], l->buf[side] + l->from[side], l->to[side] - l->from[side],
-			 MSG_DONTWAIT | MSG_NOSIGNAL);
-		if (n < 0 && errno != EAGAIN)
-			return false;
-		l->from[side] += n > 0 ? (size_t)n : 0;
+	if (l->ended[side] && lab_line_empty(line) && !l->told[side]) {
+		shutdown(l->fd[!side], SHUT_WR);
+		l->told[side] = true;
 	}
-	return !l->ended[0] || !l->ended[1];
+	return !l->told[0] || !l->told[1];
 }
 
-static short wants(const struct link *l, int side)
+static short wants(const struct relay *r, const struct link *l, int side)
 {
 	short events = 0;
+	uint8_t *at;
 
 	if (l->stuck)
 		return 0;
-	if (l->from[side] == l->to[side] && !l->ended[side])
+	if (room(r, l, side, &at))
 		events |= POLLIN;
-	if (l->from[!side] < l->to[!side])
+	if (lab_line_due(&l->line[!side], lab_now_ms(), &at))
 		events |= POLLOUT;
 	return events;
+}
+
+/* Return: milliseconds until something has to be done without being told */
+static int patience(const struct relay *r)
+{
+	uint64_t ms = r->flap_ms ? 5 : 1000, now = lab_now_ms();
+
+	for (unsigned int i = 0; i < r->n; i++)
+		for (int side = 0; !r->links[i]->stuck && side < 2; side++) {
+			uint64_t wait = lab_line_wait_ms(&r->links[i]->line[side], now);
+
+			/* What is due waits for the socket. */
+			if (wait)
+				ms = MIN(ms, wait);
+		}
+	return (int)ms;
 }
 
 static void step(struct relay *r)
@@ -199,13 +306,13 @@ static void step(struct relay *r)
 
 	for (unsigned int i = 0; i < n; i++)
 		for (int side = 0; side < 2; side++) {
-			short events = wants(r->links[i], side);
+			short events = wants(r, r->links[i], side);
 
 			/* A hang-up would be told for ever. */
 			fds[2 + 2 * i + (unsigned int)side] = (struct pollfd){
 				.fd = events ? r->links[i]->fd[side] : -1, .events = events};
 		}
-	poll(fds, 2 + 2 * n, r->flap_ms ? 5 : 1000);
+	poll(fds, 2 + 2 * n, patience(r));
 	for (unsigned int i = n; i-- > 0;) {
 		const struct pollfd *p = &fds[2 + 2 * i];
 
@@ -275,9 +382,10 @@ void lab_relay_free(struct lab_relay *r)
 	free(r);
 }
 
-static unsigned int tell(struct lab_relay *r, enum order order, unsigned int arg)
+static unsigned int tell2(struct lab_relay *r, enum order order, unsigned int arg,
+			  unsigned int more)
 {
-	struct order_msg m = {order, arg};
+	struct order_msg m = {order, arg, more};
 	unsigned int answer = 0;
 
 	lab_check(r->lab,
@@ -285,6 +393,11 @@ static unsigned int tell(struct lab_relay *r, enum order order, unsigned int arg
 			  read(r->orders, &answer, sizeof(answer)) == sizeof(answer),
 		  "the relay does not answer: %m");
 	return answer;
+}
+
+static unsigned int tell(struct lab_relay *r, enum order order, unsigned int arg)
+{
+	return tell2(r, order, arg, 0);
 }
 
 unsigned int lab_relay_open(struct lab_relay *r)
@@ -330,4 +443,19 @@ void lab_relay_cut_after(struct lab_relay *r, unsigned int bytes)
 void lab_relay_cut_before(struct lab_relay *r, unsigned int nth)
 {
 	tell(r, CUT_BEFORE, nth);
+}
+
+void lab_relay_delay(struct lab_relay *r, unsigned int ms)
+{
+	tell(r, DELAY, ms);
+}
+
+void lab_relay_loss(struct lab_relay *r, unsigned int of_million, unsigned int seed)
+{
+	tell2(r, LOSS, of_million, seed);
+}
+
+unsigned int lab_relay_stalls(struct lab_relay *r)
+{
+	return tell(r, STALLS, 0);
 }

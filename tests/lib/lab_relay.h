@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A network that fails when the test wants it: a process between a source and a destination that hands
- * bytes on, until it is told to break connections, to swallow what they carry, or to let nobody in.
+ * bytes on, until it is told to break connections, to swallow what they carry, to let nobody in, or to take its time.
  */
 #ifndef DECANT_TESTS_LAB_RELAY_H
 #define DECANT_TESTS_LAB_RELAY_H
@@ -35,5 +35,16 @@ void lab_relay_cut_after(struct lab_relay *r, unsigned int bytes);
  * connection that is made next, without handing it on; the TLS handshake counts as one
  */
 void lab_relay_cut_before(struct lab_relay *r, unsigned int nth);
+/** lab_relay_delay() - from now on bytes take @ms in either direction; up to 4 MiB are on their way on each */
+void lab_relay_delay(struct lab_relay *r, unsigned int ms);
+/**
+ * lab_relay_loss() - from now on packets are lost, as one sees it from above TCP: all that comes on that connection
+ * in that direction stands for 200 ms and a round trip, or twice that, or four times..., and comes in a burst then
+ * @of_million:	packets of 1448 bytes; 0 ends it
+ * @seed:	of the dice
+ */
+void lab_relay_loss(struct lab_relay *r, unsigned int of_million, unsigned int seed);
+/** lab_relay_stalls() - Return: packets that have been lost */
+unsigned int lab_relay_stalls(struct lab_relay *r);
 
 #endif

@@ -5,6 +5,7 @@
 #include <inttypes.h>
 #include <string.h>
 #include "incoming_priv.h"
+#include "proc.h"
 #include "resident.h"
 #include "util/cleanup.h"
 
@@ -41,6 +42,29 @@ static bool give_way(const struct incoming *inc, struct incoming *o, struct erro
 	return true;
 }
 
+/*
+ * Rule 4: one that arrived here lives here in a newer generation than what is offered now, as a copy
+ * of an earlier time that somebody kept. Its decant-source, which would say so, need not be there, and knows its
+ * guests by names. Of the same generation it may be the very guest, on its way from this host to this host.
+ */
+static bool is_outdated(const struct msg_setup *s, const struct past *p)
+{
+	return p->same_boot && (p->fate == HISTORY_COMPLETED || p->fate == HISTORY_OWNER) &&
+	       !memcmp(p->uuid, s->uuid, MSG_UUID_LEN) && p->generation > s->generation &&
+	       proc_lives(p->pid, p->pid_start);
+}
+
+static int check_outdated(const struct incoming *inc, const struct past *p, struct error *err)
+{
+	if (!is_outdated(inc->setup, p))
+		return 0;
+	return error_set(err, -EEXIST, "guest-outdated",
+			 "guest %s is offered in generation %" PRIu64
+			 ", and process %d here is the same guest in generation %" PRIu64
+			 ": what is offered is an older copy; end either of them",
+			 inc->setup->name, inc->setup->generation, (int)p->pid, p->generation);
+}
+
 int admit_resident(struct incoming *inc, struct error *err)
 {
 	const struct msg_setup *s = inc->setup;
@@ -57,13 +81,16 @@ int admit_resident(struct incoming *inc, struct error *err)
 				err);
 	if (resident_find(inc->d, s->name, s->uuid))
 		return taken(inc, "runs here: end it, or move it away first", err);
-	for (const struct past *p = history_first(inc->d->history); p; p = p->next)
+	for (const struct past *p = history_first(inc->d->history); p; p = p->next) {
 		if (!p->live && p->same_boot && p->fate == HISTORY_OWNER &&
 		    (!strcmp(p->name, s->name) || !memcmp(p->uuid, s->uuid, MSG_UUID_LEN)))
 			return taken(inc,
 				     "is held here, by a migration that was cut off: see "
 				     "decant-dest incoming",
 				     err);
+		if (check_outdated(inc, p, err))
+			return -EEXIST;
+	}
 	return 0;
 }
 

@@ -9,6 +9,7 @@
 
 #include "incoming_priv.h"
 #include "parts.h"
+#include "proc.h"
 #include "util/log.h"
 
 static void quiet(void)
@@ -181,5 +182,65 @@ Test(dest_admit, objections)
 	strcpy(b.setup.launcher, "vm");
 	strcpy(b.setup.name, "../g");
 	refused(&b, "bad-name", "../g");
+	box_free(&b);
+}
+
+/* --- what has been here --- */
+
+static const char *history_path(const struct box *b)
+{
+	static char path[128];
+
+	snprintf(path, sizeof(path), "%s/incoming/11111111-1111-4111-8111-111111111111.journal",
+		 b->dir);
+	return path;
+}
+
+/* The record of a guest that arrived as @generation, and is this process. */
+static struct past *arrived(struct box *b, json_int_t generation)
+{
+	json_t *facts = json_pack("{s:s, s:s, s:s, s:s, s:s, s:I, s:s, s:s, s:{}, s:I}", "id",
+				  "11111111-1111-4111-8111-111111111111", "identity", "DNS:a",
+				  "from", "a", "guest", "g", "uuid",
+				  "22222222-2222-4222-8222-222222222222", "generation", generation,
+				  "driver", "native", "launcher", "vm", "vars", "created", 0LL);
+	json_t *owner = json_pack("{s:i, s:I}", "pid", getpid(), "pid_start",
+				  (json_int_t)proc_start(getpid()));
+	struct past *p;
+
+	cr_assert_eq(history_begin(b->d.history, facts, &p, &b->err), 0, "%s", b->err.msg);
+	cr_assert_eq(history_note(p, HISTORY_MAY_OWN, NULL, true, &b->err), 0);
+	cr_assert_eq(history_note(p, HISTORY_OWNER, owner, true, &b->err), 0);
+	cr_assert_eq(history_note(p, HISTORY_COMPLETED, NULL, true, &b->err), 0);
+	cr_assert_eq(history_registered(p, &b->err), 0);
+	history_end(b->d.history, p, NULL);
+	json_decref(facts);
+	json_decref(owner);
+	return p;
+}
+
+/* Also under another name, and though decant-source, which has the guest since, is not there to be asked. */
+Test(dest_admit, an_older_copy_of_a_guest_that_lives_here)
+{
+	struct past *p;
+	struct box b;
+
+	box_init(&b);
+	p = arrived(&b, 5);
+	memcpy(b.setup.uuid, p->uuid, sizeof(p->uuid));
+	strcpy(b.setup.name, "other");
+	b.setup.generation = 4;
+	refused(&b, "guest-outdated", "process");
+	b.setup.generation = 5; /* it leaves this host for this host */
+	cr_assert_eq(admit(&b), 0, "%s", b.err.msg);
+	b.setup.generation = 7; /* it was elsewhere meanwhile, and what is here is what it left */
+	cr_assert_eq(admit(&b), 0, "%s", b.err.msg);
+	b.setup.generation = 4;
+	b.setup.uuid[0] ^= 1;
+	cr_assert_eq(admit(&b), 0, "%s", b.err.msg);
+	b.setup.uuid[0] ^= 1;
+	p->pid_start++; /* its process has ended, and another one has the pid */
+	cr_assert_eq(admit(&b), 0, "%s", b.err.msg);
+	cr_assert_eq(unlink(history_path(&b)), 0);
 	box_free(&b);
 }

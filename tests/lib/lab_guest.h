@@ -55,7 +55,8 @@ struct lab_guest_opts {
  * @counter_gap:	the counter less the counts of all pages, when it was loaded
  * @verifications:	of all pages, by this process
  * @bad:	bad pages found, ever
- * @stall_us:	longest time that a thread stood in an access to memory since lab_guest_calm()
+ * @stall_us:	longest time that a thread stood in an access to memory since lab_guest_calm(); of writers that
+ *		keep a rate without the time that they waited for a processor
  */
 struct lab_report {
 	int pid;

@@ -32,6 +32,8 @@ struct bad {
  * struct worker - a thread that touches blocks
  * @busy:	it may be inside a block: see step_begin()
  * @since_us:	when its step began, 0 outside of one
+ * @schedstat:	of a writer that keeps a rate; 0 without
+ * @queued_us:	what it said when the step began
  */
 struct worker {
 	struct stamp *s;
@@ -40,6 +42,8 @@ struct worker {
 	uint64_t rng;
 	bool busy;
 	uint64_t since_us;
+	int schedstat;
+	uint64_t queued_us;
 	uint64_t from, to; /* verifiers: pages */
 };
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The threads of stamp, and what they do to a page. */
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,7 +11,8 @@
 #include "guests/stamp/stamp.h"
 
 #define COMPLAINTS_MAX 20
-#define FAULT_MIN_US   20 /* a first touch that takes longer had to wait for its page */
+#define FAULT_MIN_US   20   /* a first touch that takes longer had to wait for its page */
+#define STALL_MIN_US   5000 /* a shorter one is not worth the question what it was */
 
 static void latency_add(struct latency *l, uint64_t us)
 {
@@ -82,6 +84,19 @@ static void page_check(struct stamp *s, uint64_t page)
 }
 /* --- threads ------------------------------------------------------------------------------------ */
 
+/* Return: how long this thread has waited for a processor in all; 0 where that is not told */
+static uint64_t queued_us(const struct worker *w)
+{
+	unsigned long long ran, queued;
+	char text[96];
+	ssize_t n = w->schedstat > 0 ? pread(w->schedstat, text, sizeof(text) - 1, 0) : -1;
+
+	if (n <= 0)
+		return 0;
+	text[n] = '\0';
+	return sscanf(text, "%llu %llu", &ran, &queued) == 2 ? queued / 1000 : 0;
+}
+
 /*
  * A thread announces itself before it looks whether the guest is paused, and the pause callback
  * does it the other way round: so one of the two always sees the other.
@@ -100,12 +115,18 @@ static void step_begin(struct worker *w)
 			pthread_cond_wait(&s->resumed, &s->lock);
 		pthread_mutex_unlock(&s->lock);
 	}
+	w->queued_us = queued_us(w);
 	stamp_set(w->since_us, stamp_now_us());
 }
 
+/* A stall is waiting for memory, not for a processor that others have. */
 static void step_end(struct worker *w)
 {
-	stamp_raise(&w->s->longest_stall_us, stamp_now_us() - w->since_us);
+	uint64_t us = stamp_now_us() - w->since_us, queued = 0;
+
+	if (us >= STALL_MIN_US)
+		queued = queued_us(w) - w->queued_us;
+	stamp_raise(&w->s->longest_stall_us, us > queued ? us - queued : 0);
 	stamp_set(w->since_us, 0);
 	stamp_set(w->busy, false);
 }
@@ -138,6 +159,9 @@ static void *write_main(void *arg)
 	struct stamp *s = w->s;
 	uint64_t due_us = stamp_now_us();
 
+	/* As fast as it can it writes more often than it could ask. */
+	if (s->writes)
+		w->schedstat = open("/proc/thread-self/schedstat", O_RDONLY | O_CLOEXEC);
 	for (;;) {
 		uint64_t page = random_page(w);
 

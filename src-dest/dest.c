@@ -197,6 +197,8 @@ int dest_start(struct dest *d, struct error *err)
 	int r = make_folders(d, err);
 
 	if (!r)
+		r = supervisor_fds(&d->handed, err);
+	if (!r)
 		r = store_start(d, err);
 	if (!r)
 		r = load_tls(d, err);
@@ -222,7 +224,10 @@ int dest_start(struct dest *d, struct error *err)
 		r = attach_new(d->loop, &ac, &d->attach, err);
 	if (!r)
 		r = api_listen(d, err);
-	return r ? r : listen_new(d, &d->listener, err);
+	if (!r)
+		r = listen_new(d, &d->listener, err);
+	supervisor_fds_free(steal_ptr(&d->handed));
+	return r;
 }
 
 static void tell_status(void *arg, char out[static SUPERVISOR_STATUS_MAX])
@@ -241,6 +246,7 @@ static void tell_status(void *arg, char out[static SUPERVISOR_STATUS_MAX])
 void dest_stop(struct dest *d)
 {
 	supervisor_free(d->supervisor);
+	supervisor_fds_free(d->handed);
 	listen_free(d->listener);
 	rest_server_free(d->rest);
 	attach_free(d->attach);

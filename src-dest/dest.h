@@ -24,6 +24,7 @@ struct micro;
 struct resident;
 struct sharing;
 struct supervisor;
+struct supervisor_fds;
 
 /**
  * struct dest_reap - a process that is of no interest any more but must be reaped
@@ -58,6 +59,7 @@ struct dest_reap {
  * @reaps:	processes to reap
  * @signals:	SIGTERM, SIGINT, SIGHUP
  * @supervisor:	the service manager, if there is one
+ * @handed:	what it has handed over, while the agent starts
  * @units:	starts guests in units, where this agent is one
  * @ending:	dest_end() was called
  * @end_timer:	bounds it
@@ -86,6 +88,7 @@ struct dest {
 	struct dest_reap *reaps;
 	struct event *signals[3];
 	struct supervisor *supervisor;
+	struct supervisor_fds *handed;
 	struct launch_units *units;
 	bool ending;
 	struct event *end_timer;

@@ -530,7 +530,7 @@ static int open_configured(struct listener *l, struct error *err)
 /* Those of a .socket unit, if there is one: what is configured is then not opened. */
 static int open_handed_over(struct listener *l, struct error *err)
 {
-	int *fds, n = supervisor_sockets(&fds, err), r = MIN(n, 0);
+	int *fds, n = supervisor_sockets(l->d->handed, &fds, err), r = MIN(n, 0);
 
 	if (n > SOCKETS_MAX)
 		r = error_set(err, -E2BIG, "listen",

@@ -5,8 +5,9 @@
  *   1, 2	everything is placed through place.h, which never places over a page that is there
  *   4	an image can be served as often as somebody asks for it; no guest is handed over
  *   5	the userfaultfd is closed only when the process of the micro-VM has ended, or every page is
- *	there, or the agent itself ends: then the micro-VM's own copy guards what is missing. Also one
- *	that came with a handshake that was refused is kept
+ *	there, or the agent itself ends: then the micro-VM's own copy guards what is missing, or the one
+ *	that the service manager keeps from the handshake on. Also one that came with a handshake that was
+ *	refused is kept
  *   8	page states and regions are in run_dir: micro_adopt.c goes on with them
  */
 #include <assert.h>
@@ -203,6 +204,7 @@ static void release(struct micro *m)
 	micro_listen_end(m);
 	no_event(&m->on_end);
 	micro_stop_threads(m);
+	micro_unkeep(m);
 	micro_remove_files(m);
 	view = micro_view(m);
 	if (m->past)
@@ -242,6 +244,7 @@ static void do_complete(struct micro *m)
 	note(m, HISTORY_COMPLETED);
 	if (m->past->fate == HISTORY_COMPLETED && history_registered(m->past, &err))
 		log_error("micro %s: %s", m->id_text, err.msg);
+	micro_unkeep(m);
 	micro_remove_files(m);
 }
 
@@ -265,7 +268,7 @@ static void do_gone(struct micro *m)
 	release(m);
 }
 
-/* Rule 5: the micro-VM has its own copy of the descriptor, and nobody else reads it now. */
+/* Rule 5: there are other copies of the descriptor, and nobody reads it now. */
 static void do_leave(struct micro *m)
 {
 	micro_listen_end(m);

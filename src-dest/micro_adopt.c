@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * Micro-VMs that an earlier life of the agent served. Nobody hands their userfaultfd over again, but
- * their own copy of it can be found in their process; what is missing is told by the page states in
- * run_dir, and where their memory is by a file beside those.
+ * Micro-VMs that an earlier life of the agent served. They do not hand their userfaultfd over again: the
+ * service manager does, where it keeps one, or their own copy of it is found in their process; what is
+ * missing is told by the page states in run_dir, and where their memory is by a file beside those.
  *
  * Rules 1, 2: a page that had been placed when the agent ended, but not noted, is found to be there
  * when it is placed again (place.h). What cannot be taken up stays as it is: the micro-VM waits, and
@@ -16,6 +16,7 @@
 #include <sys/pidfd.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include "host/supervisor.h"
 #include "micro_priv.h"
 #include "proc.h"
 #include "util/cleanup.h"
@@ -98,6 +99,60 @@ static int read_note(struct micro *m, struct error *err)
 
 /* --- its userfaultfd --- */
 
+static void kept_name(const char *id, char out[static 64])
+{
+	snprintf(out, 64, "micro.%s", id);
+}
+
+void micro_keep(struct micro *m)
+{
+	char name[64];
+
+	if (m->kept)
+		return;
+	kept_name(m->id_text, name);
+	supervisor_keep(name, m->uffd);
+	m->kept = true;
+}
+
+void micro_unkeep(struct micro *m)
+{
+	char name[64];
+
+	if (!m->kept)
+		return;
+	kept_name(m->id_text, name);
+	supervisor_forget(name);
+	m->kept = false;
+}
+
+static bool is_the_one(const struct micro *m, int fd)
+{
+	struct stat st;
+
+	return !fstat(fd, &st) && (uint64_t)st.st_ino == m->uffd_ino;
+}
+
+/* Return: whether the service manager had it */
+static bool take_kept(struct micro *m)
+{
+	char name[64];
+	int fd;
+
+	kept_name(m->id_text, name);
+	fd = supervisor_kept(m->d->handed, name);
+	if (fd < 0)
+		return false;
+	m->kept = true;
+	if (is_the_one(m, fd)) {
+		m->uffd = fd;
+		return true;
+	}
+	log_warn("micro %s: what was kept is not its userfaultfd", m->id_text);
+	close(fd);
+	return false;
+}
+
 static bool is_uffd(int folder, const char *name)
 {
 	char is[64] = "";
@@ -111,7 +166,6 @@ static int take_uffd(struct micro *m, DIR *folder)
 	struct dirent *e;
 
 	while ((e = readdir(folder))) {
-		struct stat st;
 		int fd;
 
 		if (!is_uffd(dirfd(folder), e->d_name))
@@ -119,7 +173,7 @@ static int take_uffd(struct micro *m, DIR *folder)
 		fd = pidfd_getfd(m->pidfd, atoi(e->d_name), 0);
 		if (fd < 0)
 			return -errno;
-		if (!fstat(fd, &st) && (uint64_t)st.st_ino == m->uffd_ino)
+		if (is_the_one(m, fd))
 			return fd;
 		close(fd);
 	}
@@ -132,6 +186,8 @@ static int find_uffd(struct micro *m, struct error *err)
 	DIR *folder;
 	int fd;
 
+	if (take_kept(m))
+		return 0;
 	snprintf(path, sizeof(path), "/proc/%d/fd", (int)m->pid);
 	folder = opendir(path);
 	fd = folder ? take_uffd(m, folder) : -errno;
@@ -143,6 +199,7 @@ static int find_uffd(struct micro *m, struct error *err)
 				 "CAP_SYS_PTRACE",
 				 (int)m->pid, strerror(-fd));
 	m->uffd = fd;
+	micro_keep(m);
 	return 0;
 }
 
@@ -162,6 +219,10 @@ static int take_up(struct micro *m, struct error *err)
 static void dead(struct past *p)
 {
 	struct error err = {0};
+	char name[64];
+
+	kept_name(p->id, name);
+	supervisor_forget(name);
 
 	log_notice("micro %s: its micro-VM has ended meanwhile", p->id);
 	if (history_note(p, HISTORY_GONE, NULL, true, &err))
@@ -206,9 +267,30 @@ static void adopt(struct dest *d, struct past *p)
 		micro_event(m, MICRO_EV_GREETED, NULL);
 }
 
+/* The earlier life had no time to. Of any other fate it is kept: it may be the last copy. */
+static void forget_if_over(struct dest *d, const struct past *p)
+{
+	char name[64];
+	int fd;
+
+	if (p->fate != HISTORY_COMPLETED && p->fate != HISTORY_GONE)
+		return;
+	kept_name(p->id, name);
+	fd = supervisor_kept(d->handed, name);
+	if (fd < 0)
+		return;
+	close(fd);
+	supervisor_forget(name);
+}
+
 void micro_adopt_start(struct dest *d)
 {
-	for (struct past *p = history_first(d->history); p; p = p->next)
-		if (p->fate == HISTORY_OWNER && p->same_boot && !strcmp(fact(p, "driver"), "uffd"))
+	for (struct past *p = history_first(d->history); p; p = p->next) {
+		if (strcmp(fact(p, "driver"), "uffd") != 0)
+			continue;
+		if (p->fate == HISTORY_OWNER && p->same_boot)
 			adopt(d, p);
+		else
+			forget_if_over(d, p);
+	}
 }

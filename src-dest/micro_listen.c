@@ -71,6 +71,8 @@ static void refuse(struct micro *m, const struct error *why)
 	error_prefix(&err, "handshake of process %d", (int)m->pid);
 	if (holds && m->uffd < 0)
 		m->uffd = steal_fd(&m->hello->uffd);
+	if (m->uffd >= 0)
+		micro_keep(m);
 	hang_up(m);
 	micro_event(m, m->uffd >= 0 ? MICRO_EV_TROUBLE : MICRO_EV_REFUSED, &err);
 }
@@ -93,6 +95,7 @@ static void greeted(struct micro *m)
 	}
 	m->uffd = steal_fd(&h->uffd);
 	m->uffd_ino = inode_of(m->uffd);
+	micro_keep(m);
 	if (micro_serve(m, false, &err)) {
 		refuse(m, &err);
 		return;

@@ -65,6 +65,7 @@ struct micro_news {
  * @pid, @pidfd, @on_end: its process, and what tells its end
  * @uffd:	owned; with it the missing pages are guarded
  * @uffd_ino:	tells this userfaultfd from others
+ * @kept:	the service manager was asked to keep a copy of it
  * @regions, @n: where its memory is; region i is block i of @place
  * @place:	its memory; @placed once it is filled
  * @page:	room for one page, the fault thread's
@@ -99,6 +100,7 @@ struct micro {
 	struct event *on_end;
 	int uffd;
 	uint64_t uffd_ino;
+	bool kept;
 	struct micro_region regions[MICRO_REGIONS_MAX];
 	unsigned int n;
 	struct place place;
@@ -155,6 +157,13 @@ void micro_remove_files(struct micro *m);
 
 /* micro_adopt.c */
 
+/**
+ * micro_keep() - have the service manager keep the userfaultfd, if there is one that does: the next life of the
+ * agent then needs neither rights over the micro-VM's process nor a copy there
+ */
+void micro_keep(struct micro *m);
+/** micro_unkeep() - it is not needed any more */
+void micro_unkeep(struct micro *m);
 /** micro_note() - keep what the next life of the agent has to know. Return: 0 or -errno with @err filled */
 int micro_note(const struct micro *m, struct error *err);
 

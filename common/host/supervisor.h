@@ -1,8 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The service manager that has started this agent, if one has: it is told that the agent is ready,
- * what it does, and, where it asked for that (WatchdogSec=), that its loop still runs; and it may
- * hand over sockets on which it listens for the agent. See sd_notify(3), sd_listen_fds(3).
+ * what it does, and, where it asked for that (WatchdogSec=), that its loop still runs; it may
+ * hand over sockets on which it listens for the agent, and it keeps descriptors for the agent's next life
+ * (FileDescriptorStoreMax=). See sd_notify(3), sd_listen_fds(3).
+ *
+ * What is kept outlives a crash and a restart of the unit. When the unit is stopped, its descriptors are closed:
+ * with the last copy of a userfaultfd missing pages become zeros (DESIGN.md, rule 5). So what is kept is a
+ * second line, never what a guest that has a copy of its own depends on. Only descriptors for missing faults may
+ * be kept: one that tracks writes has to go with the agent, so that the writers go on (rule 8).
  *
  * Loop thread only.
  */
@@ -36,14 +42,39 @@ void supervisor_stopping(struct supervisor *s);
 /** supervisor_free() - says nothing more; NULL is fine */
 void supervisor_free(struct supervisor *s);
 
+/** struct supervisor_fds - what was handed over at the start and nobody has taken yet */
+struct supervisor_fds;
+
 /**
- * supervisor_sockets() - the TCP sockets that were handed over
- * @ret_fds:	new array, close-on-exec, to be freed with its descriptors owned by the caller; NULL if none
+ * supervisor_fds() - all that was handed over, close-on-exec
  *
- * Once in the life of a process. Anything else that was handed over is refused by name: nobody would ever
- * answer there. Return: how many, or -errno with @err filled
+ * Once in the life of a process. Return: 0 with @ret for supervisor_fds_free(), or -errno with @err filled
  */
-int supervisor_sockets(int **ret_fds, struct error *err);
+int supervisor_fds(struct supervisor_fds **ret, struct error *err);
+/** supervisor_fds_free() - closes what nobody has taken; what is kept stays so. NULL is fine */
+void supervisor_fds_free(struct supervisor_fds *f);
+
+/**
+ * supervisor_sockets() - take the TCP sockets
+ * @f:		may be NULL: there are none
+ * @ret_fds:	new array, to be freed with its descriptors owned by the caller; NULL if none
+ *
+ * Anything else that was handed over and is not kept is refused by name: nobody would ever answer there.
+ * Return: how many, or -errno with @err filled
+ */
+int supervisor_sockets(struct supervisor_fds *f, int **ret_fds, struct error *err);
+
+/**
+ * supervisor_keep() - ask that a copy of a descriptor be kept and handed over to the agent's next life
+ * @name:	of letters, digits, dots and dashes; as long as a name of a unit at most
+ *
+ * Nobody says whether it is: where there is no service manager, or it keeps none, it is not.
+ */
+void supervisor_keep(const char *name, int fd);
+/** supervisor_forget() - it is not needed any more; of a name that is not known it is nothing */
+void supervisor_forget(const char *name);
+/** supervisor_kept() - take what an earlier life had kept. Return: descriptor, owned by the caller; -ENOENT */
+int supervisor_kept(struct supervisor_fds *f, const char *name);
 
 /** supervisor_is_systemd() - Return: whether this process is a unit of a systemd that runs the host */
 bool supervisor_is_systemd(void);

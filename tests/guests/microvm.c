@@ -13,6 +13,7 @@
  *	early=1		the array comes in pieces, and the descriptor before it
  *	say=TEXT	instead of the array; @N is the address of region N
  *	fd=KIND		none, two, file, fresh (no handshake), blocking instead of the right one
+ *	own=0		keeps no copy of the descriptor
  *	before=N	every Nth page is given back before it was ever touched
  *	after=N		every Nth page is given back when all were touched
  *	pause=US	between two pages
@@ -62,6 +63,7 @@ struct vm {
 	unsigned int threads;
 	long late;
 	bool early;
+	bool own;
 	const char *say;
 	const char *fd;
 	unsigned int before, after;
@@ -246,6 +248,8 @@ static void greet(const struct vm *vm)
 	} else {
 		send_with(sock, text, len, fds, n);
 	}
+	if (!vm->own)
+		close(vm->uffd);
 	/* It closes at once, as Firecracker does; where something is missing on purpose it stays. */
 	if (vm->late >= 0 && n)
 		close(sock);
@@ -413,6 +417,8 @@ static void option(struct vm *vm, const char *key, const char *value)
 		vm->say = value;
 	else if (!strcmp(key, "fd"))
 		vm->fd = value;
+	else if (!strcmp(key, "own"))
+		vm->own = n;
 	else if (!strcmp(key, "before"))
 		vm->before = (unsigned int)n;
 	else if (!strcmp(key, "after"))
@@ -429,7 +435,7 @@ static void option(struct vm *vm, const char *key, const char *value)
 
 int main(int argc, char **argv)
 {
-	struct vm vm = {.n = 2, .page = UNIT, .threads = 2};
+	struct vm vm = {.n = 2, .page = UNIT, .threads = 2, .own = true};
 
 	if (argc < 3)
 		return 2;

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "lib/lab_micro.h"
 #include "lib/lab_systemd.h"
 #include "lib/lab_test.h"
 
@@ -97,6 +98,45 @@ static void agents_come_back(struct lab_systemd sd[2], struct lab_guest *g)
 	lab_guest_arrived(g, b);
 }
 
+static void number_kept(struct lab_systemd *sd, const char *n)
+{
+	lab_until(sd->lab, 10000,
+		  lab_systemctl_is(sd, "decant-dest.service", "NFileDescriptorStore", n),
+		  "systemd does not keep %s descriptors", n);
+}
+
+/*
+ * Nobody but the agent has the userfaultfd of this micro-VM: with the last copy its missing pages would
+ * become zeros, which it would see. systemd keeps one over the agent's death, and gives it back.
+ */
+static void descriptor_is_kept(struct lab_systemd *sd)
+{
+	struct lab_host *b = sd->host;
+	pid_t agent = lab_systemctl_pid(sd, "decant-dest.service");
+	struct lab_proc *p;
+	char *id, *said;
+
+	micro_memory(b, "memory", 160ul << 20);
+	micro_import(b, "memory", "vm");
+	number_kept(sd, "0\n");
+	id = micro_uffd(b, "vm", "vm.sock");
+	p = micro_start(b, "vm", "vm.sock", "memory",
+			(const char *const[]){"own=0", "threads=1", NULL});
+	lab_until(b->lab, 10000, micro_phase_is(b, id, "serving"), "it is not served");
+	lab_check(b->lab, !kill(agent, SIGKILL), "kill: %m");
+	said = lab_read_file(lab_host_path(b, "decant-dest.err"));
+	lab_check(b->lab, said && !strstr(said, "serving -> completed"),
+		  "it had all pages already: that proves nothing");
+	free(said);
+	micro_ok(b, p);
+	lab_until(b->lab, 10000, lab_http(b->dest_sock, "GET", "/v1/health", NULL, NULL) == 200,
+		  "decant-dest does not come back");
+	lab_until(b->lab, 10000, micro_phase_is(b, id, "completed"), "it is not served to the end");
+	number_kept(sd, "0\n");
+	micro_end(b, p, id, "completed");
+	free(id);
+}
+
 Test(systemd, units)
 {
 	struct lab *lab = lab_new(lab_test_failed);
@@ -123,6 +163,7 @@ Test(systemd, units)
 	lab_guest_verified(g);
 	up(&sd[1]);
 	lab_host_knows(sd[1].host, g->name);
+	descriptor_is_kept(&sd[1]);
 	free(unit);
 	lab_end(lab);
 }

@@ -149,7 +149,7 @@ struct lab_proc *micro_start(struct lab_host *b, const char *name, const char *s
 	snprintf(mem, sizeof(mem), "%s", lab_host_path(b, memory));
 	for (size_t i = 0; options && options[i]; i++)
 		argv[n++] = options[i];
-	return lab_spawn(b->lab, NULL, name, argv);
+	return lab_spawn(b->lab, b->ns, name, argv);
 }
 
 bool micro_said(struct lab_host *b, const struct lab_proc *p, const char *text)

@@ -11,6 +11,7 @@
 #include "util/loop.h"
 
 struct budget;
+struct hooks;
 struct migration;
 struct source_guest;
 struct supervisor;
@@ -27,6 +28,7 @@ struct supervisor;
  * @guests:	list of the guests of this host
  * @migrations:	list of jobs, newest first
  * @budget:	bandwidth of this host; its rate see bandwidth.h
+ * @hooks:	who is told and asked, NULL for nobody
  * @supervisor:	the service manager, if there is one
  * @started_us:	clock_wall_us() of the start
  */
@@ -41,6 +43,7 @@ struct source {
 	struct source_guest *guests;
 	struct migration *migrations;
 	struct budget *budget;
+	struct hooks *hooks;
 	struct supervisor *supervisor;
 	uint64_t started_us;
 };

@@ -9,6 +9,7 @@
 #include "history.h"
 #include "host/host_probe.h"
 #include "incoming.h"
+#include "metrics/metrics.h"
 #include "micro.h"
 #include "overrule.h"
 #include "rest/rest_open.h"
@@ -126,6 +127,13 @@ static void get_incoming(struct rest_req *req, void *ctx)
 			      id);
 }
 
+static void get_metrics(struct rest_req *req, void *ctx)
+{
+	const struct dest *d = ctx;
+
+	metrics_reply(d->metrics, req);
+}
+
 static void not_supported(struct rest_req *req, void *ctx)
 {
 	(void)ctx;
@@ -144,7 +152,7 @@ static const struct rest_route routes[] = {
 	{"POST", "/v1/snapshots/{id}/restore", REST_OPERATOR, REST_BODY_OBJECT, api_post_restore},
 	{"POST", "/v1/snapshots/{id}/uffd", REST_OPERATOR, REST_BODY_OBJECT, api_post_uffd},
 	{"GET", "/v1/events", REST_READER, REST_BODY_NONE, not_supported},
-	{"GET", "/metrics", REST_READER, REST_BODY_NONE, not_supported},
+	{"GET", "/metrics", REST_READER, REST_BODY_NONE, get_metrics},
 	{"GET", "/openapi.json", REST_PUBLIC, REST_BODY_NONE, not_supported},
 	{"GET", "/", REST_PUBLIC, REST_BODY_NONE, not_supported},
 };

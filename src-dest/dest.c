@@ -8,16 +8,17 @@
 #include "api.h"
 #include "cli/cli.h"
 #include "conn.h"
-#include "hooks/hooks.h"
 #include "host/supervisor.h"
 #include "import.h"
 #include "incoming.h"
 #include "launch_unit.h"
 #include "listen.h"
+#include "meter.h"
 #include "micro.h"
 #include "resident.h"
 #include "rest/rest_open.h"
 #include "sharing.h"
+#include "tls/tls_stats.h"
 #include "util/cleanup.h"
 #include "util/clock.h"
 #include "util/fdio.h"
@@ -39,6 +40,7 @@ static int load_tls(struct dest *d, struct error *err)
 
 	if (r)
 		return r;
+	tls_stats_inherit(ctx, d->tls);
 	tls_ctx_unref(d->tls);
 	d->tls = ctx;
 	return 0;
@@ -46,7 +48,7 @@ static int load_tls(struct dest *d, struct error *err)
 
 static void on_hangup(evutil_socket_t sig, short what, void *arg)
 {
-	struct error err = {0}, hook = {0};
+	struct error err = {0};
 	struct dest *d = arg;
 
 	(void)sig;
@@ -55,8 +57,6 @@ static void on_hangup(evutil_socket_t sig, short what, void *arg)
 		log_error("certificates not reloaded, the old ones stay in use: %s", err.msg);
 	else
 		log_info("certificates reloaded");
-	if (hooks_reload(d->hooks, &hook))
-		log_error("secrets not reloaded, the old ones stay in use: %s", hook.msg);
 }
 
 /* --- processes that nobody watches any more --- */
@@ -202,6 +202,8 @@ int dest_start(struct dest *d, struct error *err)
 	if (!r)
 		r = supervisor_fds(&d->handed, err);
 	if (!r)
+		r = meter_start(d, err);
+	if (!r)
 		r = store_start(d, err);
 	if (!r)
 		r = load_tls(d, err);
@@ -218,9 +220,7 @@ int dest_start(struct dest *d, struct error *err)
 				 "confinement",
 				 why.msg);
 	}
-	r = hooks_new(d->loop, &d->conf.hooks, "dest", d->conf.state_dir, &d->hooks, err);
-	if (!r)
-		r = history_open(d->conf.state_dir, &d->history, err);
+	r = history_open(d->conf.state_dir, &d->history, err);
 	if (!r)
 		adopt_start(d);
 	if (!r)
@@ -263,7 +263,6 @@ void dest_stop(struct dest *d)
 	resident_free_all(d);
 	adopt_free_all(d);
 	history_close(d->history);
-	hooks_free(d->hooks);
 	while (d->reaps) {
 		struct dest_reap *r = d->reaps;
 
@@ -275,6 +274,7 @@ void dest_stop(struct dest *d)
 		event_free(d->end_timer);
 	launch_units_free(d->units);
 	tls_ctx_unref(d->tls);
+	meter_stop(d);
 	conf_dest_clear(&d->conf);
 	loop_free(d->loop);
 }

@@ -17,10 +17,11 @@
 struct adopted;
 struct adopt_qemu;
 struct conn;
-struct hooks;
 struct import;
 struct incoming;
 struct listener;
+struct meter;
+struct metrics_registry;
 struct micro;
 struct resident;
 struct sharing;
@@ -59,10 +60,11 @@ struct dest_reap {
  * @sharings:	processes that map the memory of guests, too
  * @reaps:	processes to reap
  * @signals:	SIGTERM, SIGINT, SIGHUP
- * @hooks:	who is told, NULL for nobody
  * @supervisor:	the service manager, if there is one
  * @handed:	what it has handed over, while the agent starts
  * @units:	starts guests in units, where this agent is one
+ * @metrics:	who has something for /metrics; others may register
+ * @meter:	what is counted for it, see meter.h
  * @ending:	dest_end() was called
  * @end_timer:	bounds it
  * @started_us:	clock_wall_us() of the start
@@ -89,10 +91,11 @@ struct dest {
 	struct sharing *sharings;
 	struct dest_reap *reaps;
 	struct event *signals[3];
-	struct hooks *hooks;
 	struct supervisor *supervisor;
 	struct supervisor_fds *handed;
 	struct launch_units *units;
+	struct metrics_registry *metrics;
+	struct meter *meter;
 	bool ending;
 	struct event *end_timer;
 	uint64_t started_us;

@@ -10,6 +10,7 @@
 #include <sys/eventfd.h>
 #include "channels.h"
 #include "incoming_priv.h"
+#include "meter.h"
 #include "rest/rest_client.h"
 #include "util/cleanup.h"
 #include "util/clock.h"
@@ -181,7 +182,6 @@ void incoming_event(struct incoming *inc, enum inc_event ev, const struct error 
 	log_info("incoming %s: %s -> %s (%s)%s%s", inc->id_text, inc_state_name(was),
 		 inc_state_name(inc->state), inc_event_name(ev), err ? ": " : "",
 		 err ? err->msg : "");
-	incoming_tell(inc, was);
 	actions[step->action](inc);
 }
 
@@ -435,6 +435,7 @@ void incoming_add(struct incoming *inc)
 	inc->next = d->incomings;
 	d->incomings = inc;
 	d->n_incomings++;
+	meter_incoming_begun(d);
 }
 
 int incoming_local(struct dest *d, const char *from, struct incoming **ret, struct error *err)

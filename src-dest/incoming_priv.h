@@ -385,17 +385,17 @@ void settle_release(struct incoming *inc);
 /** settle_stop_threads() - data threads and worker; channels end */
 void settle_stop_threads(struct incoming *inc);
 
-/* incoming_view.c: what micro_view.c shows, too */
+/* incoming_view.c: what micro_view.c and meter.c show, too */
+
+/** incoming_view_phase() - Return: as clients see it */
+const char *incoming_view_phase(const struct incoming *inc);
+/** incoming_view_received() - Return: bytes of pages that came */
+uint64_t incoming_view_received(const struct incoming *inc);
 
 /** incoming_view_memory() - @total: bytes; @came: payload that came. Return: new reference */
 json_t *incoming_view_memory(const struct place *p, uint64_t total, uint64_t came);
 /** incoming_view_postcopy() - Return: new reference */
 json_t *incoming_view_postcopy(const struct place *p);
-
-/* incoming_tell.c */
-
-/** incoming_tell() - hooks hear of a new state, before its action. @was: the one before */
-void incoming_tell(struct incoming *inc, enum inc_state was);
 
 /* resume.c: a session after the one that was lost */
 

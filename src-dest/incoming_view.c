@@ -18,7 +18,7 @@ static json_t *time_json(uint64_t wall_us)
 }
 
 /* `end` says nothing to a client: how it ended does. */
-static const char *phase(const struct incoming *inc)
+const char *incoming_view_phase(const struct incoming *inc)
 {
 	if (inc->state != INC_END)
 		return inc_state_name(inc->state);
@@ -27,7 +27,7 @@ static const char *phase(const struct incoming *inc)
 	return inc->past && inc->past->fate == HISTORY_GONE ? "failed" : "aborted";
 }
 
-static uint64_t received_bytes(const struct incoming *inc)
+uint64_t incoming_view_received(const struct incoming *inc)
 {
 	uint64_t n = atomic_load(&inc->urgent_tally.bytes);
 
@@ -148,16 +148,16 @@ static bool refused(const struct incoming *inc)
 json_t *incoming_view(const struct incoming *inc)
 {
 	char uuid[UUID_TEXT_MAX] = "";
-	json_t *memory = incoming_view_memory(&inc->place, inc->total, received_bytes(inc));
+	json_t *memory = incoming_view_memory(&inc->place, inc->total, incoming_view_received(inc));
 
 	if (inc->setup)
 		uuid_text(inc->setup->uuid, uuid);
 	return json_pack(
 		"{s:s, s:s, s:s, s:s, s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:b, s:s*}",
 		"id", inc->id_text, "guest", inc->setup ? inc->setup->name : "", "uuid", uuid,
-		"phase", phase(inc), "from", inc->from, "identity", inc->identity, "created_at",
-		time_json(inc->created_us), "ended_at", time_json(inc->ended_us), "error",
-		error_json(&inc->err), "memory", memory, "postcopy",
+		"phase", incoming_view_phase(inc), "from", inc->from, "identity", inc->identity,
+		"created_at", time_json(inc->created_us), "ended_at", time_json(inc->ended_us),
+		"error", error_json(&inc->err), "memory", memory, "postcopy",
 		incoming_view_postcopy(&inc->place), "channels", channels_json(inc), "digest_ok",
 		inc->receipt_ok < 0 ? json_null() : json_boolean(inc->receipt_ok), "refused",
 		refused(inc), "snapshot", snapshot(inc));

@@ -13,6 +13,7 @@
 #include "conn.h"
 #include "host/supervisor.h"
 #include "incoming.h"
+#include "meter.h"
 #include "overrule.h"
 #include "util/cleanup.h"
 #include "util/log.h"
@@ -92,10 +93,17 @@ static void peer_drop(struct peer *p)
 	peer_gone(p);
 }
 
+static void peer_make_way(struct peer *p)
+{
+	meter_refused(p->l->d, "too-many-connections");
+	peer_drop(p);
+}
+
 static void peer_refuse(struct peer *p, const struct error *why)
 {
 	log_notice("connection from %s (%s) refused: %s", tls_chan_peer(conn_chan(p->conn)),
 		   tls_chan_identity(conn_chan(p->conn)), why->msg);
+	meter_refused(p->l->d, why->code);
 	conn_send_error(p->conn, MSG_ERROR, why);
 	dest_close(p->l->d, p->conn);
 	peer_gone(p);
@@ -387,9 +395,9 @@ static void make_room(struct listener *l, const uint8_t *addr, size_t alen)
 		oldest_of_it = oldest_of_it ? oldest_of_it : p;
 	}
 	if (n >= l->d->conf.limit_connections_per_address)
-		peer_drop(oldest_of_it);
+		peer_make_way(oldest_of_it);
 	else if (l->n_peers >= l->d->conf.limit_connections)
-		peer_drop(l->oldest);
+		peer_make_way(l->oldest);
 }
 
 static void set_options(int fd)
@@ -567,6 +575,11 @@ int listen_new(struct dest *d, struct listener **ret, struct error *err)
 	}
 	*ret = l;
 	return 0;
+}
+
+unsigned int listen_waiting(const struct listener *l)
+{
+	return l ? l->n_peers : 0;
 }
 
 void listen_free(struct listener *l)

@@ -15,6 +15,8 @@ struct listener;
 
 /** listen_new() - listen on all addresses of conf.listen_host. Return: 0 or -errno with @err filled */
 int listen_new(struct dest *d, struct listener **ret, struct error *err);
+/** listen_waiting() - Return: connections that no session has yet; NULL has none */
+unsigned int listen_waiting(const struct listener *l);
 /** listen_free() - stop, and drop all that has no session; NULL is fine */
 void listen_free(struct listener *l);
 

@@ -19,6 +19,7 @@
 #include <unistd.h>
 #include "incoming.h"
 #include "incoming_priv.h"
+#include "meter.h"
 #include "micro_priv.h"
 #include "proc.h"
 #include "uffd/uffd.h"
@@ -98,7 +99,6 @@ void micro_event(struct micro *m, enum micro_event ev, const struct error *err)
 	log_info("micro %s: %s -> %s (%s)%s%s", m->id_text, state_names[m->state],
 		 state_names[s->next], event_names[ev], err ? ": " : "", err ? err->msg : "");
 	m->state = s->next;
-	micro_tell(m, s->state);
 	s->action(m);
 }
 
@@ -207,6 +207,7 @@ static void release(struct micro *m)
 	micro_stop_threads(m);
 	micro_unkeep(m);
 	micro_remove_files(m);
+	meter_micro_ended(m);
 	view = micro_view(m);
 	if (m->past)
 		history_end(m->d->history, steal_ptr(&m->past), view);

@@ -20,6 +20,7 @@
 #include <sys/pidfd.h>
 #include <unistd.h>
 #include "incoming_priv.h"
+#include "meter.h"
 #include "resident.h"
 #include "parts.h"
 #include "sharing.h"
@@ -83,6 +84,7 @@ void settle_release(struct incoming *inc)
 	view = incoming_view(inc);
 	settle_stop_threads(inc);
 	parts_end(inc);
+	meter_incoming_ended(inc);
 	if (inc->place.uffd >= 0)
 		close(inc->place.uffd);
 	inc->place.uffd = -1;

@@ -95,7 +95,7 @@ static const struct rest_route routes[] = {
 	{"GET", "/v1/host/bandwidth", REST_READER, REST_BODY_NONE, api_get_bandwidth},
 	{"PUT", "/v1/host/bandwidth", REST_OPERATOR, REST_BODY_OBJECT, api_put_bandwidth},
 	{"PUT", "/v1/host/cordon", REST_OPERATOR, REST_BODY_OBJECT, not_supported},
-	{"GET", "/metrics", REST_READER, REST_BODY_NONE, not_supported},
+	{"GET", "/metrics", REST_READER, REST_BODY_NONE, api_get_metrics},
 	{"GET", "/openapi.json", REST_PUBLIC, REST_BODY_NONE, not_supported},
 	{"GET", "/", REST_PUBLIC, REST_BODY_NONE, not_supported},
 };

@@ -14,6 +14,7 @@ int api_status(int r);
 /* Handlers of the routes that carry their names; ctx is the struct source. */
 rest_handler api_get_bandwidth;
 rest_handler api_put_bandwidth;
+rest_handler api_get_metrics;
 rest_handler api_get_guests;
 rest_handler api_post_guests;
 rest_handler api_get_guest;

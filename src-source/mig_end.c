@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "hooks/hooks.h"
+#include "meter.h"
 #include "migration_priv.h"
 #include "util/cleanup.h"
 #include "util/clock.h"
@@ -18,10 +18,10 @@ void mig_act_finish(struct migration *m)
 	mig_close(m);
 	XXH3_freeState(steal_ptr(&m->sw.hash));
 	mig_snap_free(m);
-	if (!m->ended_us)
-		m->ended_us = clock_wall_us();
+	m->ended_us = clock_wall_us();
 	m->totals.remaining_bytes = m->state == MIG_COMPLETED ? 0 : m->totals.remaining_bytes;
 	m->totals.held_bytes = 0;
+	meter_job_ended(m);
 	mig_journal_end(m);
 	journal_close(steal_ptr(&m->journal));
 	if (m->guest && !m->committed)
@@ -60,6 +60,7 @@ static void untrack(struct migration *m)
 	if (m->engine) {
 		engine_stop(m->engine);
 		mig_totals(m, &m->totals);
+		meter_engine_end(m);
 		engine_free(steal_ptr(&m->engine));
 	}
 	await_aborted(m);
@@ -216,7 +217,6 @@ static bool needed(const struct source *s, const struct migration *m)
 
 void mig_destroy(struct migration *m)
 {
-	hooks_gate_cancel(m->gate);
 	mig_close(m);
 	journal_close(m->journal);
 	XXH3_freeState(m->sw.hash);

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "meter.h"
 #include "migration_priv.h"
 #include "policy.h"
 #include "snap.h"
@@ -25,7 +26,6 @@ struct guest *mig_conn(const struct migration *m)
 static void act_precopy(struct migration *m)
 {
 	m->again.since_us = clock_us();
-	mig_gate_arm(m);
 	scan_order(m->engine->scan, SCAN_PRECOPY);
 }
 
@@ -64,11 +64,10 @@ static action_fn *const actions[MIG_ACT_COUNT_] = {
 static bool is_loss(const struct migration *m, const struct error *err)
 {
 	static const char *const final[] = {"guest-gone", "guest-memory", "receipt-mismatch"};
-	/* The destination has given it up, or is not the one that it was; or nothing is to be moved any more. */
+	/* The destination has given it up, or is not the one that it was. */
 	static const char *const over[] = {"migration-ended", "unexpected-message",
 					   "bad-generation",  "bad-message",
-					   "version",         "migration-exists",
-					   "gate-refused"};
+					   "version",         "migration-exists"};
 
 	/* The destination has heard nothing of us for too long. */
 	if (m->state == MIG_PRECOPY)
@@ -118,7 +117,6 @@ void mig_event(struct migration *m, enum mig_event ev, const struct error *err)
 		log_info("migration %s of %s: %s (%s)%s%s", m->id, m->guest_name,
 			 mig_state_name(step->next), mig_event_name(ev),
 			 err && err->msg[0] ? ": " : "", err ? err->msg : "");
-		mig_tell(m, step->state);
 	}
 	actions[step->action](m);
 }
@@ -177,6 +175,7 @@ void mig_close(struct migration *m)
 	if (m->engine) {
 		engine_stop(m->engine);
 		mig_totals(m, &m->totals);
+		meter_engine_end(m);
 		engine_free(steal_ptr(&m->engine));
 	}
 	conn_free(steal_ptr(&m->control));
@@ -363,6 +362,7 @@ int migration_new(struct source *s, struct source_guest *sg, const char *to, con
 	s->migrations = m;
 	sg->migration = m;
 	FAULTPOINT(JOB_JOURNALED);
+	meter_job_begun(m);
 	mig_prune(s);
 	mig_event(m, MIG_EV_START, NULL);
 	*ret = m;

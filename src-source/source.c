@@ -10,10 +10,11 @@
 #include "cli/cli.h"
 #include "guests.h"
 #include "guests_store.h"
-#include "hooks/hooks.h"
 #include "host/supervisor.h"
+#include "meter.h"
 #include "migration.h"
 #include "rest/rest_open.h"
+#include "tls/tls_stats.h"
 #include "util/cleanup.h"
 #include "util/clock.h"
 #include "util/fdio.h"
@@ -28,6 +29,7 @@ static int load_tls(struct source *s, struct error *err)
 
 	if (r < 0)
 		return r;
+	tls_stats_inherit(ctx, s->tls);
 	tls_ctx_unref(s->tls);
 	s->tls = ctx;
 	return 0;
@@ -35,7 +37,7 @@ static int load_tls(struct source *s, struct error *err)
 
 static void on_hangup(evutil_socket_t sig, short what, void *arg)
 {
-	struct error err = {0}, hook = {0};
+	struct error err = {0};
 	struct source *s = arg;
 
 	(void)sig;
@@ -44,8 +46,6 @@ static void on_hangup(evutil_socket_t sig, short what, void *arg)
 		log_error("certificates not reloaded, the old ones stay in use: %s", err.msg);
 	else
 		log_info("certificates reloaded");
-	if (hooks_reload(s->hooks, &hook) < 0)
-		log_error("secrets not reloaded, the old ones stay in use: %s", hook.msg);
 }
 
 static void on_terminate(evutil_socket_t sig, short what, void *arg)
@@ -87,13 +87,13 @@ int source_start(struct source *s, struct error *err)
 		return r;
 	if (uffd_probe(&s->caps, &s->uffd_error) < 0)
 		log_warn("%s", s->uffd_error.msg);
-	r = bandwidth_load(s, err);
+	r = meter_start(s, err);
+	if (!r)
+		r = bandwidth_load(s, err);
 	if (!r)
 		r = guests_configure(s, err);
 	if (!r)
 		r = guests_store_load(s, err);
-	if (!r)
-		r = hooks_new(s->loop, &s->conf.hooks, "source", s->conf.state_dir, &s->hooks, err);
 	if (!r)
 		r = migration_load_all(s, err);
 	if (!r)
@@ -122,9 +122,9 @@ void source_stop(struct source *s)
 	rest_server_free(s->rest);
 	attach_free(s->attach);
 	migration_end_all(s);
-	hooks_free(s->hooks);
 	guests_free(s);
 	budget_free(s->budget);
+	meter_stop(s);
 	tls_ctx_unref(s->tls);
 	conf_source_clear(&s->conf);
 	loop_free(s->loop);

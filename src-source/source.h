@@ -11,7 +11,8 @@
 #include "util/loop.h"
 
 struct budget;
-struct hooks;
+struct meter;
+struct metrics_registry;
 struct migration;
 struct source_guest;
 struct supervisor;
@@ -28,7 +29,8 @@ struct supervisor;
  * @guests:	list of the guests of this host
  * @migrations:	list of jobs, newest first
  * @budget:	bandwidth of this host; its rate see bandwidth.h
- * @hooks:	who is told and asked, NULL for nobody
+ * @metrics:	who has something for /metrics; others may register
+ * @meter:	what is counted for it, see meter.h
  * @supervisor:	the service manager, if there is one
  * @started_us:	clock_wall_us() of the start
  */
@@ -43,7 +45,8 @@ struct source {
 	struct source_guest *guests;
 	struct migration *migrations;
 	struct budget *budget;
-	struct hooks *hooks;
+	struct metrics_registry *metrics;
+	struct meter *meter;
 	struct supervisor *supervisor;
 	uint64_t started_us;
 };

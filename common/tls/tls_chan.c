@@ -179,6 +179,8 @@ static int die(struct tls_chan *c, int ret)
 {
 	c->dead = true;
 	c->ret = ret;
+	if (!c->done)
+		tls_stats_count_refused(c->ctx, c->why.code);
 	return ret;
 }
 
@@ -218,6 +220,7 @@ static int established(struct tls_chan *c)
 	if (!c->identity || !c->subject)
 		return die(c, error_set(&c->why, -ENOMEM, NULL, "no memory for the peer's names"));
 	c->done = true;
+	tls_stats_count_done(c->ctx);
 	return 0;
 }
 

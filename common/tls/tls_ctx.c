@@ -259,10 +259,11 @@ int tls_ctx_new(const struct tls_files *files, enum tls_role role, struct tls_ct
 	ctx->http = files->http;
 	ctx->ssl = SSL_CTX_new(role == TLS_CLIENT ? TLS_client_method() : TLS_server_method());
 	ctx->bio = tls_wire_method();
+	ctx->stats = tls_stats_new();
 	ctx->ca = strdup(files->ca ? files->ca : "this system's list of authorities");
 	ctx->cert = files->cert ? strdup(files->cert) : NULL;
 	ctx->crl = files->crl ? strdup(files->crl) : NULL;
-	if (!ctx->ssl || !ctx->bio || !ctx->ca || !ctx->cert != !files->cert ||
+	if (!ctx->ssl || !ctx->bio || !ctx->stats || !ctx->ca || !ctx->cert != !files->cert ||
 	    !ctx->crl != !files->crl)
 		r = error_set(err, -ENOMEM, NULL, "no memory for a TLS context");
 	else
@@ -286,6 +287,7 @@ void tls_ctx_unref(struct tls_ctx *ctx)
 		return;
 	SSL_CTX_free(ctx->ssl);
 	BIO_meth_free(ctx->bio);
+	tls_stats_unref(ctx->stats);
 	free(ctx->ca);
 	free(ctx->cert);
 	free(ctx->crl);

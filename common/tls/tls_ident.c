@@ -272,6 +272,7 @@ int tls_allow_check(const char *const *allow, size_t n, const struct tls_chan *c
 		if (!canon(allow[i], &text, NULL) && has_name(tls_chan_identity(c), text))
 			return 0;
 	}
+	tls_stats_count_refused(c->ctx, "tls-not-allowed");
 	return error_set(err, -EACCES, "tls-not-allowed",
 			 "%s is not let in: its certificate is for %s, which the allow list does "
 			 "not have",

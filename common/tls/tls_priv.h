@@ -9,6 +9,8 @@
 #include "tls/tls_chan.h"
 #include "tls/tls_ctx.h"
 
+struct tls_stats;
+
 /**
  * struct tls_ctx - see tls_ctx.h; read-only once made, except @refs
  * @refs:	references
@@ -16,6 +18,7 @@
  * @http:	as in struct tls_files
  * @ssl:	OpenSSL's context, which is safe for SSL_new() from any thread
  * @bio:	the socket calls of struct tls_wire
+ * @stats:	how handshakes ended; our reference
  * @ca, @cert, @crl:	names of the files, for messages; @crl may be NULL
  */
 struct tls_ctx {
@@ -24,6 +27,7 @@ struct tls_ctx {
 	bool http;
 	SSL_CTX *ssl;
 	BIO_METHOD *bio;
+	struct tls_stats *stats;
 	char *ca;
 	char *cert;
 	char *crl;
@@ -165,6 +169,14 @@ int tls_why_verify(int ok, X509_STORE_CTX *store);
  * Return: the -errno that goes with it; @c's why is filled
  */
 int tls_why(struct tls_chan *c, int ssl_error);
+
+/* tls_stats.c */
+
+struct tls_stats *tls_stats_new(void);
+void tls_stats_unref(struct tls_stats *s);
+/** tls_stats_count_done(), tls_stats_count_refused() - any thread. @code: of the error; unknown ones count as "other" */
+void tls_stats_count_done(const struct tls_ctx *ctx);
+void tls_stats_count_refused(const struct tls_ctx *ctx, const char *code);
 
 /* tls_alert.c */
 

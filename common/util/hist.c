@@ -95,3 +95,15 @@ void hist_octaves(const struct hist *h, uint32_t *out, size_t n)
 		out[k] += (uint32_t)count;
 	}
 }
+
+void hist_merge(struct hist *to, const struct hist *from)
+{
+	uint64_t max = __atomic_load_n(&from->max_us, __ATOMIC_RELAXED);
+
+	for (size_t i = 0; i < HIST_BUCKETS; i++)
+		to->count[i] += __atomic_load_n(&from->count[i], __ATOMIC_RELAXED);
+	to->n += __atomic_load_n(&from->n, __ATOMIC_RELAXED);
+	to->sum_us += __atomic_load_n(&from->sum_us, __ATOMIC_RELAXED);
+	if (max > to->max_us)
+		to->max_us = max;
+}

@@ -30,6 +30,8 @@ uint64_t hist_quantile(const struct hist *h, double q);
  * @n:		entries of @out; the last one takes all that are larger
  */
 void hist_octaves(const struct hist *h, uint32_t *out, size_t n);
+/** hist_merge() - add what @from has; nobody adds to @to meanwhile */
+void hist_merge(struct hist *to, const struct hist *from);
 /** hist_bucket_le() - Return: inclusive upper bound (us) of bucket @i */
 uint64_t hist_bucket_le(size_t i);
 

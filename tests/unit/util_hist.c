@@ -138,3 +138,19 @@ Test(hist, octaves)
 	cr_assert(eq(u32, out[5], 1), "17");
 	cr_assert(eq(u32, out[7], 1), "all that are larger");
 }
+
+Test(hist, merge)
+{
+	struct hist a = {0}, b = {0}, both = {0};
+
+	for (uint64_t i = 0; i < 1000; i++) {
+		hist_add(i % 3 ? &a : &b, i * i);
+		hist_add(&both, i * i);
+	}
+	hist_merge(&a, &b);
+	cr_assert(eq(u64, a.n, 1000));
+	cr_assert(eq(u64, a.sum_us, both.sum_us));
+	cr_assert(eq(u64, hist_quantile(&a, 1), 999 * 999));
+	for (size_t i = 0; i < HIST_BUCKETS; i++)
+		cr_assert(eq(u64, a.count[i], both.count[i]));
+}

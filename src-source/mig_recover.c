@@ -45,21 +45,32 @@ static void send_resume(struct migration *m)
 	FAULTPOINT(RESUME_QUEUED);
 }
 
+static void too_old(struct migration *m)
+{
+	lost(m, -EPROTO, "version",
+	     "the destination's agent speaks a version of the protocol in which no session can be "
+	     "made again: bring it up to date");
+}
+
 static void on_control(void *arg, struct tls_chan *chan, const struct msg_hello_ack *ack,
 		       const struct error *why)
 {
 	struct migration *m = arg;
 
 	m->dial = NULL;
+	if (!chan && m->version && m->version < MSG_VERSION_RECOVERY &&
+	    !strcmp(why->code, "migration-exists")) {
+		/* One that is that old does not come as far as naming its version. */
+		too_old(m);
+		return;
+	}
 	if (!chan) {
 		mig_event(m, MIG_EV_ERROR, why);
 		return;
 	}
 	if (ack->version < MSG_VERSION_RECOVERY) {
 		tls_chan_free(chan);
-		lost(m, -EPROTO, "version",
-		     "the destination's agent speaks a version of the protocol in which no session "
-		     "can be made again: bring it up to date");
+		too_old(m);
 		return;
 	}
 	memcpy(m->token, ack->token, sizeof(m->token));

@@ -221,6 +221,7 @@ static const char usage[] =
 	"  --report FILE      JSON, written anew several times a second\n"
 	"  --state-kb N       ballast in the saved state\n"
 	"  --paused           start paused  --dma  do not declare the blocks free of DMA\n"
+	"  --uuid BYTE        who it is, also when it is started again: 16 times this byte\n"
 	"  --thp              advise transparent huge pages\n"
 	"  --rom              the last block is read-only\n"
 	"  --grow             use half of the memory until SIGWINCH\n"
@@ -233,8 +234,8 @@ static const struct option options[] = {
 	{"threads", 1, NULL, 't'}, {"writes", 1, NULL, 'w'}, {"seed", 1, NULL, 's'},
 	{"zeros", 1, NULL, 'z'},   {"report", 1, NULL, 'r'}, {"state-kb", 1, NULL, 'S'},
 	{"rom", 0, NULL, 'R'},     {"grow", 0, NULL, 'g'},   {"paused", 0, NULL, 'p'},
-	{"thp", 0, NULL, 'T'},     {"dma", 0, NULL, 'd'},    {"help", 0, NULL, 'h'},
-	{NULL, 0, NULL, 0},
+	{"thp", 0, NULL, 'T'},     {"dma", 0, NULL, 'd'},    {"uuid", 1, NULL, 'u'},
+	{"help", 0, NULL, 'h'},    {NULL, 0, NULL, 0},
 };
 
 static uint64_t number(const char *text, uint64_t max)
@@ -304,6 +305,9 @@ static void take_option(struct stamp *s, int c)
 		break;
 	case 'd':
 		s->dma = true;
+		break;
+	case 'u':
+		memset(s->uuid, (int)number(optarg, 255), sizeof(s->uuid));
 		break;
 	case 'h':
 		fputs(usage, stdout);
@@ -421,6 +425,7 @@ int main(int argc, char **argv)
 	pthread_sigmask(SIG_BLOCK, &signals, NULL);
 	config.name = s.name;
 	config.attach = s.attach;
+	config.uuid = s.uuid[0] ? s.uuid : NULL;
 	s.guest = decant_guest_new(&config);
 	ret = s.guest ? make_blocks(&s) : -errno;
 	if (ret) {

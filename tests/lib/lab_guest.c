@@ -89,7 +89,7 @@ static void describe(struct lab_guest *g)
 static void start_process(struct lab_guest *g)
 {
 	const struct lab_guest_opts *o = &g->opts;
-	char program[LAB_PATH_MAX + 32], report[LAB_PATH_MAX + LAB_NAME_MAX + 16], numbers[5][16];
+	char program[LAB_PATH_MAX + 32], report[LAB_PATH_MAX + LAB_NAME_MAX + 16], numbers[6][16];
 	const char *argv[] = {program,    "--name",      g->name,
 			      "--attach", g->at->attach, "--report",
 			      report,     "--kind",      kind_name(o->kind),
@@ -97,7 +97,8 @@ static void start_process(struct lab_guest *g)
 			      numbers[1], "--threads",   numbers[2],
 			      "--writes", numbers[3],    "--zeros",
 			      numbers[4], NULL,          NULL,
-			      NULL,       NULL,          NULL};
+			      NULL,       NULL,          NULL,
+			      NULL,       NULL};
 	const unsigned int values[] = {o->mb, o->blocks, o->threads, o->writes, o->zeros};
 	size_t n = 19;
 
@@ -113,9 +114,31 @@ static void start_process(struct lab_guest *g)
 		argv[n++] = "--grow";
 	if (o->paused)
 		argv[n++] = "--paused";
+	if (o->uuid) {
+		snprintf(numbers[5], sizeof(numbers[5]), "%u", o->uuid);
+		argv[n++] = "--uuid";
+		argv[n++] = numbers[5];
+	}
 	snprintf(program, sizeof(program), "%s/stamp", g->lab->guests_at);
 	report_path(g, g->at, report, sizeof(report));
 	g->proc = lab_spawn(g->lab, g->at->ns, g->name, argv);
+}
+
+static void begin(struct lab_guest *g)
+{
+	start_process(g);
+	lab_until(g->lab, 10000 + 20 * g->opts.mb,
+		  lab_guest_report(g).pages > 0 || !lab_proc_alive(g->proc), "no report of %s",
+		  g->name);
+	lab_check(g->lab, lab_proc_alive(g->proc), "the guest has ended with %d", g->proc->status);
+	lab_host_knows(g->at, g->name);
+}
+
+void lab_guest_again(struct lab_guest *g, struct lab_host *h)
+{
+	g->at = h;
+	g->arrivals = 0;
+	begin(g);
 }
 
 struct lab_guest *lab_guest_start(struct lab_host *h, const struct lab_guest_opts *opts)
@@ -136,12 +159,7 @@ struct lab_guest *lab_guest_start(struct lab_host *h, const struct lab_guest_opt
 	/* Pages of zeros that nobody writes are never touched: holes. */
 	o->zeros = o->empty ? 100 : o->zeros ? o->zeros : 10;
 	describe(g);
-	start_process(g);
-	lab_until(lab, 10000 + 20 * o->mb,
-		  lab_guest_report(g).pages > 0 || !lab_proc_alive(g->proc), "no report of %s",
-		  g->name);
-	lab_check(lab, lab_proc_alive(g->proc), "the guest has ended with %d", g->proc->status);
-	lab_host_knows(h, g->name);
+	begin(g);
 	return g;
 }
 

@@ -24,6 +24,7 @@ enum lab_kind { LAB_MEMFD, LAB_ANON, LAB_HUGE, LAB_GIGANTIC };
  * @grow:	uses half of its memory until lab_guest_grow()
  * @paused:	starts paused by its own wish
  * @keep:	disposal "keep" instead of "quit"
+ * @uuid:	16 times this byte; 0: made at random
  */
 struct lab_guest_opts {
 	const char *name;
@@ -40,6 +41,7 @@ struct lab_guest_opts {
 	bool rom;
 	bool paused;
 	bool keep;
+	uint8_t uuid;
 };
 
 /**
@@ -92,6 +94,8 @@ struct lab_guest {
 
 /** lab_guest_start() - register it, start it, wait until it has filled its memory and is attached */
 struct lab_guest *lab_guest_start(struct lab_host *h, const struct lab_guest_opts *opts);
+/** lab_guest_again() - its program is started anew on @h, where it is known: with fresh memory, and no history of its own */
+void lab_guest_again(struct lab_guest *g, struct lab_host *h);
 /** lab_guest_launchers() - Return: the launchers of decant-dest's configuration, new reference */
 json_t *lab_guest_launchers(struct lab_host *h);
 /** lab_guest_report() - Return: what it said last where it is */

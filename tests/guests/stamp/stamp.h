@@ -54,6 +54,7 @@ struct stamp {
 	uint64_t bytes, writes, state_kb;
 	unsigned int nblocks, threads;
 	bool dma, thp, grow, rom, wish;
+	uint8_t uuid[16];
 
 	struct stamp_seed seed;
 	uint64_t pages, per_block, used; /* writers use the first @used pages */

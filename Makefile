@@ -259,7 +259,7 @@ test-mutants: deps
 	$(Q)tests/mutants/run $(ID)
 # Many migrations with a fault in each: make test-soak SEED=… ROUNDS=500, one of them again: SEED=… ROUND=…
 test-soak: all $(GUEST_BIN) $(CERTS) $(SOAK_BIN)
-	$(Q)SEED=$(SEED) ROUNDS=$(ROUNDS) ROUND=$(ROUND) GUEST=$(GUEST) $(SOAK_BIN)
+	$(Q)SEED=$(SEED) ROUNDS=$(ROUNDS) ROUND=$(ROUND) FAULT=$(FAULT) GUEST=$(GUEST) $(SOAK_BIN)
 # Two machines that boot Debian, with decant from its package: many minutes, and once a download.
 test-hosts: all $(GUEST_BIN) $(HOSTS_BIN) deb
 	$(Q)tests/deps build test package hosts

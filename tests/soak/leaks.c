@@ -228,6 +228,12 @@ void soak_leaks_check(struct soak_world *w)
 	}
 }
 
+void soak_leaks_say(struct soak_world *w, FILE *f)
+{
+	for (unsigned int i = 0; i < SOAK_AGENTS; i++)
+		fprintf(f, "%s %lu", i ? "," : "; KiB", w->lives[i].now.anon_kb);
+}
+
 void soak_leaks_table(struct soak_world *w, FILE *f)
 {
 	fprintf(f, "agent      lives   descriptors     threads       anonymous KiB   growth\n");

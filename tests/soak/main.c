@@ -5,6 +5,7 @@
  *	SEED	of the plans (by chance, and said)
  *	ROUNDS	how many (500)
  *	ROUND	that one alone, from a fresh start
+ *	FAULT	of each round, instead of one by chance: the word that stands in its plan ("none", "kill-dest")
  *	GUEST	qemu: a VM among the guests
  *	QUICK	small guests, nothing that takes seconds
  *
@@ -40,9 +41,21 @@ static uint64_t number(const char *name, uint64_t otherwise, uint64_t most)
 	return v;
 }
 
+static enum soak_fault fault(void)
+{
+	const char *text = getenv("FAULT");
+	enum soak_fault f = text && *text ? soak_fault_of(text) : SOAK_FAULTS;
+
+	if (text && *text && f == SOAK_FAULTS) {
+		fprintf(stderr, "soak: FAULT=%s: there is none of this name\n", text);
+		exit(2);
+	}
+	return f;
+}
+
 int main(void)
 {
-	struct soak_opts o = {.rounds = 500};
+	struct soak_opts o = {.rounds = 500, .only = SOAK_FAULTS};
 	uint32_t chance = 0;
 	struct lab *lab;
 
@@ -55,6 +68,7 @@ int main(void)
 		o.first = (unsigned int)number("ROUND", 0, 1000000);
 		o.rounds = 1;
 	}
+	o.only = fault();
 	o.vm = getenv("GUEST") && !strcmp(getenv("GUEST"), "qemu");
 	setenv("DECANT_KEEP", "1", 0);
 	lab = lab_new(failed);

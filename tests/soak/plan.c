@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "soak/plan.h"
 
+#include <string.h>
 #include "lib/lab.h"
 
 #define COUNT(a) (sizeof(a) / sizeof((a)[0]))
@@ -51,6 +52,15 @@ _Static_assert(COUNT(kinds) == SOAK_FAULTS, "each fault is described");
 const char *soak_fault_name(enum soak_fault fault)
 {
 	return kinds[fault].name;
+}
+
+enum soak_fault soak_fault_of(const char *name)
+{
+	size_t i = 0;
+
+	while (i < COUNT(kinds) && strcmp(kinds[i].name, name) != 0)
+		i++;
+	return (enum soak_fault)i;
 }
 
 bool soak_fault_loses(enum soak_fault fault)
@@ -120,8 +130,8 @@ static void draw_move(uint64_t *rng, bool quick, bool zstd, struct soak_move *m)
 	m->compression = below(rng, 2) && zstd ? "zstd" : NULL;
 }
 
-void soak_plan(struct soak_plan *p, uint64_t seed, unsigned int round, unsigned int guests,
-	       bool quick, bool zstd)
+void soak_plan(struct soak_plan *p, uint64_t seed, unsigned int round, enum soak_fault only,
+	       unsigned int guests, bool quick, bool zstd)
 {
 	uint64_t rng = seed, *r = &rng;
 	const struct kind *k;
@@ -136,6 +146,8 @@ void soak_plan(struct soak_plan *p, uint64_t seed, unsigned int round, unsigned 
 	for (unsigned int i = 0; i < guests; i++)
 		draw_move(r, quick, zstd, &p->moves[i]);
 	p->fault = draw_fault(r, quick);
+	if (only != SOAK_FAULTS)
+		p->fault = only;
 	k = &kinds[p->fault];
 	p->when = (enum soak_when)below(r, SOAK_WHENS);
 	/* What is waited for is passed through in no time, or may last as long as the bandwidth lets it. */

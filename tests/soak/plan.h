@@ -81,14 +81,17 @@ struct soak_plan {
 
 /**
  * soak_plan() - make a plan
+ * @only:	this fault in each round, whatever the seed says; SOAK_FAULTS: what the seed says
  * @guests:	how many there are, at least 1
  * @quick:	nothing that takes seconds
  * @zstd:	compression may be asked for
  */
-void soak_plan(struct soak_plan *p, uint64_t seed, unsigned int round, unsigned int guests,
-	       bool quick, bool zstd);
+void soak_plan(struct soak_plan *p, uint64_t seed, unsigned int round, enum soak_fault only,
+	       unsigned int guests, bool quick, bool zstd);
 /** soak_fault_name() - Return: its word */
 const char *soak_fault_name(enum soak_fault fault);
+/** soak_fault_of() - Return: the one of this word; SOAK_FAULTS if there is none */
+enum soak_fault soak_fault_of(const char *name);
 /** soak_fault_loses() - Return: whether it can break sessions */
 bool soak_fault_loses(enum soak_fault fault);
 /** soak_plan_print() - one line */

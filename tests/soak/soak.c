@@ -10,12 +10,15 @@ static void one(struct soak_world *w, unsigned int round, bool zstd)
 	uint64_t began;
 
 	soak_world_sweep(w);
-	soak_plan(&w->plan, w->o->seed, round, w->nguests, w->o->quick, zstd);
+	soak_plan(&w->plan, w->o->seed, round, w->o->only, w->nguests, w->o->quick, zstd);
 	soak_plan_print(stderr, &w->plan);
 	began = lab_now_ms();
 	soak_round(w);
-	if (!w->o->quiet)
-		fprintf(stderr, "     %lu ms\n", lab_now_ms() - began);
+	if (w->o->quiet)
+		return;
+	fprintf(stderr, "     %lu ms", lab_now_ms() - began);
+	soak_leaks_say(w, stderr);
+	fputc('\n', stderr);
 }
 
 void soak_run(struct lab *lab, const struct soak_opts *opts)

@@ -27,6 +27,7 @@
  * struct soak_opts - a run
  * @seed:	of all plans
  * @first, @rounds: rounds [first, first + rounds)
+ * @only:	the fault of each round; SOAK_FAULTS: any
  * @quick:	small guests, nothing that takes seconds
  * @vm:		a QEMU is among the guests
  * @quiet:	no line for each round
@@ -35,6 +36,7 @@ struct soak_opts {
 	uint64_t seed;
 	unsigned int first;
 	unsigned int rounds;
+	enum soak_fault only;
 	bool quick;
 	bool vm;
 	bool quiet;

@@ -164,6 +164,8 @@ void soak_fault_over(struct soak_world *w);
 void soak_leaks_begin(struct soak_world *w);
 /** soak_leaks_check() - after a round: fails if somebody holds more than he needs */
 void soak_leaks_check(struct soak_world *w);
+/** soak_leaks_say() - what the agents hold now, on the line of a round */
+void soak_leaks_say(struct soak_world *w, FILE *f);
 /** soak_leaks_table() - first and last, and growth */
 void soak_leaks_table(struct soak_world *w, FILE *f);
 

@@ -295,15 +295,29 @@ static const struct past *aborted(const struct dest *d, const struct guest *g)
 	return p;
 }
 
+/* A monitor's name is used again: the newest record has it. */
+static bool is_newest(const struct dest *d, const struct past *p)
+{
+	const struct past *newer = history_first(d->history);
+
+	while (newer != p && strcmp(newer->name, p->name) != 0)
+		newer = newer->next;
+	return newer == p;
+}
+
 /*
  * Launched for a migration that is over. One that was loaded waits for ever to be let go, because it
  * cannot know who owns it: the record does, so it is ended.
  */
 static int refuse_launched(const struct dest *d, const struct guest *g, struct error *err)
 {
-	if (aborted(d, g)) {
+	const struct past *p = aborted(d, g);
+
+	if (p) {
 		log_notice("guest %s never ran, its migration was aborted: it is ended", g->name);
 		pidfd_send_signal(g->pidfd, SIGKILL, NULL, 0);
+		if (is_newest(d, p))
+			adopt_qemu_gone(p);
 	}
 	return error_set(err, -EACCES, "aborted", "the migration that launched guest %s is over",
 			 g->name);
@@ -333,8 +347,11 @@ int adopt_attach(struct dest *d, struct guest *g, struct error *err)
 				 p->name);
 	if (p && p->fate == HISTORY_OWNER && held(d, p))
 		return take(held(d, p), g, err);
-	/* Registered or not: one that comes here has not been sent on, or has not heard of it. */
-	if (p && p->fate == HISTORY_COMPLETED)
+	/*
+	 * Registered or not: one that comes here has not been sent on, or has not heard of it. Not one that was never
+	 * let go: an image is restored with the same identity each time.
+	 */
+	if (p && p->fate == HISTORY_COMPLETED && !g->has_token)
 		return resident_new(d, p, g, NULL) ? error_set(err, -ENOMEM, NULL, "out of memory")
 						   : 0;
 	if (g->has_token)
@@ -354,19 +371,35 @@ static bool is_micro(const struct past *p)
 	return driver && !strcmp(driver, "uffd");
 }
 
-/* Those that may still be there. A monitor's name is used again: the newest record has it. */
+/* Those that may still be there. */
 static void find_qemus(struct dest *d)
 {
 	for (struct past *p = history_first(d->history); p; p = p->next) {
 		bool left = p->fate == HISTORY_OWNER || p->fate == HISTORY_ABORTED ||
 			    (p->fate == HISTORY_COMPLETED && !p->registered);
-		const struct past *newer = history_first(d->history);
 
-		while (newer != p && strcmp(newer->name, p->name) != 0)
-			newer = newer->next;
-		if (left && p->same_boot && newer == p)
+		if (left && p->same_boot && is_newest(d, p))
 			adopt_qemu(d, p);
 	}
+}
+
+/* It never ran, and nobody else knows of it: launched by the life of the agent that was to load it. */
+static void end_launched(const struct dest *d, const struct past *p)
+{
+	CLEANUP_CLOSE int fd = p->pid > 0 ? pidfd_open(p->pid, 0) : -1;
+
+	/* Looked at behind the opening: the pid may be another one's by now. */
+	if (fd < 0 || !proc_lives(p->pid, p->pid_start))
+		return;
+	if (pidfd_send_signal(fd, SIGKILL, NULL, 0)) {
+		log_error("guest %s, process %d, never ran and cannot be ended: %s", p->name,
+			  (int)p->pid, strerror(errno));
+		return;
+	}
+	log_notice("guest %s never ran, its migration was aborted: process %d is ended", p->name,
+		   (int)p->pid);
+	if (is_newest(d, p))
+		adopt_qemu_gone(p);
 }
 
 void adopt_start(struct dest *d)
@@ -378,6 +411,9 @@ void adopt_start(struct dest *d)
 				"CONFLICT: guest %s was kept at its source (incoming %s); the one "
 				"here, process %d, is stopped",
 				p->name, p->id, (int)p->pid);
+	for (struct past *p = history_first(d->history); p; p = p->next)
+		if (p->fate == HISTORY_ABORTED && p->same_boot && !is_micro(p))
+			end_launched(d, p);
 	for (struct past *p = history_first(d->history); p; p = p->next)
 		if (p->fate == HISTORY_OWNER && p->same_boot && !is_micro(p) && !watch(d, p))
 			note_dead(d, p);

@@ -3,6 +3,9 @@
  * QEMUs that an earlier life of this agent left behind do not attach themselves, nor do those whose monitor was
  * lost in post-copy: they are looked for at the monitors that the records name, until they are found or have ended.
  *
+ * One whose migration was aborted before the agent wrote down which process it had launched is ended: it makes its
+ * monitor a moment after its launch, so it is looked for as long as that may take.
+ *
  * One that waits for a missing page may not answer: its main thread can be the one that waits. So its memory is
  * taken over before that (revive.h), and it is asked again.
  */
@@ -13,8 +16,10 @@
 #include <unistd.h>
 #include "adopt.h"
 #include "guest/qemu/qemu.h"
+#include "incoming_priv.h"
 #include "proc.h"
 #include "util/cleanup.h"
+#include "util/clock.h"
 #include "util/log.h"
 
 #define LOOK_US 1000000
@@ -24,6 +29,7 @@
  * @past:	its record
  * @path:	of its monitor
  * @look, @again: an attempt, and the time of the next
+ * @until_us:	one that was aborted is not looked for any more
  */
 struct adopt_qemu {
 	struct dest *d;
@@ -31,6 +37,7 @@ struct adopt_qemu {
 	char *path;
 	struct qemu_attach *look;
 	struct event *again;
+	uint64_t until_us;
 	struct adopt_qemu *next;
 };
 
@@ -63,6 +70,28 @@ static bool is_it(const struct past *p, const struct guest *g)
 	return g->pid == p->pid && proc_lives(p->pid, p->pid_start);
 }
 
+/* The record was dropped meanwhile, or a newer one is of this name: that one's QEMU has the monitor now. */
+static bool superseded(const struct adopt_qemu *q)
+{
+	const struct past *first = history_first(q->d->history), *p = first;
+
+	while (p && p != q->past)
+		p = p->next;
+	if (!p || p->fate != HISTORY_ABORTED)
+		return !p;
+	for (p = first; p != q->past; p = p->next)
+		if (!strcmp(p->name, q->past->name))
+			return true;
+	return false;
+}
+
+static bool looks_on(const struct adopt_qemu *q)
+{
+	if (q->past->fate == HISTORY_ABORTED)
+		return clock_us() < q->until_us;
+	return q->past->live || q->past->fate == HISTORY_OWNER;
+}
+
 static void look(void *arg);
 
 static void look_later(struct adopt_qemu *q)
@@ -78,7 +107,7 @@ static void on_found(void *arg, struct guest *g, const struct error *err)
 	struct error why = {0};
 
 	qemu_attach_free(steal_ptr(&q->look));
-	if (!g && (q->past->live || q->past->fate == HISTORY_OWNER)) {
+	if (!g && looks_on(q)) {
 		log_debug("guest %s: %s", q->past->name, err->msg);
 		look_later(q);
 		return;
@@ -96,25 +125,34 @@ static void on_found(void *arg, struct guest *g, const struct error *err)
 	free_one(q);
 }
 
-static void look(void *arg)
+static void attach(struct adopt_qemu *q)
 {
-	struct adopt_qemu *q = arg;
-	struct qemu_spec spec = {.name = q->past->name,
+	const struct past *p = q->past;
+	struct qemu_spec spec = {.name = p->name,
 				 .path = q->path,
-				 .uuid = q->past->uuid,
-				 .generation = q->past->generation,
+				 .uuid = p->uuid,
+				 .generation = p->generation,
 				 /* It was accepted as it is. */
 				 .anonymous = QEMU_EXPERIMENTAL};
 	struct error err = {0};
 
-	event_free(steal_ptr(&q->again));
 	if (!qemu_attach(q->d->loop, &spec, on_found, q, &q->look, &err))
 		return;
-	if ((q->past->live || q->past->fate == HISTORY_OWNER) &&
-	    proc_lives(q->past->pid, q->past->pid_start))
+	if (looks_on(q) && (p->fate == HISTORY_ABORTED || proc_lives(p->pid, p->pid_start)))
 		look_later(q);
 	else
 		free_one(q);
+}
+
+static void look(void *arg)
+{
+	struct adopt_qemu *q = arg;
+
+	event_free(steal_ptr(&q->again));
+	if (superseded(q))
+		free_one(q);
+	else
+		attach(q);
 }
 
 void adopt_qemu_gone(const struct past *past)
@@ -133,7 +171,10 @@ void adopt_qemu(struct dest *d, struct past *past)
 
 	if (!q)
 		return;
-	*q = (struct adopt_qemu){.d = d, .past = past, .path = strdup(path)};
+	*q = (struct adopt_qemu){.d = d,
+				 .past = past,
+				 .path = strdup(path),
+				 .until_us = clock_us() + INCOMING_ATTACH_US};
 	q->next = d->adopt_qemus;
 	d->adopt_qemus = q;
 	q->again = q->path ? loop_timer(d->loop, 1, look, q) : NULL;

@@ -84,7 +84,7 @@ static json_t *from_records(const struct past *p)
 
 static json_t *past_json(const struct past *p)
 {
-	json_t *o = p->view ? json_copy(p->view) : from_records(p);
+	json_t *o = p->view ? json_loads(p->view, 0, NULL) : from_records(p);
 
 	if (o && p->overruled)
 		json_object_set_new(o, "error", overrule_json(p));

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include "proc.h"
 #include "util/cleanup.h"
 #include "util/clock.h"
 #include "util/fdio.h"
@@ -44,7 +45,7 @@ static void past_free(struct past *p)
 		return;
 	journal_close(p->journal);
 	json_decref(p->facts);
-	json_decref(p->view);
+	free(p->view);
 	json_decref(p->place);
 	free(p->identity);
 	free(p);
@@ -110,15 +111,19 @@ static int fate_of(const char *name)
 
 /* --- reading at the start --- */
 
+/* Out of memory: the one before is as good as none. */
+static void take_view(struct past *p, const json_t *view)
+{
+	if (!json_is_object(view))
+		return;
+	free(p->view);
+	p->view = json_dumps(view, JSON_COMPACT);
+}
+
 /* What is kept of a record beside its name. */
 static void take_members(struct past *p, const json_t *rec)
 {
-	json_t *view = json_object_get(rec, "view");
-
-	if (json_is_object(view)) {
-		json_decref(p->view);
-		p->view = json_incref(view);
-	}
+	take_view(p, json_object_get(rec, "view"));
 	if (json_object_get(rec, "pid")) {
 		p->pid = (pid_t)json_integer_value(json_object_get(rec, "pid"));
 		p->pid_start = (uint64_t)json_integer_value(json_object_get(rec, "pid_start"));
@@ -371,6 +376,19 @@ int history_begin(struct history *h, const json_t *facts, struct past **ret, str
 	return 0;
 }
 
+int history_launched(struct past *p, pid_t pid, struct error *err)
+{
+	json_t *more = json_pack("{s:I, s:I}", "pid", (json_int_t)pid, "pid_start",
+				 (json_int_t)proc_start(pid));
+	int r = more ? write_record(p, fate_names[HISTORY_SETUP], more, false, err)
+		     : error_set(err, -ENOMEM, NULL, "out of memory");
+
+	if (!r)
+		take_members(p, more);
+	json_decref(more);
+	return r;
+}
+
 int history_note(struct past *p, enum history_fate fate, const json_t *more, bool sync,
 		 struct error *err)
 {
@@ -443,10 +461,7 @@ int history_conclude(struct history *h, struct past *p, enum history_fate fate, 
 void history_end(struct history *h, struct past *p, const json_t *view)
 {
 	p->live = false;
-	if (view) {
-		json_decref(p->view);
-		p->view = json_deep_copy(view);
-	}
+	take_view(p, view);
 	if (history_ended(p))
 		drop_journal(p);
 	prune(h);

@@ -5,6 +5,7 @@
  * "gone" or "overruled", with the id of this boot. What follows from them is decided by proto/doubt.c.
  *
  *   setup	a session has begun			synced
+ *		again, with the process that was launched	written
  *   may-own	the source may hand over from here on	synced before INTENT_ACK
  *   owner	COMMIT came; this host runs the guest	written before it runs, synced behind RUNNING
  *   completed	every page is here			synced before the receipt
@@ -52,10 +53,11 @@ struct journal;
  * @overruled:	the guest was kept at its source; the one here is not to run
  * @unsynced:	a record was written that may not be on the disk yet
  * @facts:	the "setup" record: name, uuid, launcher, driver, vars, from
- * @view:	as the REST interface showed it last; NULL while an incoming lives
+ * @view:	as the REST interface showed it last, as text: a tenth of what the objects take, and there are many;
+ *		NULL while an incoming lives
  * @live:	an incoming of this life of the agent is behind it
  * @journal:	open while there may be further records, else NULL
-  * @pid, @pid_start: process of the guest, as "owner" noted it (proc.h)
+  * @pid, @pid_start: process of the guest, as "owner" noted it (proc.h); before that the one that was launched
  * @place:	what "may-own" noted of its memory, for revive.h; of an earlier life only, else NULL
  * @pass, @listened: as "owner" noted them: the pass of SWITCH, and whether pages may have been missing
  * @next:	older
@@ -71,7 +73,7 @@ struct past {
 	bool registered;
 	bool overruled;
 	json_t *facts;
-	json_t *view;
+	char *view;
 	bool live;
 	struct journal *journal;
 	pid_t pid;
@@ -106,6 +108,12 @@ void history_close(struct history *h);
  * @err filled
  */
 int history_begin(struct history *h, const json_t *facts, struct past **ret, struct error *err);
+/**
+ * history_launched() - what process was launched for it, before COMMIT: a next life of the agent ends it
+ *
+ * Not synced: the process does not outlive the host either. Return: 0 or -errno with @err filled
+ */
+int history_launched(struct past *p, pid_t pid, struct error *err);
 /**
  * history_note() - write a record
  * @fate:	must follow from the one before (asserted)

@@ -25,6 +25,7 @@
 #include "uffd/uffd.h"
 #include "util/cleanup.h"
 #include "util/clock.h"
+#include "util/faultpoint.h"
 #include "util/fdio.h"
 #include "util/log.h"
 
@@ -239,6 +240,7 @@ static void do_complete(struct micro *m)
 	/* Then it is answered to its end, as it is. */
 	if (micro_completed(m, &err))
 		log_warn("micro %s: its memory stays registered: %s", m->id_text, err.msg);
+	FAULTPOINT(MICRO_GUARD_LIFTED);
 	error_clear(&err);
 	m->complete = true;
 	log_notice("micro %s: process %d has all of image %s, %" PRIu64 " faults", m->id_text,
@@ -246,6 +248,7 @@ static void do_complete(struct micro *m)
 	note(m, HISTORY_COMPLETED);
 	if (m->past->fate == HISTORY_COMPLETED && history_registered(m->past, &err))
 		log_error("micro %s: %s", m->id_text, err.msg);
+	FAULTPOINT(MICRO_COMPLETED_JOURNALED);
 	micro_unkeep(m);
 	micro_remove_files(m);
 }

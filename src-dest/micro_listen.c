@@ -15,6 +15,7 @@
 #include <unistd.h>
 #include "micro_priv.h"
 #include "util/cleanup.h"
+#include "util/faultpoint.h"
 #include "util/fdio.h"
 #include "util/log.h"
 
@@ -191,6 +192,7 @@ static void on_connect(evutil_socket_t fd, short what, void *arg)
 	m->conn_fd = conn;
 	stop_listening(m);
 	micro_event(m, MICRO_EV_CONNECTED, NULL);
+	FAULTPOINT(MICRO_CONNECTED);
 	if (greet(m, &err))
 		refuse(m, &err);
 }

@@ -22,6 +22,7 @@
 #include "util/cleanup.h"
 #include "util/clock.h"
 #include "util/digest.h"
+#include "util/faultpoint.h"
 #include "util/log.h"
 
 /* Bytes that are filled in at a time. */
@@ -381,8 +382,10 @@ int micro_serve(struct micro *m, bool taken_up, struct error *err)
 
 	if (!r && !taken_up)
 		r = micro_note(m, err);
+	FAULTPOINT(MICRO_REGIONS_NOTED);
 	if (!r && !taken_up)
 		r = note_owner(m, err);
+	FAULTPOINT(MICRO_OWNER_MARKED);
 	return r ? r : start(m, taken_up, err);
 }
 

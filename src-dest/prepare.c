@@ -170,6 +170,12 @@ void prepare_admitted(struct incoming *inc)
 		return;
 	}
 	FAULTPOINT(GUEST_LAUNCHED);
+	/* A unit of systemd has no process yet. */
+	if (launch_pid(inc->launch) && history_launched(inc->past, launch_pid(inc->launch), &err)) {
+		fail(inc, &err);
+		return;
+	}
+	FAULTPOINT(LAUNCH_JOURNALED);
 	log_info("incoming %s: guest %s, %u blocks, %" PRIu64 " bytes, pid %d", inc->id_text,
 		 inc->setup->name, inc->nblocks, inc->total, (int)launch_pid(inc->launch));
 	inc->stage = STAGE_ATTACH;

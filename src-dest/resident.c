@@ -211,7 +211,7 @@ static void done_quietly(void *arg, int ret, const struct error *err, int fd)
 /* An earlier life of the agent may have ended between the record and this. */
 static void tidy(struct resident *r)
 {
-	if (!r->guest->kept_uffd)
+	if (!r->guest->kept_uffd && !r->guest->arriving)
 		return;
 	guest_uffd_close(r->guest, done_quietly, r);
 	guest_finish(r->guest, done_quietly, r);

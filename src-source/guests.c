@@ -286,6 +286,11 @@ int guests_attach(void *arg, struct guest *g, struct error *err)
 		return error_set(err, -EINVAL, "guest-incoming",
 				 "guest %s waits to be loaded: it must attach to decant-dest",
 				 g->name);
+	if (g->arriving)
+		return error_set(
+			err, -EBUSY, "guest-arriving",
+			"guest %s is still being received by decant-dest: it is left to that",
+			g->name);
 	if (sg)
 		r = admit(sg, g, uuid, err);
 	else if (!(r = make_room(s, err)) && !(sg = guests_reserve(s, g->name)))

@@ -31,10 +31,11 @@ static void look_again(void *arg)
 	guests_qemu_look(sg);
 }
 
-/* Return: whether the answer, or its absence, is what a VM that is starting or stopping gives */
+/* Return: whether the answer, or its absence, is what a VM that is starting, stopping or arriving gives */
 static bool may_come(const struct error *err)
 {
-	static const char *const codes[] = {"no-monitor", "monitor-busy", "monitor-lost"};
+	static const char *const codes[] = {"no-monitor", "monitor-busy", "monitor-lost",
+					    "guest-arriving"};
 
 	for (size_t i = 0; i < ARRAY_SIZE(codes); i++)
 		if (!strcmp(err->code, codes[i]))

@@ -138,6 +138,8 @@ struct guest_ops;
  * @vcpus, @nvcpus: those that it has named, as its own pid namespace numbers them
  * @kept_uffd:	the guest's process keeps a userfaultfd that an agent asked for
  * @kept_tag:	what that agent called it; 0 without
+ * @arriving:	an agent that brings it here has left a note, and not taken it away: pages may be missing, or the
+ *		guest runs elsewhere
  * @uffd_how:	how the last userfaultfd was made
  * @nblocks, @blocks: fixed while the struct guest lives
  * @cannot:	why it cannot be moved at all; empty if it can
@@ -170,6 +172,7 @@ struct guest {
 	unsigned int nvcpus;
 	bool kept_uffd;
 	uint32_t kept_tag;
+	bool arriving;
 	enum guest_uffd_how uffd_how;
 	uint16_t nblocks;
 	struct guest_block *blocks;
@@ -301,7 +304,7 @@ int guest_prepare(struct guest *g, guest_done_fn *done, void *arg);
  * An error says what could not be restored (locking again); all the rest was.
  */
 int guest_finish(struct guest *g, guest_done_fn *done, void *arg);
-/** guest_set_identity() - also sets guest.uuid and guest.generation, when done 0 */
+/** guest_set_identity() - it arrives, until guest_finish(): guest.arriving, for whoever attaches. Also sets guest.uuid and guest.generation, when done 0 */
 int guest_set_identity(struct guest *g, const uint8_t uuid[GUEST_UUID_LEN], uint64_t generation,
 		       guest_done_fn *done, void *arg);
 /** guest_move() - send it to another agent's socket; it then is GUEST_GONE_DISCONNECTED here */

@@ -33,6 +33,7 @@
 	X(HELLO_ANSWERED, "hello-answered", "dest", "setup")                         \
 	X(RECORD_BEGUN, "record-begun", "dest", "setup")                             \
 	X(GUEST_LAUNCHED, "guest-launched", "dest", "setup")                         \
+	X(LAUNCH_JOURNALED, "launch-journaled", "dest", "setup")                     \
 	X(GUEST_ATTACHED, "guest-attached", "dest", "setup")                         \
 	X(IDENTITY_GIVEN, "identity-given", "dest", "setup")                         \
 	X(MEMORY_PREPARED, "memory-prepared", "dest", "setup")                       \
@@ -149,7 +150,12 @@
 	X(RESTORE_MAY_OWN_JOURNALED, "restore-may-own-journaled", "dest", "restore") \
 	X(RESTORE_STATE_FED, "restore-state-fed", "dest", "restore")                 \
 	X(RESTORE_READY, "restore-ready", "dest", "restore")                         \
-	X(RESTORE_FILL_DUE, "restore-fill-due", "dest", "restore")
+	X(RESTORE_FILL_DUE, "restore-fill-due", "dest", "restore")                   \
+	X(MICRO_CONNECTED, "micro-connected", "dest", "micro")                       \
+	X(MICRO_REGIONS_NOTED, "micro-regions-noted", "dest", "micro")               \
+	X(MICRO_OWNER_MARKED, "micro-owner-marked", "dest", "micro")                 \
+	X(MICRO_GUARD_LIFTED, "micro-guard-lifted", "dest", "micro")                 \
+	X(MICRO_COMPLETED_JOURNALED, "micro-completed-journaled", "dest", "micro")
 
 /** enum faultpoint - a point */
 enum faultpoint {

@@ -432,36 +432,6 @@ Test(qemu_snap, clone_beside_the_original)
 
 /* --- in the middle --- */
 
-static void calm_vm(void *arg)
-{
-	struct scene *s = arg;
-
-	free(lab_vm_ask(s->vm, 20000, "clock"));
-}
-
-static void vm_goes_on(void *arg)
-{
-	struct scene *s = arg;
-
-	lab_check(s->lab, lab_vm_status(s->vm, "running"), "it does not run");
-}
-
-/* Its one processor writes: while a write waits, so does the ticker. */
-static uint64_t stall_of_vm(void *arg)
-{
-	struct scene *s = arg;
-	uint64_t bad, step_ns = 0;
-	char *text = lab_vm_ask(s->vm, 60000, "check");
-
-	lab_check(s->lab, sscanf(text, "checked %*u bad %lu", &bad) == 1 && !bad, "%s", text);
-	free(text);
-	text = lab_vm_ask(s->vm, 20000, "clock");
-	lab_check(s->lab, sscanf(text, "mono %*u real %*u boot %*u step %lu", &step_ns) == 1, "%s",
-		  text);
-	free(text);
-	return step_ns / 1000;
-}
-
 /*
  * Of a snapshot this agent alone holds the userfaultfd: with a copy left in QEMU by the injection, the
  * processor of the VM would stand at its next write until that process ends.
@@ -469,6 +439,7 @@ static uint64_t stall_of_vm(void *arg)
 Test(qemu_snap, source_killed_in_the_middle)
 {
 	struct lab_vm_state before;
+	struct lab_writers writers;
 	struct lab_proc *p;
 	struct scene s;
 
@@ -477,8 +448,8 @@ Test(qemu_snap, source_killed_in_the_middle)
 	before = lab_vm_check(s.vm);
 	p = snapshot_begin(&s, "half", "80Mbit");
 	lab_until(s.lab, 10000, sends(&s), "nothing is saved");
-	lab_kill_agent(s.lab, s.a->source,
-		       &(struct lab_writers){&s, calm_vm, vm_goes_on, stall_of_vm});
+	writers = lab_vm_writers(s.vm);
+	lab_kill_agent(s.lab, s.a->source, &writers);
 	lab_proc_kill(s.lab, p);
 	lab_until(s.lab, 15000, nothing_stored(&s), "half an image stays");
 	lab_vm_left_nothing(s.vm, s.untouched);

@@ -37,4 +37,13 @@ void lab_control_end(struct lab *lab, struct lab_control *c);
  * those of a bystander whose tracker is killed at the same moment */
 void lab_kill_agent(struct lab *lab, struct lab_proc *agent, const struct lab_writers *w);
 
+struct lab_vm;
+
+/**
+ * lab_vm_writers() - those of a VM of one processor, whose ticker stands when a write waits
+ *
+ * Its clock stands while QEMU has it paused: that is no stall.
+ */
+struct lab_writers lab_vm_writers(struct lab_vm *vm);
+
 #endif

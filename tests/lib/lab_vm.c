@@ -355,6 +355,19 @@ bool lab_vm_alive(struct lab_vm *vm)
 	return vm->pidfd >= 0 && poll(&pfd, 1, 0) == 0;
 }
 
+void lab_vm_detach(struct lab_vm *vm)
+{
+	close(vm->tty);
+	close(vm->mon);
+	close(vm->pidfd);
+	vm->tty = vm->mon = vm->pidfd = -1;
+	vm->line_n = vm->mon_n = 0;
+	free(vm->mon_text);
+	vm->mon_text = NULL;
+	vm->pid = 0;
+	vm->proc = NULL;
+}
+
 void lab_vm_quit(struct lab_vm *vm)
 {
 	if (lab_vm_alive(vm))

@@ -159,6 +159,8 @@ void lab_vm_launch(struct lab_vm *vm);
 /** lab_vm_attach() - connect to console and monitor of a QEMU that somebody's launcher has started; unless
  * @pid is 0 it must be this process (in our numbers: of those in a PID namespace one knows none) */
 void lab_vm_attach(struct lab_vm *vm, pid_t pid);
+/** lab_vm_detach() - its QEMU has ended: forget it, another may be launched in its place and attached to */
+void lab_vm_detach(struct lab_vm *vm);
 /** lab_vm_alive() - Return: whether its QEMU runs */
 bool lab_vm_alive(struct lab_vm *vm);
 /** lab_vm_quit() - lab_vm_end(), but QEMU ends itself and removes its sockets, if it runs */

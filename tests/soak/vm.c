@@ -91,20 +91,6 @@ static pid_t vm_pid(struct soak_world *w, struct soak_guest *g, struct lab_host 
 
 /* --- moving --- */
 
-/* Its QEMU is gone, another one will come. */
-static void forget(struct lab_vm *vm)
-{
-	close(vm->tty);
-	close(vm->mon);
-	close(vm->pidfd);
-	vm->tty = vm->mon = vm->pidfd = -1;
-	vm->line_n = vm->mon_n = 0;
-	free(vm->mon_text);
-	vm->mon_text = NULL;
-	vm->pid = 0;
-	vm->proc = NULL;
-}
-
 const struct lab_proc *soak_vm_proc(struct soak_world *w)
 {
 	return w->vm ? w->vm->born->proc : NULL;
@@ -121,7 +107,7 @@ static void vm_arrived(struct soak_world *w, struct soak_guest *g, struct lab_ho
 	struct lab_host *from = g->g->at;
 
 	lab_until(w->lab, LAUNCH_MS, !vm_pid(w, g, from), "its QEMU at %s lives on", from->name);
-	forget(w->vm->now);
+	lab_vm_detach(w->vm->now);
 	g->g->at = h;
 	w->vm->now = w->vm->at[soak_index(w, h)];
 	lab_vm_attach(w->vm->now, vm_pid(w, g, h));

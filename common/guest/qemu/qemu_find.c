@@ -45,6 +45,9 @@ static const struct query queries[] = {
 			 "{\"path\": \"/objects/" QEMU_HOLD "\", \"property\": \"data\"}", false},
 	[QEMU_Q_KEPT] = {"qom-get",
 			 "{\"path\": \"/objects/" QEMU_KEPT "\", \"property\": \"data\"}", false},
+	[QEMU_Q_ARRIVING] = {"qom-get",
+			     "{\"path\": \"/objects/" QEMU_ARRIVING "\", \"property\": \"data\"}",
+			     false},
 	[QEMU_Q_SETTINGS] = {"qom-get",
 			     "{\"path\": \"/objects/" QEMU_SETTINGS "\", \"property\": \"data\"}",
 			     false},
@@ -232,12 +235,13 @@ static void set_run_state(struct qemu_attach *a)
 	}
 }
 
-/* One that an agent left behind has a note; QEMU itself keeps none outside of migrations of its own. */
+/* What an agent left behind has a note; QEMU itself keeps none outside of migrations of its own. */
 static void set_kept(struct qemu_attach *a)
 {
 	const char *tag = json_string_value(a->got[QEMU_Q_KEPT]);
 	struct qemu *v = a->v;
 
+	v->g.arriving = a->got[QEMU_Q_ARRIVING] != NULL;
 	v->kept_fd = qemu_proc_fd_of(v->g.pid, QEMU_UFFD_LINK);
 	v->g.kept_uffd = v->kept_fd >= 0;
 	v->g.kept_tag = v->g.kept_uffd && tag ? (uint32_t)strtoul(tag, NULL, 10) : 0;

@@ -30,6 +30,7 @@
 
 #define QEMU_HOLD     "decant-hold"
 #define QEMU_KEPT     "decant-uffd"
+#define QEMU_ARRIVING "decant-arriving"
 #define QEMU_SETTINGS "decant-settings"
 /** QEMU_UFFD_LINK - what a userfaultfd is in /proc/PID/fd */
 #define QEMU_UFFD_LINK "anon_inode:[userfaultfd]"
@@ -252,6 +253,7 @@ enum qemu_query {
 	QEMU_Q_OBJECTS,
 	QEMU_Q_HOLD,
 	QEMU_Q_KEPT,
+	QEMU_Q_ARRIVING,
 	QEMU_Q_SETTINGS,
 	QEMU_Q_CAPS,
 	QEMU_Q_PARAMS,

@@ -228,11 +228,21 @@ int qemu_ops_resume(struct guest *g, guest_done_fn *done, void *arg)
 
 /* --- the small ones ----------------------------------------------------------------------------- */
 
+/* Whoever else connects, in the time in which there is no agent, must leave it alone. */
+static void note_arriving(struct qemu *v)
+{
+	qemu_tell(v, "object-add",
+		  json_pack("{s:s, s:s, s:s}", "qom-type", "secret", "id", QEMU_ARRIVING, "data",
+			    "decant-dest"));
+	v->g.arriving = true;
+}
+
 /* Who it is is the agent's own knowledge: QEMU need not know. */
 static void set_identity(struct qemu_op *op)
 {
 	memcpy(op->v->g.uuid, op->uuid, sizeof(op->uuid));
 	op->v->g.generation = op->generation;
+	note_arriving(op->v);
 	qemu_op_end(op, 0, NULL, -1);
 }
 

@@ -403,5 +403,8 @@ int qemu_uffd_prepare(struct guest *g, guest_done_fn *done, void *arg)
 
 int qemu_uffd_finish(struct guest *g, guest_done_fn *done, void *arg)
 {
+	if (g->arriving)
+		qemu_tell(qemu_of(g), "object-del", json_pack("{s:s}", "id", QEMU_ARRIVING));
+	g->arriving = false;
 	return advice_errand(g, run_finish, done, arg);
 }

@@ -48,6 +48,7 @@ struct soak_guest {
  * struct soak_life - one agent, from its start to its end
  * @starts:	which life it is
  * @begin:	what it held when it had done a few rounds; none before
+ * @begin_jobs:	that had been made by then
  * @now:	what it held last
  * @rounds:	that it has done
  */
@@ -55,6 +56,7 @@ struct soak_life {
 	pid_t pid;
 	unsigned int starts;
 	struct lab_usage begin;
+	unsigned int begin_jobs;
 	struct lab_usage now;
 	unsigned int rounds;
 };

@@ -12,6 +12,7 @@
 #include <unistd.h>
 #include <sys/wait.h>
 #include "history.h"
+#include "proc.h"
 #include "util/fdio.h"
 #include "util/journal.h"
 #include "util/log.h"
@@ -147,6 +148,25 @@ Test(dest_history, unfinished_is_aborted)
 	cr_assert(eq(int, answer(&b), MSG_ANSWER_NOT_STARTED));
 	box_again(&b);
 	cr_assert(eq(int, answer(&b), MSG_ANSWER_NOT_STARTED), "and it is on the disk");
+	box_free(&b);
+}
+
+/* Which process is to be ended is known beyond the end of the agent; "owner" has another one to tell of. */
+Test(dest_history, what_was_launched_is_known)
+{
+	struct past *p;
+	struct box b;
+
+	box_init(&b);
+	p = begin(&b);
+	cr_assert(zero(int, history_launched(p, getpid(), &b.err)), "%s", b.err.msg);
+	cr_assert(eq(int, (int)p->fate, HISTORY_SETUP));
+	note(&b, p, HISTORY_MAY_OWN, true);
+	box_again(&b);
+	p = history_find(b.h, ID);
+	cr_assert(eq(int, (int)p->fate, HISTORY_ABORTED));
+	cr_assert(eq(int, p->pid, getpid()));
+	cr_assert(proc_lives(p->pid, p->pid_start));
 	box_free(&b);
 }
 

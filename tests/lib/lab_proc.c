@@ -114,7 +114,8 @@ void lab_proc_kill(struct lab *lab, struct lab_proc *p)
 	if (!p->pid)
 		return;
 	kill(p->pid, SIGKILL);
-	lab_proc_wait(lab, p, 10000);
+	/* Letting go of its files may take seconds on a busy machine (tests/platform/dead_files.c). */
+	lab_proc_wait(lab, p, 30000);
 }
 
 char *lab_proc_text(struct lab *lab, const struct lab_proc *p, const char *which)

@@ -8,6 +8,7 @@
 #include "api.h"
 #include "cli/cli.h"
 #include "conn.h"
+#include "hooks/hooks.h"
 #include "host/supervisor.h"
 #include "import.h"
 #include "incoming.h"
@@ -48,7 +49,7 @@ static int load_tls(struct dest *d, struct error *err)
 
 static void on_hangup(evutil_socket_t sig, short what, void *arg)
 {
-	struct error err = {0};
+	struct error err = {0}, hook = {0};
 	struct dest *d = arg;
 
 	(void)sig;
@@ -57,6 +58,8 @@ static void on_hangup(evutil_socket_t sig, short what, void *arg)
 		log_error("certificates not reloaded, the old ones stay in use: %s", err.msg);
 	else
 		log_info("certificates reloaded");
+	if (hooks_reload(d->hooks, &hook))
+		log_error("secrets not reloaded, the old ones stay in use: %s", hook.msg);
 }
 
 /* --- processes that nobody watches any more --- */
@@ -220,7 +223,9 @@ int dest_start(struct dest *d, struct error *err)
 				 "confinement",
 				 why.msg);
 	}
-	r = history_open(d->conf.state_dir, &d->history, err);
+	r = hooks_new(d->loop, &d->conf.hooks, "dest", d->conf.state_dir, &d->hooks, err);
+	if (!r)
+		r = history_open(d->conf.state_dir, &d->history, err);
 	if (!r)
 		adopt_start(d);
 	if (!r)
@@ -263,6 +268,7 @@ void dest_stop(struct dest *d)
 	resident_free_all(d);
 	adopt_free_all(d);
 	history_close(d->history);
+	hooks_free(d->hooks);
 	while (d->reaps) {
 		struct dest_reap *r = d->reaps;
 

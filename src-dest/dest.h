@@ -17,6 +17,7 @@
 struct adopted;
 struct adopt_qemu;
 struct conn;
+struct hooks;
 struct import;
 struct incoming;
 struct listener;
@@ -60,6 +61,7 @@ struct dest_reap {
  * @sharings:	processes that map the memory of guests, too
  * @reaps:	processes to reap
  * @signals:	SIGTERM, SIGINT, SIGHUP
+ * @hooks:	who is told, NULL for nobody
  * @supervisor:	the service manager, if there is one
  * @handed:	what it has handed over, while the agent starts
  * @units:	starts guests in units, where this agent is one
@@ -91,6 +93,7 @@ struct dest {
 	struct sharing *sharings;
 	struct dest_reap *reaps;
 	struct event *signals[3];
+	struct hooks *hooks;
 	struct supervisor *supervisor;
 	struct supervisor_fds *handed;
 	struct launch_units *units;

@@ -397,6 +397,11 @@ json_t *incoming_view_memory(const struct place *p, uint64_t total, uint64_t cam
 /** incoming_view_postcopy() - Return: new reference */
 json_t *incoming_view_postcopy(const struct place *p);
 
+/* incoming_tell.c */
+
+/** incoming_tell() - hooks hear of a new state, before its action. @was: the one before */
+void incoming_tell(struct incoming *inc, enum inc_state was);
+
 /* resume.c: a session after the one that was lost */
 
 /** resume_lost_event() - Return: the event that the loss of the control channel is */

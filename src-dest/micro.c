@@ -100,6 +100,7 @@ void micro_event(struct micro *m, enum micro_event ev, const struct error *err)
 	log_info("micro %s: %s -> %s (%s)%s%s", m->id_text, state_names[m->state],
 		 state_names[s->next], event_names[ev], err ? ": " : "", err ? err->msg : "");
 	m->state = s->next;
+	micro_tell(m, s->state);
 	s->action(m);
 }
 

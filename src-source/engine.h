@@ -99,6 +99,7 @@ struct engine_stats {
  * enum engine_event - what the threads tell the loop
  * @ENGINE_TRACKING:	write tracking is on; precopy may begin
  * @ENGINE_PROTECTED:	and everything was protected while the guest was paused
+ * @ENGINE_GATE:	policy would pause the guest: others are to be asked; precopy goes on until engine.gate is open
  * @ENGINE_CONVERGED:	policy says: pause the guest
  * @ENGINE_FINAL:	the last scan is done, what had to be sent before the switch is placed
  * @ENGINE_SENT:	post-copy: every page was sent and every barrier answered
@@ -109,12 +110,27 @@ struct engine_stats {
 enum engine_event {
 	ENGINE_TRACKING,
 	ENGINE_PROTECTED,
+	ENGINE_GATE,
 	ENGINE_CONVERGED,
 	ENGINE_FINAL,
 	ENGINE_SENT,
 	ENGINE_CHANNEL,
 	ENGINE_LOST,
 	ENGINE_FAILED,
+};
+
+/**
+ * enum engine_gate - whether others have a say in when the guest is paused
+ * @ENGINE_GATE_NONE:	they have not
+ * @ENGINE_GATE_SHUT:	they will be asked
+ * @ENGINE_GATE_ASKED:	they are being asked: set by the snapshot thread
+ * @ENGINE_GATE_OPEN:	they have allowed it: set by the loop
+ */
+enum engine_gate {
+	ENGINE_GATE_NONE,
+	ENGINE_GATE_SHUT,
+	ENGINE_GATE_ASKED,
+	ENGINE_GATE_OPEN,
 };
 
 /** engine_event_fn - called on the loop's thread, never after engine_free() */
@@ -138,6 +154,7 @@ struct engine_post;
  * @postcopy:	the destination listens: pages that it asks for are served
  * @urgent_busy: a request is being served: what it claimed may not be counted in @stats yet
  * @dma:	how memory that devices may write to is moved; set before the threads start
+ * @gate:	see enum engine_gate; set before precopy begins
  * @recovered:	a session behind COMMIT that was made again: @pending is what the destination has not received
  * @snapshot:	pages are those of one instant: none can be read again
  * @mend:	a lost channel is made again within the session; set before there is one
@@ -172,6 +189,7 @@ struct engine {
 	_Atomic uint64_t asked;
 	_Atomic bool waiting_urgent;
 	enum dma_way dma;
+	_Atomic int gate;
 	bool recovered;
 	bool snapshot;
 	bool mend;

@@ -307,7 +307,7 @@ static int feed_all(struct scan *s, bool break_early, struct error *err)
 	if (!s->e->nblocks)
 		return 0;
 	for (;;) {
-		if (break_early && atomic_load(&s->switch_now))
+		if (break_early && scan_hurries(s))
 			return 0;
 		r = throttle(s, err);
 		if (r > 0)

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "hooks/hooks.h"
 #include "meter.h"
 #include "migration_priv.h"
 #include "util/cleanup.h"
@@ -18,7 +19,8 @@ void mig_act_finish(struct migration *m)
 	mig_close(m);
 	XXH3_freeState(steal_ptr(&m->sw.hash));
 	mig_snap_free(m);
-	m->ended_us = clock_wall_us();
+	if (!m->ended_us)
+		m->ended_us = clock_wall_us();
 	m->totals.remaining_bytes = m->state == MIG_COMPLETED ? 0 : m->totals.remaining_bytes;
 	m->totals.held_bytes = 0;
 	meter_job_ended(m);
@@ -217,6 +219,7 @@ static bool needed(const struct source *s, const struct migration *m)
 
 void mig_destroy(struct migration *m)
 {
+	hooks_gate_cancel(m->gate);
 	mig_close(m);
 	journal_close(m->journal);
 	XXH3_freeState(m->sw.hash);

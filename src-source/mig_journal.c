@@ -383,6 +383,7 @@ static void settle(struct migration *m)
 		sg->migration = m;
 		sg->handed_over = mig_state_ended(m->state) && sg->desc.driver != GUEST_DRIVER_QEMU;
 	}
+	mig_tell_restarted(m);
 	if (mig_state_ended(m->state))
 		mig_act_finish(m);
 	else

@@ -329,6 +329,9 @@ void mig_on_engine(void *arg, enum engine_event ev, const struct error *err)
 	case ENGINE_PROTECTED:
 		on_protected(m);
 		return;
+	case ENGINE_GATE:
+		mig_gate_ask(m);
+		return;
 	case ENGINE_CONVERGED:
 		if (m->state == MIG_PRECOPY)
 			mig_event(m, MIG_EV_CONVERGED, NULL);

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "held.h"
+#include "hooks/hooks.h"
 #include "migration_priv.h"
 #include "sender.h"
 #include "urgent.h"
@@ -237,7 +238,8 @@ static uint64_t rate(const struct migration *m, const struct migration_totals *t
 /* What a snapshot has not, and what it has besides. */
 static void as_snapshot(const struct migration *m, json_t *o)
 {
-	static const char *const without[] = {"mode", "owner", "postcopy", "resolve", "resolution"};
+	static const char *const without[] = {"mode",    "owner", "postcopy",
+						"resolve", "gate",  "resolution"};
 
 	for (size_t i = 0; i < ARRAY_SIZE(without); i++)
 		json_object_del(o, without[i]);
@@ -263,6 +265,7 @@ json_t *migration_json(const struct migration *m)
 		return NULL;
 	json_object_set_new(o, "refused", json_boolean(m->refused));
 	json_object_set_new(o, "recovery", recovery_json(m));
+	json_object_set_new(o, "gate", hooks_gate_json(m->gate));
 	json_object_set_new(o, "resolve", resolve_json(m));
 	json_object_set_new(o, "resolution", resolution_json(m));
 	json_object_set_new(o, "memory", memory_json(&t));

@@ -26,6 +26,7 @@ struct guest *mig_conn(const struct migration *m)
 static void act_precopy(struct migration *m)
 {
 	m->again.since_us = clock_us();
+	mig_gate_arm(m);
 	scan_order(m->engine->scan, SCAN_PRECOPY);
 }
 
@@ -64,10 +65,11 @@ static action_fn *const actions[MIG_ACT_COUNT_] = {
 static bool is_loss(const struct migration *m, const struct error *err)
 {
 	static const char *const final[] = {"guest-gone", "guest-memory", "receipt-mismatch"};
-	/* The destination has given it up, or is not the one that it was. */
+	/* The destination has given it up, or is not the one that it was; or nothing is to be moved any more. */
 	static const char *const over[] = {"migration-ended", "unexpected-message",
 					   "bad-generation",  "bad-message",
-					   "version",         "migration-exists"};
+					   "version",         "migration-exists",
+					   "gate-refused"};
 
 	/* The destination has heard nothing of us for too long. */
 	if (m->state == MIG_PRECOPY)
@@ -117,6 +119,7 @@ void mig_event(struct migration *m, enum mig_event ev, const struct error *err)
 		log_info("migration %s of %s: %s (%s)%s%s", m->id, m->guest_name,
 			 mig_state_name(step->next), mig_event_name(ev),
 			 err && err->msg[0] ? ": " : "", err ? err->msg : "");
+		mig_tell(m, step->state);
 	}
 	actions[step->action](m);
 }

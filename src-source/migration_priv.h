@@ -14,6 +14,8 @@
 #include "util/journal.h"
 #include "util/uuid.h"
 
+struct hooks_gate;
+
 /** MIG_HOST_MAX, MIG_PORT_MAX - sizes with the NUL */
 #define MIG_HOST_MAX 256
 #define MIG_PORT_MAX 6
@@ -229,6 +231,8 @@ struct mig_resolve {
  * @control:	the control channel, NULL while there is none
  * @dial:	the channel that is being made
  * @version, @capabilities, @token: of the session
+ * @gate:	others are being asked whether the guest may be paused, NULL while they are not
+ * @precopy_us:	clock_us() when precopy began
  * @engine:	data threads, from setup to the end
  * @journal:	see mig_journal.c
  * @timer:	bound of the present step
@@ -279,6 +283,8 @@ struct migration {
 	uint16_t version;
 	uint64_t capabilities;
 	uint8_t token[MSG_TOKEN_LEN];
+	struct hooks_gate *gate;
+	uint64_t precopy_us;
 	struct engine *engine;
 	struct journal *journal;
 	struct event *timer;
@@ -330,6 +336,16 @@ void mig_totals(const struct migration *m, struct migration_totals *t);
 int mig_to(struct migration *m, const char *to, struct error *err);
 /** mig_close() - end the session: channels, dials, data threads; the counters stay */
 void mig_close(struct migration *m);
+
+/* --- mig_tell.c --- */
+/** mig_tell() - the state has changed, and its action comes next. @was: the one before */
+void mig_tell(struct migration *m, enum mig_state was);
+/** mig_tell_restarted() - the state that a job of an earlier life of the agent goes on in, or has ended in by that */
+void mig_tell_restarted(struct migration *m);
+/** mig_gate_arm() - precopy begins: there may be gates */
+void mig_gate_arm(struct migration *m);
+/** mig_gate_ask() - ENGINE_GATE */
+void mig_gate_ask(struct migration *m);
 
 /* --- mig_setup.c --- */
 void mig_act_setup(struct migration *m);

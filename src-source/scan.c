@@ -187,7 +187,7 @@ static int first_pass(struct scan *s, struct error *err)
 /* --- phases --- */
 
 /* Send what is pending until all of it is placed, with what was refused on the way. */
-static int settle(struct scan *s, bool break_early, struct error *err)
+int scan_settle(struct scan *s, bool break_early, struct error *err)
 {
 	uint32_t losses = atomic_load(&s->e->losses), now;
 	int r = 0;
@@ -196,8 +196,7 @@ static int settle(struct scan *s, bool break_early, struct error *err)
 		r = feed_pending(s, break_early, err);
 		if (!r)
 			r = feed_barrier(s, err);
-		if (!r &&
-		    (!engine_pending_bytes(s->e) || (break_early && atomic_load(&s->switch_now))))
+		if (!r && (!engine_pending_bytes(s->e) || (break_early && scan_hurries(s))))
 			return 0;
 		/* Pages of a lost channel are nobody's fault. */
 		now = atomic_load(&s->e->losses);
@@ -217,7 +216,7 @@ static void note_pass(struct engine *e, uint64_t bytes, uint64_t us)
 		atomic_store(&e->stats.rate, (uint64_t)((double)bytes * 1e6 / (double)us));
 }
 
-static int collect(struct scan *s, uint64_t since_us, struct error *err)
+int scan_collect(struct scan *s, uint64_t since_us, struct error *err)
 {
 	uint64_t now, pages = 0;
 	int r = s->ops->collect(&s->track, err);
@@ -240,10 +239,12 @@ static uint64_t remaining(const struct engine *e)
 
 static enum policy_out judge(struct scan *s, uint64_t begin, uint64_t before)
 {
+	uint64_t elapsed = clock_us() - begin;
+	uint64_t apart = atomic_load(&s->e->interrupted_us) + s->gate_us;
 	struct policy_in in = {
 		.options = &s->e->options,
 		.passes = atomic_load(&s->e->stats.passes),
-		.elapsed_us = clock_us() - begin - atomic_load(&s->e->interrupted_us),
+		.elapsed_us = elapsed - MIN(elapsed, apart),
 		.remaining = remaining(s->e),
 		.pinned = s->e->dma == DMA_QUARANTINE ? held_pinned_bytes(s->e) : 0,
 		.before = before,
@@ -277,7 +278,7 @@ static int await_release(struct scan *s, uint64_t begin, enum policy_out *next, 
 		start = clock_us();
 		r = rest(s, MIN(held_wait_us(s), RELEASE_NAP_US), err);
 		if (!r)
-			r = collect(s, start, err);
+			r = scan_collect(s, start, err);
 		left = engine_pending_bytes(s->e);
 		if (!left && s->slot_us != slot_us)
 			note_pass(s->e, 0, 0);
@@ -305,38 +306,57 @@ static int not_converging(const struct scan *s, struct error *err)
 			 held ? ", lower dma_quarantine_ms if no I/O takes so long," : "");
 }
 
-static int precopy(struct scan *s, struct error *err)
+static int passes(struct scan *s, uint64_t begin, enum policy_out *next, struct error *err)
 {
-	uint64_t begin = clock_us();
-	enum policy_out next;
-	int r = first_pass(s, err);
+	int r;
 
-	if (r < 0)
-		return r;
 	do {
 		uint64_t start = clock_us(), before = engine_pending_bytes(s->e);
 
 		FAULTPOINT(PASS_BEGUN);
-		r = settle(s, true, err);
+		*next = POLICY_SWITCH;
+		r = scan_settle(s, true, err);
 		if (r < 0 || atomic_load(&s->switch_now))
 			return r;
 		FAULTPOINT(PASS_PLACED);
 		note_pass(s->e, before, clock_us() - start);
 		atomic_fetch_add(&s->e->pass, 1);
-		r = collect(s, start, err);
+		r = scan_collect(s, start, err);
 		if (r < 0)
 			return r;
 		FAULTPOINT(WRITTEN_COLLECTED);
-		next = judge(s, begin, before);
-		r = await_release(s, begin, &next, err);
+		*next = judge(s, begin, before);
+		r = await_release(s, begin, next, err);
 		if (r < 0 || atomic_load(&s->switch_now))
 			return r;
-	} while (next == POLICY_PASS);
-	if (next == POLICY_FAIL)
-		return not_converging(s, err);
-	if (next == POLICY_SWITCH_POSTCOPY)
-		atomic_store(&s->postcopy, true);
+	} while (*next == POLICY_PASS);
 	return 0;
+}
+
+/* While others are asked whether the guest may be paused it writes on: policy is asked once more then. */
+static int precopy(struct scan *s, struct error *err)
+{
+	uint64_t begin = clock_us();
+	enum policy_out next;
+	int r = first_pass(s, err);
+	bool again;
+
+	if (r < 0)
+		return r;
+	do {
+		r = passes(s, begin, &next, err);
+		if (r < 0)
+			return r;
+		if (!atomic_load(&s->switch_now) && next == POLICY_FAIL)
+			return not_converging(s, err);
+		if (next == POLICY_SWITCH_POSTCOPY)
+			atomic_store(&s->postcopy, true);
+		again = atomic_load(&s->e->gate) == ENGINE_GATE_SHUT && !atomic_load(&s->postcopy);
+		r = scan_gate(s, err);
+		again = again && !atomic_load(&s->switch_now) &&
+			judge(s, begin, engine_pending_bytes(s->e)) != POLICY_SWITCH;
+	} while (!r && again);
+	return r;
 }
 
 /*
@@ -358,7 +378,7 @@ static int final(struct scan *s, struct error *err)
 	held_give_back(s->e);
 	atomic_fetch_add(&s->e->pass, 1);
 	if (!atomic_load(&s->postcopy))
-		return settle(s, false, err);
+		return scan_settle(s, false, err);
 	r = feed_barrier(s, err);
 	if (!r) {
 		atomic_store(&s->e->postcopy, true);
@@ -436,7 +456,7 @@ static int postcopy(struct scan *s, struct error *err)
 		r = postcopy_holes(s, i, err);
 	FAULTPOINT(HOLES_QUEUED);
 	if (!r)
-		r = settle(s, false, err);
+		r = scan_settle(s, false, err);
 	return r ? r : await_urgent(s, err);
 }
 
@@ -471,7 +491,7 @@ static int run_postcopy(struct scan *s, struct error *err)
 		/* A run on the urgent channel was refused after all, or a channel was lost: the totals
 		 * change once more. */
 		losses = atomic_load(&s->e->losses);
-		r = settle(s, false, err);
+		r = scan_settle(s, false, err);
 		if (!r)
 			r = await_urgent(s, err);
 		if (!r)
@@ -505,8 +525,8 @@ static int run(struct scan *s, struct error *err)
 		r = protect_paused(s, err);
 	if (!r)
 		r = await(s, SCAN_PRECOPY, err);
-	if (!r && s->ops)
-		r = precopy(s, err);
+	if (!r)
+		r = s->ops ? precopy(s, err) : scan_gate(s, err);
 	if (r < 0)
 		return r;
 	/* What is to be discarded there is named before the guest stops. */

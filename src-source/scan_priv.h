@@ -19,6 +19,7 @@
  * @barrier:	number of the last barrier
  * @saved, @saved_end: snapshots: pieces that no sender has room for yet
  * @slot, @slot_us: quarantine: the present slot of time (held.h) and when it began
+ * @gate_us:	so long others were asked whether the guest may be paused
  * @batch:	snapshots: faults that are read at a time: each of them takes a copy of its page
  */
 struct scan {
@@ -42,10 +43,20 @@ struct scan {
 	struct snap_piece *saved, *saved_end;
 	unsigned int slot;
 	uint64_t slot_us;
+	uint64_t gate_us;
 	unsigned int batch;
 	pthread_t thread;
 	bool joined;
 };
+
+/** scan_settle() - send what is pending until all of it is placed, or, with @break_early, scan_hurries(). Return: as feed_wait() */
+int scan_settle(struct scan *s, bool break_early, struct error *err);
+/** scan_collect() - what was written becomes pending. @since_us: clock_us() of the last time. Return: as feed_wait() */
+int scan_collect(struct scan *s, uint64_t since_us, struct error *err);
+/** scan_hurries() - Return: whether the guest is to be paused whatever is left */
+bool scan_hurries(const struct scan *s);
+/** scan_gate() - ask whether the guest may be paused, and go on until it may; nothing if nobody is to be asked. Return: as feed_wait() */
+int scan_gate(struct scan *s, struct error *err);
 
 /**
  * feed_wait() - serve write faults and sleep until there may be something to do

@@ -10,6 +10,7 @@
 #include "cli/cli.h"
 #include "guests.h"
 #include "guests_store.h"
+#include "hooks/hooks.h"
 #include "host/supervisor.h"
 #include "meter.h"
 #include "migration.h"
@@ -37,7 +38,7 @@ static int load_tls(struct source *s, struct error *err)
 
 static void on_hangup(evutil_socket_t sig, short what, void *arg)
 {
-	struct error err = {0};
+	struct error err = {0}, hook = {0};
 	struct source *s = arg;
 
 	(void)sig;
@@ -46,6 +47,8 @@ static void on_hangup(evutil_socket_t sig, short what, void *arg)
 		log_error("certificates not reloaded, the old ones stay in use: %s", err.msg);
 	else
 		log_info("certificates reloaded");
+	if (hooks_reload(s->hooks, &hook) < 0)
+		log_error("secrets not reloaded, the old ones stay in use: %s", hook.msg);
 }
 
 static void on_terminate(evutil_socket_t sig, short what, void *arg)
@@ -95,6 +98,8 @@ int source_start(struct source *s, struct error *err)
 	if (!r)
 		r = guests_store_load(s, err);
 	if (!r)
+		r = hooks_new(s->loop, &s->conf.hooks, "source", s->conf.state_dir, &s->hooks, err);
+	if (!r)
 		r = migration_load_all(s, err);
 	if (!r)
 		guests_look_for_all(s);
@@ -122,6 +127,7 @@ void source_stop(struct source *s)
 	rest_server_free(s->rest);
 	attach_free(s->attach);
 	migration_end_all(s);
+	hooks_free(s->hooks);
 	guests_free(s);
 	budget_free(s->budget);
 	meter_stop(s);

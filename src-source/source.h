@@ -11,6 +11,7 @@
 #include "util/loop.h"
 
 struct budget;
+struct hooks;
 struct meter;
 struct metrics_registry;
 struct migration;
@@ -29,6 +30,7 @@ struct supervisor;
  * @guests:	list of the guests of this host
  * @migrations:	list of jobs, newest first
  * @budget:	bandwidth of this host; its rate see bandwidth.h
+ * @hooks:	who is told and asked, NULL for nobody
  * @metrics:	who has something for /metrics; others may register
  * @meter:	what is counted for it, see meter.h
  * @supervisor:	the service manager, if there is one
@@ -45,6 +47,7 @@ struct source {
 	struct source_guest *guests;
 	struct migration *migrations;
 	struct budget *budget;
+	struct hooks *hooks;
 	struct metrics_registry *metrics;
 	struct meter *meter;
 	struct supervisor *supervisor;

@@ -142,6 +142,13 @@ static int credential(char **path, const char *in, const char *key, const char *
 	return 0;
 }
 
+int conf_credential(char **path, const char *in, const char *key, struct error *err)
+{
+	const char *dir = getenv("CREDENTIALS_DIRECTORY");
+
+	return dir ? credential(path, in, key, dir, err) : 0;
+}
+
 int conf_tls_credentials(struct conf_tls *tls, const char *in, struct error *err)
 {
 	const char *dir = getenv("CREDENTIALS_DIRECTORY");

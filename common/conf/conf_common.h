@@ -65,6 +65,8 @@ int conf_unsupported(const json_t *value, const char *key, const struct jsonx_at
  * Return: 0, or -errno with @err filled
  */
 int conf_tls_credentials(struct conf_tls *tls, const char *in, struct error *err);
+/** conf_credential() - the same of one file, which is @key of the object @in */
+int conf_credential(char **path, const char *in, const char *key, struct error *err);
 /** conf_api_credentials() - the same of api's token_file and tls */
 int conf_api_credentials(struct conf_api *api, struct error *err);
 

@@ -162,6 +162,14 @@ static int take_limits(const json_t *value, const char *key, const struct jsonx_
 	return jsonx_read(value, at, limits, ARRAY_SIZE(limits), obj);
 }
 
+static int take_hooks(const json_t *value, const char *key, const struct jsonx_at *at, void *obj)
+{
+	struct conf_dest *c = obj;
+
+	(void)key;
+	return conf_hooks_read(value, at, false, &c->hooks);
+}
+
 static const struct jsonx_field fields[] = {
 	{"listen", JSONX_ANY, .required = true, .take = take_listen},
 	{"allow", JSONX_STRINGS, .max = CONF_ALLOW_MAX, .take = take_allow,
@@ -178,7 +186,7 @@ static const struct jsonx_field fields[] = {
 	 JSONX_INTO(struct conf_dest, source_api)},
 	{"limits", JSONX_ANY, .take = take_limits},
 	{"launchers", JSONX_MEMBERS, .max = CONF_LAUNCHERS_MAX, .take = take_launcher},
-	{"hooks", JSONX_ANY, .take = conf_unsupported},
+	{"hooks", JSONX_ANY, .take = take_hooks},
 };
 
 static int defaults(struct conf_dest *c)
@@ -232,6 +240,8 @@ int conf_dest_load(const char *file, struct conf_dest *ret, struct error *err)
 		r = conf_tls_credentials(&ret->tls, "tls", err);
 		if (!r)
 			r = conf_api_credentials(&ret->api, err);
+		if (!r)
+			r = conf_hooks_credentials(&ret->hooks, err);
 		if (r < 0)
 			conf_dest_clear(ret);
 	}
@@ -246,6 +256,7 @@ void conf_dest_clear(struct conf_dest *c)
 		conf_launcher_clear(&c->launchers[i]);
 	free(c->launchers);
 	free(c->listen_host);
+	conf_hooks_clear(&c->hooks);
 	jsonx_clear(fields, ARRAY_SIZE(fields), c);
 	*c = (struct conf_dest){0};
 }

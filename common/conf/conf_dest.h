@@ -5,6 +5,7 @@
 
 #include <stdint.h>
 #include "conf/conf_common.h"
+#include "conf/conf_hooks.h"
 #include "conf/conf_launcher.h"
 
 /** CONF_DEFAULT_PORT - of the data plane */
@@ -43,6 +44,7 @@
  *		CONF_CONNECTIONS_PER_ADDRESS_DEFAULT
  * @limit_memory_bytes: most memory of all incoming guests together, 0 for no limit (default)
  * @launchers:	@n_launchers of them
+ * @hooks:	who is told
  */
 struct conf_dest {
 	char *listen_host;
@@ -63,6 +65,7 @@ struct conf_dest {
 	uint64_t limit_memory_bytes;
 	struct conf_launcher *launchers;
 	size_t n_launchers;
+	struct conf_hooks hooks;
 };
 
 /** conf_dest_load() - as conf_source_load() */

@@ -50,6 +50,14 @@ static int take_defaults(const json_t *value, const char *key, const struct json
 	return conf_options_read(value, at->path, &c->defaults, at->err);
 }
 
+static int take_hooks(const json_t *value, const char *key, const struct jsonx_at *at, void *obj)
+{
+	struct conf_source *c = obj;
+
+	(void)key;
+	return conf_hooks_read(value, at, true, &c->hooks);
+}
+
 static const struct jsonx_field fields[] = {
 	{"api", JSONX_OBJECT, .fields = conf_api_fields, .n_fields = CONF_API_FIELDS,
 	 JSONX_INTO(struct conf_source, api)},
@@ -65,7 +73,7 @@ static const struct jsonx_field fields[] = {
 	{"defaults", JSONX_ANY, .take = take_defaults},
 	{"bandwidth", JSONX_UINT, .max = BUDGET_RATE_MAX,
 	 JSONX_INTO(struct conf_source, bandwidth)},
-	{"hooks", JSONX_ANY, .take = conf_unsupported},
+	{"hooks", JSONX_ANY, .take = take_hooks},
 };
 
 static int is_guest_file(const struct dirent *d)
@@ -161,6 +169,8 @@ int conf_source_load(const char *file, struct conf_source *ret, struct error *er
 		r = conf_tls_credentials(&ret->tls, "tls", err);
 		if (!r)
 			r = conf_api_credentials(&ret->api, err);
+		if (!r)
+			r = conf_hooks_credentials(&ret->hooks, err);
 		if (r < 0)
 			conf_source_clear(ret);
 	}
@@ -174,6 +184,7 @@ void conf_source_clear(struct conf_source *c)
 	for (size_t i = 0; i < c->n_guests; i++)
 		conf_guest_clear(&c->guests[i]);
 	free(c->guests);
+	conf_hooks_clear(&c->hooks);
 	jsonx_clear(fields, ARRAY_SIZE(fields), c);
 	*c = (struct conf_source){0};
 }

@@ -5,6 +5,7 @@
 
 #include "conf/conf_common.h"
 #include "conf/conf_guest.h"
+#include "conf/conf_hooks.h"
 #include "conf/conf_options.h"
 
 /** CONF_GUESTS_MAX - most guests of one host */
@@ -21,6 +22,7 @@
  * @guests_dir:	NULL if none
  * @defaults:	of migrations
  * @bandwidth:	bytes a second of all that leaves together; 0 for no limit
+ * @hooks:	who is told, and asked
  */
 struct conf_source {
 	struct conf_api api;
@@ -33,6 +35,7 @@ struct conf_source {
 	char *guests_dir;
 	struct mig_options defaults;
 	uint64_t bandwidth;
+	struct conf_hooks hooks;
 };
 
 /**

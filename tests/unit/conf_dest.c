@@ -171,7 +171,9 @@ Test(conf_dest, every_key_wrong_once)
 		 "[1] '{' without '}'"},
 		{LAUNCHER("{\"driver\": \"qemu\", \"argv\": [\"/a\"], \"env\": {}}"), -EINVAL,
 		 "launchers.vm.env: unknown key"},
-		{"\"hooks\": [{}]", -ENOTSUP, "hooks: not supported yet"},
+		{"\"hooks\": [{}]", -EINVAL, "hooks[0]: must have one of url and exec"},
+		{"\"hooks\": [{\"url\": \"http://x\", \"gate\": true}]", -EINVAL,
+		 "hooks[0]: gate: only decant-source asks gates"},
 		{"\"defaults\": {}", -EINVAL, "defaults: unknown key"},
 	};
 

@@ -111,7 +111,6 @@ Test(conf_source, every_key_wrong_once)
 		{"\"state_dir\": {}", -EINVAL, "state_dir"},
 		{"\"guests_dir\": \"/nowhere/at/all\"", -ENOENT, "guests_dir: /nowhere/at/all"},
 		{"\"guests_dir\": 1", -EINVAL, "guests_dir"},
-		{"\"hooks\": [{\"url\": \"http://x\"}]", -ENOTSUP, "hooks: not supported yet"},
 		{"\"colour\": 1", -EINVAL, "colour: unknown key"},
 		{"\"listen\": \"0.0.0.0:1\"", -EINVAL, "listen: unknown key"},
 		{"\"guests\": {}", -EINVAL, "guests"},

@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * What others hear of what arrives here: hooks are told of each change of phase, by the one who sets the state
+ * (incoming_event(), micro_event()). Some of these changes fall into the guest's pause: so little is told, and
+ * nothing is counted for it.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "hooks/hooks.h"
+#include "incoming_priv.h"
+#include "micro_priv.h"
+#include "util/clock.h"
+
+static json_t *error_json(const struct error *e)
+{
+	if (!error_is_set(e))
+		return json_null();
+	return json_pack("{s:s, s:s}", "code", e->code, "message", e->msg);
+}
+
+static void emit(struct dest *d, const char *kind, const char *phase, const char *id, json_t *data)
+{
+	char type[HOOKS_TYPE_MAX], job[HOOKS_JOB_MAX];
+
+	snprintf(type, sizeof(type), "%s.%s", kind, phase);
+	snprintf(job, sizeof(job), "incoming/%s", id);
+	hooks_emit(d->hooks, type, job, data);
+}
+
+/* --- incoming migrations, images that are stored and restored --- */
+
+static const char *kind(const struct incoming *inc)
+{
+	return inc->store ? "store" : inc->restore ? "restore" : "incoming";
+}
+
+/* As incoming_view() will say when the action of the step is done. */
+static const char *phase(const struct incoming *inc, enum inc_state was)
+{
+	if (inc->state != INC_END)
+		return inc_state_name(inc->state);
+	if (inc->end_event == INC_EV_ACCOUNTED || inc->end_event == INC_EV_STORED)
+		return "completed";
+	return was == INC_RUNNING || was == INC_HELD ? "failed" : "aborted";
+}
+
+void incoming_tell(struct incoming *inc, enum inc_state was)
+{
+	const char *now = phase(inc, was);
+	char uuid[UUID_TEXT_MAX] = "", at[CLOCK_TEXT_MAX];
+
+	if (!inc->d->hooks)
+		return;
+	if (inc->setup)
+		uuid_text(inc->setup->uuid, uuid);
+	emit(inc->d, kind(inc), now, inc->id_text,
+	     json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:o, s:I}", "id", inc->id_text,
+		       "guest", inc->setup ? inc->setup->name : "", "uuid", uuid, "phase", now,
+		       "previous_phase", inc_state_name(was), "from", inc->from, "identity",
+		       inc->identity, "created_at", clock_rfc3339(at, inc->created_us), "error",
+		       error_json(&inc->err), "total_bytes", (json_int_t)inc->total));
+}
+
+/* --- micro-VMs --- */
+
+static const char *micro_phase(const struct micro *m, enum micro_state was)
+{
+	if (m->state != MICRO_END)
+		return micro_state_name(m->state);
+	if (m->complete)
+		return "completed";
+	return was == MICRO_SERVING || was == MICRO_HELD ? "failed" : "aborted";
+}
+
+void micro_tell(const struct micro *m, enum micro_state was)
+{
+	const char *now = micro_phase(m, was);
+	char at[CLOCK_TEXT_MAX];
+
+	/* One that has every page and ends then has completed before. */
+	if (!m->d->hooks || (m->state == MICRO_END && was == MICRO_COMPLETED))
+		return;
+	emit(m->d, "micro", now, m->id_text,
+	     json_pack("{s:s, s:s, s:s, s:s, s:s, s:o, s:i}", "id", m->id_text, "guest", m->image,
+		       "phase", now, "previous_phase", micro_state_name(was), "created_at",
+		       clock_rfc3339(at, m->created_us), "error", error_json(&m->err), "pid",
+		       (int)m->pid));
+}

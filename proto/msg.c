@@ -20,7 +20,11 @@
 #define SETUP_MAX                                                                           \
 	(STR(MSG_NAME_MAX) + 16 + 8 + STR(MSG_DRIVER_MAX) + STR(MSG_NAME_MAX) + 4 + 4 + 2 + \
 	 MSG_VARS_MAX * (STR(MSG_NAME_MAX) + STR(MSG_VALUE_MAX)))
-#define FACTS_MAX        (2 + MSG_FACTS_MAX * (STR(MSG_NAME_MAX) + STR(MSG_VALUE_MAX)))
+#define FACTS_MAX (2 + MSG_FACTS_MAX * (STR(MSG_NAME_MAX) + STR(MSG_VALUE_MAX)))
+#define ROOM_MIN  (4 + 4 * 4 + 4 + 8 + 8 + 2 + 2)
+#define ROOM_MAX                              \
+	(ROOM_MIN + MSG_POOLS_MAX * (8 + 8) + \
+	 MSG_LAUNCHERS_MAX * (STR(MSG_NAME_MAX) + STR(MSG_DRIVER_MAX) + 1))
 #define BLOCK_MIN        (4 + STR(1) + 4 + 4 + 4 + 8)
 #define PAGES_FIXED_BODY (MSG_PAGES_FIXED - MSG_HEADER_LEN)
 
@@ -100,10 +104,13 @@ static const struct kind kinds[] = {
 	KIND(QUERY, 8, 8, Q, S_TO_D, number, generation),
 	KIND(ANSWER, 8, 8, Q, D_TO_S, answer, answer),
 	KIND(KEPT, 8, 8, Q, S_TO_D, number, generation),
+	KIND(PROBE, 0, 0, Q, S_TO_D, empty, none),
+	KIND(ROOM, ROOM_MIN, ROOM_MAX, Q, D_TO_S, room, room),
 };
 
 _Static_assert(SETUP_MAX <= MSG_BODY_MAX, "a full SETUP fits a frame");
 _Static_assert(FACTS_MAX <= MSG_BODY_MAX, "all FACTS fit a frame");
+_Static_assert(ROOM_MAX <= MSG_BODY_MAX, "a full ROOM fits a frame");
 _Static_assert(8 + 16 * MSG_DISCARD_MAX <= MSG_BODY_MAX, "a full DISCARD fits a frame");
 _Static_assert(16 + 8 * MSG_RECEIVED_MAX <= MSG_BODY_MAX, "a full RECEIVED fits a frame");
 

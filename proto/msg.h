@@ -34,6 +34,9 @@
 #define MSG_OCTAVES          24
 #define MSG_RECEIVED_MAX     8000
 #define MSG_MEMORY_MAX       (1ull << 46)
+#define MSG_POOLS_MAX        8
+#define MSG_POOL_SIZE_MAX    (1ull << 40)
+#define MSG_LAUNCHERS_MAX    256
 #define MSG_NAME_MAX         64 /* with the NUL, as all sizes of char arrays here */
 #define MSG_VALUE_MAX        256
 #define MSG_DRIVER_MAX       16
@@ -49,6 +52,7 @@
 #define MSG_CAP_MEND     (1ull << 4)
 #define MSG_CAP_KEEP     (1ull << 5)
 #define MSG_CAP_RESOLVE  (1ull << 6)
+#define MSG_CAP_ROOM     (1ull << 7)
 
 enum msg_type {
 	MSG_HELLO = 1,
@@ -90,6 +94,8 @@ enum msg_type {
 	MSG_QUERY = 64,
 	MSG_ANSWER = 65,
 	MSG_KEPT = 66,
+	MSG_PROBE = 67,
+	MSG_ROOM = 68,
 };
 
 enum msg_channel {
@@ -117,6 +123,10 @@ enum msg_answer {
 	MSG_ANSWER_COMPLETED = 3,
 	MSG_ANSWER_GONE = 4, /* to KEPT only */
 };
+
+#define MSG_ROOM_CORDONED (1u << 0)
+#define MSG_ROOM_ENDING   (1u << 1)
+#define MSG_ROOM_POSTCOPY (1u << 2)
 
 #define MSG_BLOCK_NO_DMA   (1u << 0)
 #define MSG_BLOCK_READONLY (1u << 1)
@@ -315,9 +325,44 @@ struct msg_answer_body {
 	uint8_t answer;
 };
 
+/** struct msg_pool - huge pages of one size */
+struct msg_pool {
+	uint64_t size;
+	uint64_t unused;
+};
+
+/** struct msg_launcher - @usable: its program is there and may be executed */
+struct msg_launcher {
+	char name[MSG_NAME_MAX];
+	char driver[MSG_DRIVER_MAX];
+	bool usable;
+};
+
+/**
+ * struct msg_room - what a destination has to spare
+ * @flags:	MSG_ROOM_*
+ * @incoming:	migrations that come in now, @yours of them from who asks
+ * @limit, @per_source: how many may, in all and from one source; @per_source 0: no such limit
+ * @memory:	bytes that are available and not wanted by guests on their way
+ * @memory_limit: of all incoming guests together, 0 for none
+ */
+struct msg_room {
+	uint8_t flags;
+	uint32_t incoming;
+	uint32_t yours;
+	uint32_t limit;
+	uint32_t per_source;
+	uint64_t memory;
+	uint64_t memory_limit;
+	uint16_t npools;
+	struct msg_pool pools[MSG_POOLS_MAX];
+	uint16_t nlaunchers;
+	struct msg_launcher launchers[MSG_LAUNCHERS_MAX];
+};
+
 /**
  * struct msg - any message
- * @type:	selects the member; PREPARED, INTENT_ACK, READY, ABORTED, CONTINUE and END have none
+ * @type:	selects the member; PREPARED, INTENT_ACK, READY, ABORTED, CONTINUE, END and PROBE have none
  *
  * Large (several 10 KiB): allocate it, or keep one for each connection; not for small stacks.
  */
@@ -348,6 +393,7 @@ struct msg {
 		struct msg_barrier barrier;
 		struct msg_drop drop;
 		struct msg_answer_body answer;
+		struct msg_room room;
 	};
 };
 

@@ -264,3 +264,43 @@ const char *msg_check_answer(const struct msg *m)
 {
 	return m->answer.answer <= MSG_ANSWER_GONE ? NULL : "answer";
 }
+
+static const char *check_launchers(const struct msg_room *v)
+{
+	for (unsigned int i = 0; i < v->nlaunchers; i++) {
+		const struct msg_launcher *l = &v->launchers[i];
+
+		if (!msg_name_valid(l->name, sizeof(l->name)))
+			return "launcher";
+		if (!msg_name_valid(l->driver, sizeof(l->driver)))
+			return "driver";
+		for (unsigned int j = 0; j < i; j++)
+			if (!strcmp(l->name, v->launchers[j].name))
+				return "launcher (it is there twice)";
+	}
+	return NULL;
+}
+
+const char *msg_check_room(const struct msg *m)
+{
+	const struct msg_room *v = &m->room;
+
+	if (v->flags & ~(MSG_ROOM_CORDONED | MSG_ROOM_ENDING | MSG_ROOM_POSTCOPY))
+		return "flags";
+	if (v->yours > v->incoming)
+		return "yours";
+	if (!v->limit)
+		return "limit";
+	if (v->npools > MSG_POOLS_MAX)
+		return "pools";
+	for (unsigned int i = 0; i < v->npools; i++) {
+		uint64_t size = v->pools[i].size;
+
+		if (size < MSG_PAGE_MIN || size > MSG_POOL_SIZE_MAX || size & (size - 1))
+			return "size of a pool";
+		/* So that bytes can be told in 64 bits. */
+		if (v->pools[i].unused > (1ull << 62) / size)
+			return "free pages";
+	}
+	return v->nlaunchers > MSG_LAUNCHERS_MAX ? "launchers" : check_launchers(v);
+}

@@ -43,6 +43,7 @@ msg_check_fn msg_check_resume;
 msg_check_fn msg_check_received;
 msg_check_fn msg_check_resumed;
 msg_check_fn msg_check_facts;
+msg_check_fn msg_check_room;
 /** msg_check_one_block() - as msg_check_block(), without the union around it, which is large */
 const char *msg_check_one_block(const struct msg_block *b);
 /** msg_check_one_pages() - the same for PAGES */

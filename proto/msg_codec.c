@@ -510,3 +510,63 @@ void msg_decode_answer(struct bytes_reader *r, struct msg *m)
 	m->answer.answer = bytes_get_u8(r, "answer");
 	get_reserved(r, 7);
 }
+
+void msg_encode_room(struct bytes_writer *w, const struct msg *m)
+{
+	const struct msg_room *v = &m->room;
+
+	bytes_put_u8(w, v->flags);
+	put_reserved(w, 3);
+	bytes_put_u32(w, v->incoming);
+	bytes_put_u32(w, v->yours);
+	bytes_put_u32(w, v->limit);
+	bytes_put_u32(w, v->per_source);
+	put_reserved(w, 4);
+	bytes_put_u64(w, v->memory);
+	bytes_put_u64(w, v->memory_limit);
+	bytes_put_u16(w, v->npools);
+	for (unsigned int i = 0; i < v->npools; i++) {
+		bytes_put_u64(w, v->pools[i].size);
+		bytes_put_u64(w, v->pools[i].unused);
+	}
+	bytes_put_u16(w, v->nlaunchers);
+	for (unsigned int i = 0; i < v->nlaunchers; i++) {
+		bytes_put_str(w, v->launchers[i].name);
+		bytes_put_str(w, v->launchers[i].driver);
+		bytes_put_u8(w, v->launchers[i].usable);
+	}
+}
+
+static void get_launchers(struct bytes_reader *r, struct msg_room *v)
+{
+	v->nlaunchers =
+		(uint16_t)bounded(r, bytes_get_u16(r, "launchers"), MSG_LAUNCHERS_MAX, "launchers");
+	for (unsigned int i = 0; i < v->nlaunchers && !r->failed; i++) {
+		struct msg_launcher *l = &v->launchers[i];
+
+		bytes_get_str(r, l->name, sizeof(l->name), "launcher");
+		bytes_get_str(r, l->driver, sizeof(l->driver), "driver");
+		l->usable = get_bool(r, "usable");
+	}
+}
+
+void msg_decode_room(struct bytes_reader *r, struct msg *m)
+{
+	struct msg_room *v = &m->room;
+
+	v->flags = bytes_get_u8(r, "flags");
+	get_reserved(r, 3);
+	v->incoming = bytes_get_u32(r, "incoming");
+	v->yours = bytes_get_u32(r, "yours");
+	v->limit = bytes_get_u32(r, "limit");
+	v->per_source = bytes_get_u32(r, "per_source");
+	get_reserved(r, 4);
+	v->memory = bytes_get_u64(r, "memory");
+	v->memory_limit = bytes_get_u64(r, "memory_limit");
+	v->npools = (uint16_t)bounded(r, bytes_get_u16(r, "pools"), MSG_POOLS_MAX, "pools");
+	for (unsigned int i = 0; i < v->npools && !r->failed; i++) {
+		v->pools[i].size = bytes_get_u64(r, "size of a pool");
+		v->pools[i].unused = bytes_get_u64(r, "free pages");
+	}
+	get_launchers(r, v);
+}

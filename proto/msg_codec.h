@@ -19,7 +19,7 @@ msg_encode_fn msg_encode_empty, msg_encode_hello, msg_encode_hello_ack, msg_enco
 	msg_encode_discard, msg_encode_listen, msg_encode_state, msg_encode_state_end,
 	msg_encode_complete, msg_encode_receipt, msg_encode_request, msg_encode_pages,
 	msg_encode_nack, msg_encode_barrier, msg_encode_answer, msg_encode_store, msg_encode_resume,
-	msg_encode_received, msg_encode_resumed, msg_encode_facts, msg_encode_drop;
+	msg_encode_received, msg_encode_resumed, msg_encode_facts, msg_encode_drop, msg_encode_room;
 
 /** msg_encode_pages_part() - msg_encode_pages() without the union */
 void msg_encode_pages_part(struct bytes_writer *w, const struct msg_pages *p);
@@ -29,6 +29,6 @@ msg_decode_fn msg_decode_empty, msg_decode_hello, msg_decode_hello_ack, msg_deco
 	msg_decode_discard, msg_decode_listen, msg_decode_state, msg_decode_state_end,
 	msg_decode_complete, msg_decode_receipt, msg_decode_request, msg_decode_pages,
 	msg_decode_nack, msg_decode_barrier, msg_decode_answer, msg_decode_store, msg_decode_resume,
-	msg_decode_received, msg_decode_resumed, msg_decode_facts, msg_decode_drop;
+	msg_decode_received, msg_decode_resumed, msg_decode_facts, msg_decode_drop, msg_decode_room;
 
 #endif

@@ -11,8 +11,10 @@
 #include "incoming.h"
 #include "metrics/metrics.h"
 #include "micro.h"
+#include "host/cordon.h"
 #include "overrule.h"
 #include "rest/rest_open.h"
+#include "room.h"
 #include "util/cleanup.h"
 #include "util/clock.h"
 
@@ -54,6 +56,8 @@ static void get_host(struct rest_req *req, void *ctx)
 	json_object_set_new(o, "version", json_string(DECANT_VERSION));
 	json_object_set_new(o, "attach", json_string(d->conf.attach));
 	json_object_set_new(o, "launchers", launchers_json(d));
+	json_object_set_new(o, "cordoned", json_boolean(cordon_holds(d->conf.cordon_file)));
+	json_object_set_new(o, "guests", room_guests_json(d));
 	rest_reply(req, 200, o);
 }
 

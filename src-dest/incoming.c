@@ -12,6 +12,7 @@
 #include "incoming_priv.h"
 #include "meter.h"
 #include "rest/rest_client.h"
+#include "room.h"
 #include "util/cleanup.h"
 #include "util/clock.h"
 #include "util/faultpoint.h"
@@ -400,7 +401,7 @@ struct incoming *incoming_new(struct dest *d, const uint8_t id[static MSG_UUID_L
 	return inc;
 }
 
-static unsigned int count_of(const struct dest *d, const char *identity)
+unsigned int incoming_count_of(const struct dest *d, const char *identity)
 {
 	unsigned int n = 0;
 
@@ -416,12 +417,14 @@ static int check_room(const struct dest *d, const char *identity, struct error *
 
 	if (d->ending)
 		return error_set(err, -ESHUTDOWN, "ending", "this agent is being stopped");
+	if (room_cordoned(d, err))
+		return -EBUSY;
 	if (d->n_incomings >= d->conf.limit_incoming)
 		return error_set(err, -EBUSY, "limit-incoming",
 				 "%u incoming migrations are under way, which is the limit "
 				 "(limits.incoming): try again later",
 				 d->n_incomings);
-	if (identity && each && count_of(d, identity) >= each)
+	if (identity && each && incoming_count_of(d, identity) >= each)
 		return error_set(err, -EBUSY, "limit-incoming",
 				 "%u incoming migrations from %s are under way, which is the limit "
 				 "(limits.incoming_per_source): try again later",
@@ -590,6 +593,25 @@ enum inc_state incoming_state(const struct incoming *inc)
 uint64_t incoming_memory(const struct incoming *inc)
 {
 	return inc->total;
+}
+
+/* Zero pages are received and take nothing: then there is more than this says. */
+uint64_t incoming_outstanding(const struct incoming *inc)
+{
+	uint64_t sum = 0;
+
+	if (inc->store || inc->state == INC_END)
+		return 0;
+	for (unsigned int i = 0; i < inc->nblocks; i++) {
+		uint64_t came = inc->placed && i < inc->place.n
+					? atomic_load(&inc->place.blocks[i].received) *
+						  inc->place.blocks[i].page_size
+					: 0;
+
+		if (inc->blocks[i].kind != MSG_BLOCK_HUGETLB)
+			sum += inc->blocks[i].length - MIN(came, inc->blocks[i].length);
+	}
+	return sum;
 }
 
 bool incoming_is_guest(const struct incoming *inc, const char *name,

@@ -15,6 +15,7 @@
 #include "incoming.h"
 #include "meter.h"
 #include "overrule.h"
+#include "room.h"
 #include "util/cleanup.h"
 #include "util/log.h"
 #include "util/text.h"
@@ -114,7 +115,7 @@ static void peer_refuse(struct peer *p, const struct error *why)
 static uint64_t capabilities(const struct dest *d, uint64_t theirs)
 {
 	uint64_t ours = MSG_CAP_URGENT | MSG_CAP_SNAPSHOT | MSG_CAP_MEND | MSG_CAP_RESOLVE |
-			(d->conf.limit_interrupted_s ? MSG_CAP_KEEP : 0);
+			MSG_CAP_ROOM | (d->conf.limit_interrupted_s ? MSG_CAP_KEEP : 0);
 
 	if (!d->caps_ret && !uffd_caps_postcopy(&d->caps, NULL))
 		ours |= MSG_CAP_POSTCOPY;
@@ -288,6 +289,23 @@ static void on_query(struct peer *p, bool kept, uint64_t generation)
 	peer_gone(p);
 }
 
+/* --- PROBE --- */
+
+static void on_probe(struct peer *p)
+{
+	const char *identity = tls_chan_identity(conn_chan(p->conn));
+	struct msg *m = calloc(1, sizeof(*m));
+
+	if (m) {
+		m->type = MSG_ROOM;
+		room_fill(p->l->d, identity, &m->room);
+		conn_send(p->conn, m);
+		free(m);
+	}
+	dest_close(p->l->d, p->conn);
+	peer_gone(p);
+}
+
 /* --- callbacks of the connection --- */
 
 static void on_established(struct conn *c, void *arg)
@@ -308,6 +326,10 @@ static void on_message(struct conn *c, const struct msg *m, void *arg)
 	(void)c;
 	if (p->query && (m->type == MSG_QUERY || m->type == MSG_KEPT)) {
 		on_query(p, m->type == MSG_KEPT, m->number.value);
+		return;
+	}
+	if (p->query && m->type == MSG_PROBE) {
+		on_probe(p);
 		return;
 	}
 	if (p->again && m->type == MSG_RESUME) {

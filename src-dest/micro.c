@@ -21,6 +21,7 @@
 #include "incoming_priv.h"
 #include "meter.h"
 #include "micro_priv.h"
+#include "room.h"
 #include "proc.h"
 #include "uffd/uffd.h"
 #include "util/cleanup.h"
@@ -382,6 +383,8 @@ static int check_room(const struct dest *d, struct error *err)
 		n += m->state != MICRO_COMPLETED && m->state != MICRO_END;
 	if (d->ending)
 		return error_set(err, -ESHUTDOWN, "ending", "this agent is being stopped");
+	if (room_cordoned(d, err))
+		return -EBUSY;
 	if (n >= d->conf.limit_incoming)
 		return error_set(err, -EBUSY, "limit-incoming",
 				 "%u incoming guests are under way, which is the limit "
@@ -445,6 +448,11 @@ struct micro *micro_find(const struct dest *d, const char *id)
 	while (m && (strcmp(m->id_text, id) != 0 || m->state == MICRO_END))
 		m = m->next;
 	return m;
+}
+
+bool micro_serves(const struct micro *m)
+{
+	return m->state != MICRO_LISTENING && m->state != MICRO_END;
 }
 
 struct micro *micro_next(const struct micro *m)

@@ -56,6 +56,8 @@ void micro_adopt_start(struct dest *d);
 struct micro *micro_find(const struct dest *d, const char *id);
 /** micro_next() - Return: next in dest.micros */
 struct micro *micro_next(const struct micro *m);
+/** micro_serves() - Return: whether there is a micro-VM behind it: one has connected, and has not ended */
+bool micro_serves(const struct micro *m);
 /** micro_id() - Return: as text */
 const char *micro_id(const struct micro *m);
 /** micro_view() - Return: new reference to the object of the REST interface, NULL without memory */

@@ -66,6 +66,15 @@ struct resident *resident_find(const struct dest *d, const char *name,
 	return r;
 }
 
+unsigned int resident_count(const struct dest *d)
+{
+	unsigned int n = 0;
+
+	for (const struct resident *r = d->residents; r; r = r->next)
+		n++;
+	return n;
+}
+
 void resident_free_all(struct dest *d)
 {
 	while (d->residents)

@@ -29,6 +29,8 @@ bool resident_attach(struct dest *d, struct guest *g);
 /** resident_find() - by name or uuid. Return: NULL if there is none */
 struct resident *resident_find(const struct dest *d, const char *name,
 			       const uint8_t uuid[static MSG_UUID_LEN]);
+/** resident_count() - Return: how many are here */
+unsigned int resident_count(const struct dest *d);
 /** resident_free_all() - the agent ends: the guests run on */
 void resident_free_all(struct dest *d);
 

@@ -2,6 +2,7 @@
 #include "conf/conf_common.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -102,6 +103,27 @@ int conf_default(char **p, const char *value)
 {
 	*p = strdup(value);
 	return *p ? 0 : -ENOMEM;
+}
+
+int conf_default_cordon(char **p, const char *state_dir, struct error *err)
+{
+	if (!*p && asprintf(p, "%s/cordon", state_dir) < 0) {
+		*p = NULL;
+		return error_set(err, -ENOMEM, NULL, "out of memory");
+	}
+	return 0;
+}
+
+int conf_take_api(const json_t *value, const char *key, const struct jsonx_at *at, void *obj)
+{
+	const char *path;
+	int r = rest_addr_unix(json_string_value(value), &path, at->err);
+
+	(void)key;
+	(void)obj;
+	if (r < 0)
+		error_prefix(at->err, "%s", at->path);
+	return r;
 }
 
 int conf_api_default(struct conf_api *api, const char *addr)

@@ -7,7 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include "conf/conf_launcher.h"
-#include "rest/rest_addr.h"
 #include "util/cleanup.h"
 
 static bool is_dns(const char *s)
@@ -111,19 +110,6 @@ static int take_listen(const json_t *value, const char *key, const struct jsonx_
 	return 0;
 }
 
-static int take_source_api(const json_t *value, const char *key, const struct jsonx_at *at,
-			   void *obj)
-{
-	const char *path;
-	int r = rest_addr_unix(json_string_value(value), &path, at->err);
-
-	(void)key;
-	(void)obj;
-	if (r < 0)
-		error_prefix(at->err, "%s", at->path);
-	return r;
-}
-
 static int take_launcher(const json_t *value, const char *key, const struct jsonx_at *at, void *obj)
 {
 	struct conf_dest *c = obj;
@@ -182,8 +168,9 @@ static const struct jsonx_field fields[] = {
 	 JSONX_INTO(struct conf_dest, attach)},
 	{"run_dir", JSONX_STRING, .min = 1, JSONX_INTO(struct conf_dest, run_dir)},
 	{"state_dir", JSONX_STRING, .min = 1, JSONX_INTO(struct conf_dest, state_dir)},
-	{"source_api", JSONX_STRING, .nullable = true, .take = take_source_api,
+	{"source_api", JSONX_STRING, .nullable = true, .take = conf_take_api,
 	 JSONX_INTO(struct conf_dest, source_api)},
+	{"cordon_file", JSONX_STRING, .min = 1, JSONX_INTO(struct conf_dest, cordon_file)},
 	{"limits", JSONX_ANY, .take = take_limits},
 	{"launchers", JSONX_MEMBERS, .max = CONF_LAUNCHERS_MAX, .take = take_launcher},
 	{"hooks", JSONX_ANY, .take = take_hooks},
@@ -218,6 +205,8 @@ int conf_dest_read(const json_t *json, struct conf_dest *ret, struct error *err)
 	c.api.n = conf_count(c.api.listen);
 	if (!r)
 		r = conf_api_check(&c.api, err);
+	if (!r)
+		r = conf_default_cordon(&c.cordon_file, c.state_dir, err);
 	if (r < 0) {
 		conf_dest_clear(&c);
 		return r;

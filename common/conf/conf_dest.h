@@ -34,6 +34,7 @@
  * @attach:	Unix socket where launched native guests attach, default /run/decant/dest.attach
  * @run_dir:	default /run/decant
  * @state_dir:	default /var/lib/decant
+ * @cordon_file: see host/cordon.h; default: "cordon" in state_dir, as decant-source's
  * @source_api:	where arrived guests are registered, default unix:/run/decant/source.sock; NULL:
  * nowhere
  * @limit_interrupted_s: for so long what has arrived is kept without a session before the switch, 0: not at all
@@ -57,6 +58,7 @@ struct conf_dest {
 	char *run_dir;
 	char *state_dir;
 	char *source_api;
+	char *cordon_file;
 	uint32_t limit_incoming;
 	uint32_t limit_incoming_per_source;
 	uint32_t limit_connections;

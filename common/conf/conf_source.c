@@ -67,6 +67,9 @@ static const struct jsonx_field fields[] = {
 	 JSONX_INTO(struct conf_source, attach)},
 	{"run_dir", JSONX_STRING, .min = 1, JSONX_INTO(struct conf_source, run_dir)},
 	{"state_dir", JSONX_STRING, .min = 1, JSONX_INTO(struct conf_source, state_dir)},
+	{"cordon_file", JSONX_STRING, .min = 1, JSONX_INTO(struct conf_source, cordon_file)},
+	{"dest_api", JSONX_STRING, .nullable = true, .take = conf_take_api,
+	 JSONX_INTO(struct conf_source, dest_api)},
 	{"guests", JSONX_EACH, .max = CONF_GUESTS_MAX, .take = take_guest},
 	{"guests_dir", JSONX_STRING, .nullable = true, .min = 1,
 	 JSONX_INTO(struct conf_source, guests_dir)},
@@ -129,6 +132,7 @@ static int defaults(struct conf_source *c)
 	bad |= conf_default(&c->attach, "/run/decant/source.attach");
 	bad |= conf_default(&c->run_dir, "/run/decant");
 	bad |= conf_default(&c->state_dir, "/var/lib/decant");
+	bad |= conf_default(&c->dest_api, "unix:/run/decant/dest.sock");
 	conf_options_defaults(&c->defaults);
 	return bad ? -ENOMEM : 0;
 }
@@ -143,6 +147,8 @@ int conf_source_read(const json_t *json, struct conf_source *ret, struct error *
 		error_set(err, r, NULL, "out of memory");
 	if (!r)
 		r = jsonx_read(json, &at, fields, ARRAY_SIZE(fields), &c);
+	if (!r)
+		r = conf_default_cordon(&c.cordon_file, c.state_dir, err);
 	if (!r)
 		r = read_guests_dir(&c, err);
 	c.api.n = conf_count(c.api.listen);

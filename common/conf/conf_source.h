@@ -18,6 +18,8 @@
  * @attach:	Unix socket where native guests attach, default /run/decant/source.attach
  * @run_dir:	default /run/decant
  * @state_dir:	default /var/lib/decant
+ * @cordon_file: see host/cordon.h; default: "cordon" in state_dir
+ * @dest_api:	of this host's decant-dest, default unix:/run/decant/dest.sock; NULL: there is none
  * @guests, @n_guests: from "guests" and the *.json files of guests_dir; names are unique
  * @guests_dir:	NULL if none
  * @defaults:	of migrations
@@ -30,6 +32,8 @@ struct conf_source {
 	char *attach;
 	char *run_dir;
 	char *state_dir;
+	char *cordon_file;
+	char *dest_api;
 	struct conf_guest *guests;
 	size_t n_guests;
 	char *guests_dir;

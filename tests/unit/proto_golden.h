@@ -229,6 +229,27 @@ static inline void fill_answer(struct msg *m)
 	m->answer.answer = MSG_ANSWER_COMPLETED;
 }
 
+static inline void fill_room(struct msg *m)
+{
+	struct msg_room *v = &m->room;
+
+	v->flags = MSG_ROOM_CORDONED | MSG_ROOM_POSTCOPY;
+	v->incoming = 3;
+	v->yours = 2;
+	v->limit = 16;
+	v->per_source = 4;
+	v->memory = 0x0807060504030201;
+	v->memory_limit = 0x40000000;
+	v->npools = 1;
+	v->pools[0] = (struct msg_pool){0x200000, 0x0a0b};
+	v->nlaunchers = 2;
+	strcpy(v->launchers[0].name, "web-1");
+	strcpy(v->launchers[0].driver, "qemu");
+	v->launchers[0].usable = true;
+	strcpy(v->launchers[1].name, "run_it");
+	strcpy(v->launchers[1].driver, "native");
+}
+
 /**
  * struct golden - a message and its bytes
  * @channels:	on which it may travel
@@ -350,6 +371,13 @@ static const struct golden golden[] = {
 	{MSG_QUERY, Q, true, false, fill_number, "08000000 4000 0000 0102030405060708"},
 	{MSG_ANSWER, Q, false, true, fill_answer, "08000000 4100 0000 03 00000000000000"},
 	{MSG_KEPT, Q, true, false, fill_number, "08000000 4200 0000 0102030405060708"},
+	{MSG_PROBE, Q, true, false, fill_none, "00000000 4300 0000"},
+	{MSG_ROOM, Q, false, true, fill_room,
+	 "5b000000 4400 0000"
+	 "05 000000 03000000 02000000 10000000 04000000 00000000"
+	 "0102030405060708 0000004000000000"
+	 "0100 0000200000000000 0b0a000000000000"
+	 "0200 0500 7765622d31 0400 71656d75 01 0600 72756e5f6974 0600 6e6174697665 00"},
 };
 
 #define GOLDEN_N (sizeof(golden) / sizeof(golden[0]))

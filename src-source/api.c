@@ -7,7 +7,9 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "api_evac.h"
 #include "bandwidth.h"
+#include "host/cordon.h"
 #include "host/host_probe.h"
 #include "rest/rest_open.h"
 #include "source.h"
@@ -59,6 +61,8 @@ static void get_host(struct rest_req *req, void *ctx)
 	json_object_set_new(o, "version", json_string(DECANT_VERSION));
 	json_object_set_new(o, "attach", json_string(s->conf.attach));
 	json_object_set_new(o, "bandwidth", bandwidth_json(s));
+	json_object_set_new(o, "cordoned", json_boolean(cordon_holds(s->conf.cordon_file)));
+	json_object_set_new(o, "cordon", api_cordon_json(s));
 	rest_reply(req, 200, o);
 }
 
@@ -84,8 +88,11 @@ static const struct rest_route routes[] = {
 	 api_post_switchover},
 	{"POST", "/v1/migrations/{id}/recover", REST_OPERATOR, REST_BODY_OBJECT, api_post_recover},
 	{"POST", "/v1/migrations/{id}/resolve", REST_OPERATOR, REST_BODY_OBJECT, api_post_resolve},
-	{"GET", "/v1/evacuations", REST_READER, REST_BODY_NONE, not_supported},
-	{"POST", "/v1/evacuations", REST_OPERATOR, REST_BODY_OBJECT, not_supported},
+	{"GET", "/v1/evacuations", REST_READER, REST_BODY_NONE, api_get_evacuations},
+	{"POST", "/v1/evacuations", REST_OPERATOR, REST_BODY_OBJECT, api_post_evacuations},
+	{"GET", "/v1/evacuations/{id}", REST_READER, REST_BODY_NONE, api_get_evacuation},
+	{"POST", "/v1/evacuations/{id}/cancel", REST_OPERATOR, REST_BODY_NONE,
+	 api_post_evacuation_cancel},
 	{"GET", "/v1/snapshots", REST_READER, REST_BODY_NONE, api_get_snapshots},
 	{"POST", "/v1/snapshots", REST_OPERATOR, REST_BODY_OBJECT, api_post_snapshots},
 	{"GET", "/v1/snapshots/{id}", REST_READER, REST_BODY_NONE, api_get_snapshot},
@@ -94,7 +101,7 @@ static const struct rest_route routes[] = {
 	{"GET", "/v1/events", REST_READER, REST_BODY_NONE, not_supported},
 	{"GET", "/v1/host/bandwidth", REST_READER, REST_BODY_NONE, api_get_bandwidth},
 	{"PUT", "/v1/host/bandwidth", REST_OPERATOR, REST_BODY_OBJECT, api_put_bandwidth},
-	{"PUT", "/v1/host/cordon", REST_OPERATOR, REST_BODY_OBJECT, not_supported},
+	{"PUT", "/v1/host/cordon", REST_OPERATOR, REST_BODY_OBJECT, api_put_cordon},
 	{"GET", "/metrics", REST_READER, REST_BODY_NONE, api_get_metrics},
 	{"GET", "/openapi.json", REST_PUBLIC, REST_BODY_NONE, not_supported},
 	{"GET", "/", REST_PUBLIC, REST_BODY_NONE, not_supported},

@@ -109,7 +109,7 @@ static const struct evac_pool *pool_of(const struct evac_host *h, const struct r
 static int check_launcher(const struct evac_guest *g, const struct evac_host *h, struct error *why)
 {
 	for (unsigned int i = 0; i < h->nlaunchers; i++) {
-		const struct evac_launcher *l = &h->launchers[i];
+		const struct msg_launcher *l = &h->launchers[i];
 
 		if (strcmp(l->name, g->launcher) != 0)
 			continue;

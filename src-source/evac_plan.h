@@ -13,6 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "msg.h"
 #include "util/error.h"
 
 /** EVAC_HOSTS_MAX - destinations of one evacuation: bits of struct evac_guest.tried */
@@ -62,13 +63,6 @@ struct evac_guest {
 	const struct error *cannot;
 };
 
-/** struct evac_launcher - @usable: its program is there and may be executed */
-struct evac_launcher {
-	char name[64];
-	char driver[16];
-	bool usable;
-};
-
 /**
  * struct evac_host - one destination
  * @name:	as messages call it
@@ -89,7 +83,7 @@ struct evac_host {
 	struct evac_pool huge[EVAC_SIZES_MAX];
 	unsigned int nhuge;
 	bool postcopy;
-	const struct evac_launcher *launchers;
+	const struct msg_launcher *launchers;
 	unsigned int nlaunchers;
 };
 

@@ -9,6 +9,7 @@
 #include "guests_qemu.h"
 #include "migration.h"
 #include "util/cleanup.h"
+#include "util/clock.h"
 #include "util/log.h"
 #include "util/uuid.h"
 
@@ -160,6 +161,7 @@ int guests_add(struct source *s, const struct conf_guest *desc, struct source_gu
 	if (!sg)
 		return error_set(err, -ENOMEM, NULL, "out of memory");
 	sg->described = true;
+	sg->added_us = clock_us();
 	guests_qemu_look(sg);
 	*ret = sg;
 	return 0;

@@ -15,6 +15,8 @@
  * @described:	by the configuration or a client; otherwise it just attached itself
  * @handed_over: it has left; the entry stays until it returns or is removed
  * @stored:	a client described it: kept over restarts (guests_store.h)
+ * @added_us:	clock_us() when a client described it last, 0 if none did
+ * @sampled:	its writes are being counted for an evacuation's plan: no job may begin
  * @look, @look_again: driver qemu: an attempt to find it, and the time of the next
  * @look_us:	how long after a look the next is due
  * @when_known, @when_known_arg: who waits for the end of the first (guests_qemu.h)
@@ -30,6 +32,8 @@ struct source_guest {
 	bool described;
 	bool handed_over;
 	bool stored;
+	bool sampled;
+	uint64_t added_us;
 	struct qemu_attach *look;
 	struct event *look_again;
 	uint64_t look_us;

@@ -192,6 +192,7 @@ static int check_capabilities(struct migration *m, const struct msg_hello_ack *a
 static bool answered_no(const char *code)
 {
 	return !strcmp(code, "limit-incoming") || !strcmp(code, "ending") ||
+	       !strcmp(code, "host-cordoned") ||
 	       !strcmp(code, "version");
 }
 

@@ -246,6 +246,11 @@ static int check(struct source *s, const struct source_guest *sg, const struct m
 			"cancel %s",
 			sg->desc.name, sg->migration->snapshot ? "snapshot" : "migration",
 			sg->migration->id, sg->migration->id);
+	if (sg->sampled)
+		return error_set(err, -EBUSY, "guest-busy",
+				 "the writes of guest %s are being counted for an evacuation's plan: "
+				 "try again in a moment",
+				 sg->desc.name);
 	if (sg->handed_over)
 		return error_set(err, -ENOENT, "guest-handed-over",
 				 "guest %s has left this host: ask the agent of the host that it "

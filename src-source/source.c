@@ -8,6 +8,7 @@
 #include "bandwidth.h"
 #include "budget/budget.h"
 #include "cli/cli.h"
+#include "evac.h"
 #include "guests.h"
 #include "guests_store.h"
 #include "hooks/hooks.h"
@@ -104,6 +105,8 @@ int source_start(struct source *s, struct error *err)
 	if (!r)
 		guests_look_for_all(s);
 	if (!r)
+		r = evac_load_all(s, err);
+	if (!r)
 		r = attach_new(s->loop, &ac, &s->attach, err);
 	if (!r)
 		r = api_listen(s, err);
@@ -126,6 +129,7 @@ void source_stop(struct source *s)
 	supervisor_free(s->supervisor);
 	rest_server_free(s->rest);
 	attach_free(s->attach);
+	evac_end_all(s);
 	migration_end_all(s);
 	hooks_free(s->hooks);
 	guests_free(s);

@@ -14,6 +14,7 @@ struct budget;
 struct hooks;
 struct meter;
 struct metrics_registry;
+struct evac;
 struct migration;
 struct source_guest;
 struct supervisor;
@@ -33,6 +34,7 @@ struct supervisor;
  * @hooks:	who is told and asked, NULL for nobody
  * @metrics:	who has something for /metrics; others may register
  * @meter:	what is counted for it, see meter.h
+ * @evacs:	list of evacuations, newest first
  * @supervisor:	the service manager, if there is one
  * @started_us:	clock_wall_us() of the start
  */
@@ -50,6 +52,7 @@ struct source {
 	struct hooks *hooks;
 	struct metrics_registry *metrics;
 	struct meter *meter;
+	struct evac *evacs;
 	struct supervisor *supervisor;
 	uint64_t started_us;
 };

@@ -11,7 +11,7 @@
 #define MIB(n) ((uint64_t)(n) << 20)
 #define HUGE   MIB(2)
 
-static const struct evac_launcher launchers[] = {
+static const struct msg_launcher launchers[] = {
 	{"vm", "qemu", true},
 	{"prog", "native", true},
 	{"gone", "native", false},

@@ -128,7 +128,7 @@ bool cli_migration_ended(const char *phase)
 
 #define BAR 16
 
-static void draw_bar(char bar[static BAR + 4], double share)
+void cli_bar(char bar[static CLI_BAR_MAX], double share)
 {
 	int full = (int)(share * BAR);
 
@@ -153,7 +153,7 @@ char *cli_migration_line(char *buf, size_t cap, const json_t *m, bool bar)
 	double share = cli_migration_done(m);
 	double rate = cli_num(m, "rate_bytes_per_s", 0), eta = cli_num(m, "eta_s", -1);
 	double passes = cli_num(m, "memory.passes", 0);
-	char drawn[BAR + 4] = "", text[CLI_TEXT_MAX];
+	char drawn[CLI_BAR_MAX] = "", text[CLI_TEXT_MAX];
 	size_t n;
 
 	n = (size_t)snprintf(buf, cap, "%s: %s", cli_str(m, "guest") ?: "guest",
@@ -161,7 +161,7 @@ char *cli_migration_line(char *buf, size_t cap, const json_t *m, bool bar)
 	if (share < 0)
 		return buf;
 	if (bar)
-		draw_bar(drawn, share);
+		cli_bar(drawn, share);
 	if (n < cap)
 		n += (size_t)snprintf(buf + n, cap - n, " %s%.0f%% of %s", drawn, share * 100,
 				      cli_size(text, cli_num(m, "memory.total_bytes", 0)));
@@ -294,7 +294,7 @@ static int order(struct cli *c, const char *verb, const char *jobs, const json_t
 	return r;
 }
 
-/* The ids of both may be abbreviated. */
+/* The ids of all may be abbreviated. */
 int cli_cancel(struct cli *c)
 {
 	const char *jobs;

@@ -18,6 +18,9 @@ int cli_recover(struct cli *c);
 int cli_snapshot(struct cli *c);
 int cli_resolve(struct cli *c);
 int cli_bandwidth(struct cli *c);
+int cli_evacuate(struct cli *c);
+int cli_cordon(struct cli *c);
+int cli_uncordon(struct cli *c);
 
 /**
  * cli_wait() - stay with a migration until it has ended, showing its progress
@@ -30,8 +33,22 @@ int cli_bandwidth(struct cli *c);
  */
 int cli_wait(struct cli *c, const char *jobs, const char *what, json_t **m);
 
+/** CLI_EVACUATIONS - the list of evacuations, as cli_find_job() returns it */
+#define CLI_EVACUATIONS "/v1/evacuations"
+/** cli_evac_wait() - cli_wait() for an evacuation */
+int cli_evac_wait(struct cli *c, const char *what, json_t **e);
+/** cli_evac_line() - "evacuation: running [####....] 3 of 7 guests, 5.21 Gbit/s, 12 s to go". Return: @buf */
+char *cli_evac_line(char *buf, size_t cap, const json_t *e, bool bar);
+/** cli_evac_done() - Return: share of its memory that has left, 0 to 1; negative if it has none */
+double cli_evac_done(const json_t *e);
+/** cli_job_ended() - cli_migration_ended() for jobs of any kind */
+bool cli_job_ended(const char *phase);
+/** cli_bar() - "[####....] "; @share from 0 to 1 */
+#define CLI_BAR_MAX 20
+void cli_bar(char bar[static CLI_BAR_MAX], double share);
+
 /**
- * cli_find_job() - the migration or snapshot whose id starts with @id, if there is just one
+ * cli_find_job() - the migration, snapshot or evacuation whose id starts with @id, if there is just one
  * @ret_jobs:	the list that it stands in, for cli_wait()
  *
  * Return: as cli_find()

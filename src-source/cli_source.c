@@ -27,6 +27,14 @@ static const struct cli_option resolve_options[] = {
 	{NULL},
 };
 
+static const struct cli_option evacuate_options[] = {
+	{"--to", "HOST[:PORT]", "a destination's agent (port 7400); may be there several times"},
+	{"--concurrency", "N", "migrations at once, 1 to 16; default 2"},
+	{"--order", "largest|smallest|least-dirty|priority", "who leaves first; default priority"},
+	{"--dry-run", NULL, "show the plan and an estimate, and do nothing"},
+	{NULL},
+};
+
 static const struct cli_option snapshot_options[] = {
 	{"--to", "HOST[:PORT]", "the agent that stores it (port 7400)"},
 	{"--name", "NAME", "of the image; default: the guest's name and the time"},
@@ -42,15 +50,15 @@ static const struct cli_command commands[] = {
 	{"remove", "GUEST", "forget a guest; it runs on", 1, 1, .run = cli_remove},
 	{"migrate", "GUEST --to HOST[:PORT] [--wait]", "move a guest to another host", 1, 1,
 	 .options = migrate_options, .tuning = true, .wait = true, .run = cli_migrate},
-	{"status", "[ID]", "show all migrations and snapshots, or one in full", 0, 1,
-	 .run = cli_status},
-	{"watch", "[ID]", "follow a migration or snapshot, or all that run", 0, 1,
-	 .run = cli_watch},
-	{"cancel", "ID", "stop a migration or snapshot; the guest stays here", 1, 1,
+	{"status", "[ID]", "show all jobs, or one in full", 0, 1, .run = cli_status},
+	{"watch", "[ID]", "follow a job, or all that run", 0, 1, .run = cli_watch},
+	{"cancel", "ID", "stop a job; guests that have not left stay here", 1, 1,
 	 .run = cli_cancel},
 	{"switchover", "ID", "stop sending and change hosts now", 1, 1, .run = cli_switchover},
 	{"check", "", "what this host can and can't do", .run = cli_check},
-	{"evacuate", "--to HOST[:PORT]", "move all guests away", .run = NULL},
+	{"evacuate", "--to HOST[:PORT] [--to …] [--wait]", "move all guests away",
+	 .options = evacuate_options, .many = "--to", .tuning = true, .wait = true,
+	 .run = cli_evacuate},
 	{"snapshot", "GUEST --to HOST[:PORT] [--wait]", "store an image while the guest runs on", 1,
 	 1, .options = snapshot_options, .tuning = true, .wait = true, .run = cli_snapshot},
 	{"recover", "ID [--to HOST[:PORT]]", "go on with a paused migration now", 1, 1,
@@ -59,8 +67,8 @@ static const struct cli_command commands[] = {
 	 .options = resolve_options, .run = cli_resolve},
 	{"bandwidth", "[RATE|unlimited]", "show or set the limit of all that leaves this host", 0,
 	 1, .run = cli_bandwidth},
-	{"cordon", "", "accept no guests on this host", .run = NULL},
-	{"uncordon", "", "accept guests again", .run = NULL},
+	{"cordon", "", "accept no guests on this host", .run = cli_cordon},
+	{"uncordon", "", "accept guests again", .run = cli_uncordon},
 	{NULL},
 };
 

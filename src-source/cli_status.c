@@ -11,11 +11,16 @@
 /* How often the lists of jobs are looked at. */
 #define POLL_US 1000000
 
-static const char *const job_lists[] = {"/v1/migrations", "/v1/snapshots", NULL};
+static const char *const job_lists[] = {"/v1/migrations", "/v1/snapshots", CLI_EVACUATIONS, NULL};
+
+static bool is_evacuation(const json_t *m)
+{
+	return json_is_array(json_object_get(m, "guests"));
+}
 
 static bool is_snapshot(const json_t *m)
 {
-	return !json_object_get(m, "mode");
+	return !json_object_get(m, "mode") && !is_evacuation(m);
 }
 
 int cli_find_job(struct cli *c, const char *id, const char **ret_jobs, json_t **ret)
@@ -23,11 +28,11 @@ int cli_find_job(struct cli *c, const char *id, const char **ret_jobs, json_t **
 	int r = cli_find_any(c, job_lists, "job", id, ret);
 
 	if (!r)
-		*ret_jobs = job_lists[is_snapshot(*ret)];
+		*ret_jobs = job_lists[is_evacuation(*ret) ? 2 : is_snapshot(*ret)];
 	return r;
 }
 
-/* Both kinds in one list, the newest first, as each of them is. */
+/* Several kinds in one list, the newest first, as each of them is. */
 static json_t *merge(json_t *a, json_t *b)
 {
 	json_t *all = json_array();
@@ -49,16 +54,18 @@ static json_t *merge(json_t *a, json_t *b)
 
 static int list_jobs(struct cli *c, const char *what, json_t **ret)
 {
-	json_t *migrations, *snapshots;
-	int r = cli_list(c, job_lists[0], what, &migrations);
+	json_t *all = json_array(), *some;
+	int r = CLI_OK;
 
+	for (size_t i = 0; !r && job_lists[i]; i++) {
+		r = cli_list(c, job_lists[i], what, &some);
+		if (!r)
+			all = merge(all, some);
+	}
 	if (r)
-		return r;
-	r = cli_list(c, job_lists[1], what, &snapshots);
-	if (r)
-		json_decref(migrations);
+		json_decref(all);
 	else
-		*ret = merge(migrations, snapshots);
+		*ret = all;
 	return r;
 }
 
@@ -81,6 +88,34 @@ static size_t id_length(const json_t *items)
 		}
 	}
 	return len;
+}
+
+static void evacuation_row(struct cli_table *t, const json_t *e, size_t id_len)
+{
+	double share = cli_evac_done(e), rate = cli_num(e, "totals.rate_bytes_per_s", 0);
+	const json_t *to = json_object_get(e, "destinations");
+	char id[65], guests[48], done[CLI_TEXT_MAX] = "", speed[CLI_TEXT_MAX] = "";
+	const char *phase = cli_str(e, "phase") ?: "?";
+	const char *cells[] = {id,
+			       guests,
+			       json_array_size(to) == 1 ? cli_str(json_array_get(to, 0), "to")
+							: NULL,
+			       "evacuation",
+			       phase,
+			       NULL,
+			       done,
+			       speed,
+			       NULL,
+			       cli_str(e, "error.code")};
+
+	snprintf(id, sizeof(id), "%.*s", (int)id_len, cli_str(e, "id") ?: "?");
+	snprintf(guests, sizeof(guests), "%.0f of %.0f", cli_num(e, "totals.moved", 0),
+		 cli_num(e, "totals.guests", 0));
+	if (share >= 0)
+		snprintf(done, sizeof(done), "%.0f%%", share * 100);
+	if (rate > 0 && !strcmp(phase, "running"))
+		cli_rate(speed, rate);
+	cli_table_row(t, cells);
 }
 
 static void row(struct cli_table *t, const json_t *m, size_t id_len)
@@ -152,7 +187,7 @@ static int print_table(const json_t *items)
 
 	cli_table_row(t, head);
 	json_array_foreach(items, i, m)
-		row(t, m, id_len);
+		(is_evacuation(m) ? evacuation_row : row)(t, m, id_len);
 	r = cli_table_print(t);
 	json_array_foreach(items, i, m)
 		note(m, id_len);
@@ -203,7 +238,7 @@ static int watch_one(struct cli *c)
 	if (r)
 		return r;
 	snprintf(what, sizeof(what), "watch %s", c->args[0]);
-	r = cli_wait(c, jobs, what, &m);
+	r = is_evacuation(m) ? cli_evac_wait(c, what, &m) : cli_wait(c, jobs, what, &m);
 	if (c->json && r != CLI_UNREACHABLE)
 		cli_print_json(m);
 	json_decref(m);
@@ -228,18 +263,21 @@ static void look(struct watched *w, const json_t *m)
 	const char *was = cli_str(before, "phase");
 	char line[240];
 
-	if (!id || !phase || (!before && cli_migration_ended(phase)))
+	if (!id || !phase || (!before && cli_job_ended(phase)))
 		return;
-	w->running += !cli_migration_ended(phase);
+	w->running += !cli_job_ended(phase);
 	if (!was || strcmp(was, phase) != 0) {
 		const char *why = cli_str(m, "error.message");
 
 		cli_progress_show(&w->progress, true, "%.8s %s: %s%s%s", id,
-				  cli_str(m, "guest") ?: "guest", phase, why ? ": " : "",
+				  is_evacuation(m) ? "evacuation" : cli_str(m, "guest") ?: "guest",
+				  phase, why ? ": " : "",
 				  why ?: "");
-	} else if (!cli_migration_ended(phase)) {
+	} else if (!cli_job_ended(phase)) {
 		cli_progress_show(&w->progress, false, "%.8s %s", id,
-				  cli_migration_line(line, sizeof(line), m, false));
+				  is_evacuation(m)
+					  ? cli_evac_line(line, sizeof(line), m, false)
+					  : cli_migration_line(line, sizeof(line), m, false));
 	}
 	json_object_set(w->seen, id, (json_t *)m);
 }
@@ -270,7 +308,7 @@ static int watch_all(struct cli *c)
 	if (!r && (c->json || json_array_size(values)))
 		r = print_list(c, values);
 	else if (!r)
-		puts("no migration or snapshot runs");
+		puts("no job runs");
 	json_decref(values);
 	json_decref(w.seen);
 	return r;

@@ -297,7 +297,6 @@ enum evac_next evac_next(const char *code)
 		"gate-refused",    "not-converging",         "no-launcher",
 		"bad-guest",       "tracking-refused",       "tracking-failed",
 		"devices-changed", "tracking-not-supported", "cancelled",
-		"page-size",
 	};
 	static const char *const later[] = {"limit-incoming", "agent-restarted"};
 

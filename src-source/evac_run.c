@@ -84,10 +84,9 @@ static void look_at(struct evac *e, const struct source_guest *sg)
 		it = evac_add(e, sg->desc.name);
 		if (!it)
 			return;
-		e->stale = true;
 	} else if (it->outcome == EVAC_GONE) {
+		it->host = -1;
 		evac_outcome(e, it, EVAC_WAITING, NULL);
-		e->stale = true;
 	}
 	describe(it, sg);
 	if (it->outcome != EVAC_WAITING)
@@ -113,13 +112,21 @@ static void check_absent(struct evac *e, struct evac_item *it)
 	evac_outcome(e, it, EVAC_GONE, &why);
 }
 
+/* One that is not attached just now may be in a moment: evac_discover() settles that. */
+static bool plannable(const struct evac_item *it)
+{
+	return it->outcome == EVAC_WAITING && !it->absent_us;
+}
+
 void evac_discover(struct evac *e)
 {
 	for (const struct source_guest *sg = e->s->guests; sg; sg = sg->next)
 		if (is_here(sg))
 			look_at(e, sg);
-	for (size_t i = 0; i < e->n; i++)
+	for (size_t i = 0; i < e->n; i++) {
 		check_absent(e, e->items[i]);
+		e->stale |= plannable(e->items[i]) && e->items[i]->host < 0;
+	}
 }
 
 /* --- where they go --- */
@@ -185,12 +192,6 @@ static void guest_of(const struct evac *e, const struct evac_item *it, struct er
 		else
 			ret->bytes += b->length;
 	}
-}
-
-/* One that is not attached just now may be in a moment: evac_discover() settles that. */
-static bool plannable(const struct evac_item *it)
-{
-	return it->outcome == EVAC_WAITING && !it->absent_us;
 }
 
 static void take_place(struct evac *e, struct evac_item *it, const struct evac_place *p)
@@ -427,10 +428,22 @@ static void later(struct evac *e, struct evac_item *it, const struct error *why)
 	e->stale = true;
 }
 
+static bool is_attached(struct source *s, const struct evac_item *it)
+{
+	const struct source_guest *sg = guests_find(s, it->name);
+
+	return sg && sg->conn && !sg->handed_over;
+}
+
 static void judge_failed(struct evac *e, struct evac_item *it, const struct mig_progress *p)
 {
 	if (p->owner_gone) {
 		evac_outcome(e, it, EVAC_LEFT, &p->err);
+		return;
+	}
+	/* A copy that has died there is not the guest, which is here. */
+	if (!strcmp(p->err.code, "guest-gone") && is_attached(e->s, it)) {
+		not_there(e, it, &p->err);
 		return;
 	}
 	switch (evac_next(p->err.code)) {
@@ -472,10 +485,8 @@ static void judge(struct evac *e, struct evac_item *it, const struct migration *
 /* A job that was forgotten has ended long ago: the guest itself says how. */
 static void judge_by_guest(struct evac *e, struct evac_item *it)
 {
-	const struct source_guest *sg = guests_find(e->s, it->name);
-
 	e->freed = true;
-	if (sg && sg->conn && !sg->handed_over)
+	if (is_attached(e->s, it))
 		evac_outcome(e, it, EVAC_WAITING, NULL);
 	else
 		evac_outcome(e, it, EVAC_MOVED, NULL);

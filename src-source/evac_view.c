@@ -64,9 +64,10 @@ static json_t *guest_json(const struct evac *e, const struct evac_item *it)
 	struct moving v = moving_of(e, it);
 	const char *to = it->host >= 0 ? e->dests[it->host].to : "";
 
-	return json_pack("{s:s, s:o, s:o, s:s, s:o, s:o, s:i, s:o, s:o, s:o, s:o}", "name",
+	return json_pack("{s:s, s:o, s:o, s:s, s:o, s:o, s:o, s:i, s:o, s:o, s:o, s:o}", "name",
 			 it->name, "migration", text_json(it->migration), "to", text_json(to),
-			 "outcome", evac_outcome_name(it->outcome), "reason",
+			 "outcome", evac_outcome_name(it->outcome), "phase",
+			 v.is ? json_string(mig_state_phase(v.p.state)) : json_null(), "reason",
 			 text_json(it->why.msg), "code", text_json(it->why.code), "turn",
 			 (int)it->turn, "memory_bytes", number(it->bytes), "remaining_bytes",
 			 number(left_of(it, &v)), "dirty_bytes_per_s",

@@ -237,6 +237,26 @@ static int parse_shared(struct cli *c, struct words *w)
 	return -ENOENT;
 }
 
+static bool many(const struct cli *c, const struct cli_option *o)
+{
+	return c->command->many && !strcmp(c->command->many, o->name);
+}
+
+/* Return: 0 or -1 */
+static int keep(struct cli *c, const struct cli_option *o, const struct words *w)
+{
+	json_t *value = o->value ? json_string(w->value) : json_true();
+	json_t *all = json_object_get(c->opts, w->name);
+
+	if (!many(c, o))
+		return json_object_set_new(c->opts, w->name, value);
+	if (!all) {
+		all = json_array();
+		json_object_set_new(c->opts, w->name, all);
+	}
+	return json_array_append_new(all, value);
+}
+
 static int parse_own(struct cli *c, struct words *w)
 {
 	for (const struct cli_option *o = c->command->options; o && o->name; o++) {
@@ -244,12 +264,10 @@ static int parse_own(struct cli *c, struct words *w)
 
 		if (strcmp(o->name, w->name) != 0)
 			continue;
-		if (json_object_get(c->opts, w->name))
+		if (!many(c, o) && json_object_get(c->opts, w->name))
 			return cli_error(CLI_USAGE, subject(c), "%s is there twice", w->name);
 		r = o->value ? want_value(c, w) : want_none(c, w);
-		if (r == GO_ON &&
-		    json_object_set_new(c->opts, w->name,
-					o->value ? json_string(w->value) : json_true()) < 0)
+		if (r == GO_ON && keep(c, o, w) < 0)
 			return cli_error(CLI_USAGE, subject(c), "%s: the value is no text",
 					 w->name);
 		return r;

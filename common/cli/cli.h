@@ -39,7 +39,7 @@ enum cli_exit {
  * @wait:	--wait was given
  * @patience_s:	how long waiting stands an agent that is away or a job in doubt (CLI_PATIENCE_S)
  * @args, @n_args: words that are no options
- * @opts:	object of the command's own options: {"mode": "hybrid", "to": ["a"]}, see struct
+ * @opts:	object of the command's own options: {"--name": "x", "--start": true, "--to": ["a", "b"]}, see struct
  * cli_option
  */
 struct cli {
@@ -77,6 +77,7 @@ struct cli_option {
  * @help:	one line; what `help` lists
  * @min, @max:	how many arguments it takes
  * @options:	its own options, NULL if none
+ * @many:	one of them that may be there several times: its values are an array, always; NULL if none may
  * @tuning:	it takes the migration options of conf_options.h, too; they land in @opts as
  * "options"
  * @wait:	it takes --wait
@@ -90,6 +91,7 @@ struct cli_command {
 	size_t min;
 	size_t max;
 	const struct cli_option *options;
+	const char *many;
 	bool tuning;
 	bool wait;
 	int (*run)(struct cli *c);

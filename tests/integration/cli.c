@@ -69,7 +69,7 @@ static const struct wrong_use wrong_uses[] = {
 	{"decant", {"migrate", "guest", "--to", "h:1", "--bandwidth", "much"}, 2, "much"},
 	{"decant", {"status", "--api", "unix:/nonexistent/sock"}, 4, "/nonexistent/sock"},
 	{"decant", {"guests", "--api", "carrier:pigeon"}, 2, "carrier:pigeon"},
-	{"decant", {"evacuate", "--to", "h:1"}, 3, "not supported"},
+	{"decant", {"evacuate"}, 2, "--to"},
 	{"decant-dest", {"incoming", "--api", "unix:/nonexistent/sock"}, 4, "/nonexistent/sock"},
 	{"decant-source", {"serve"}, 2, "--config"},
 	{"decant-source", {"serve", "--config", "/nonexistent/file"}, 0, "/nonexistent/file"},

@@ -72,10 +72,11 @@ static json_t *tls_conf(struct lab_host *h, const char *agent)
 
 static json_t *source_conf(struct lab_host *h)
 {
-	return json_pack("{s:{s:[o]}, s:o, s:s, s:o, s:o}", "api", "listen",
+	return json_pack("{s:{s:[o]}, s:o, s:s, s:o, s:o, s:o}", "api", "listen",
 			 json_sprintf("unix:%s", h->source_sock), "tls", tls_conf(h, "source"),
 			 "attach", h->attach, "run_dir", json_sprintf("%s/run", h->dir),
-			 "state_dir", json_sprintf("%s/state", h->dir));
+			 "state_dir", json_sprintf("%s/state", h->dir), "dest_api",
+			 json_sprintf("unix:%s", h->dest_sock));
 }
 
 static json_t *dest_conf(struct lab_host *h, const char *allow)

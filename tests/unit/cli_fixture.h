@@ -18,6 +18,7 @@
  * @looks:	how often that was
  * @posted:	body of the last POST
  * @orders:	paths of POSTs to a migration
+ * @evacuates:	it lists an evacuation, too
  */
 struct fake {
 	struct fixture f;
@@ -26,6 +27,7 @@ struct fake {
 	json_t *posted;
 	char key[64];
 	char orders[200];
+	bool evacuates;
 };
 
 static inline json_t *migration(const char *id, const char *phase)
@@ -134,6 +136,85 @@ static inline void post_snapshot_order(struct rest_req *req, void *ctx)
 	rest_reply(req, 202, snapshot("cancelling"));
 }
 
+#define EVACUATION_ID "e7ac0000-0000-4000-8000-000000000005"
+
+/* Of three guests one has left, one may, and one cannot. */
+static inline json_t *evacuation(const char *phase)
+{
+	return json_pack(
+		"{s:s, s:s, s:o, s:s, s:[{s:s, s:n}, {s:s, s:{s:s}}], s:[{s:s, s:I, s:s, s:s, "
+		"s:n}, {s:s, "
+		"s:I, s:s, s:s, s:n}, {s:s, s:I, s:n, s:s, s:s, s:s}], s:{s:i, s:i, s:i, s:i, s:I, "
+		"s:I, s:I, "
+		"s:I, s:s, s:f}}",
+		"id", EVACUATION_ID, "phase", phase, "error",
+		strcmp(phase, "failed") != 0 ? json_null()
+					     : json_pack("{s:s, s:s}", "code", "partial", "message",
+							 "1 of 3 guests are still here"),
+		"created_at", "2026-01-02T00:00:00Z", "destinations", "to", "host-b:7400", "reason",
+		"to", "host-c:7400", "reason", "message", "is cordoned and accepts no guests",
+		"guests", "name", "web", "memory_bytes", (json_int_t)1 << 30, "to", "host-b:7400",
+		"outcome", "moved", "reason", "name", "db", "memory_bytes", (json_int_t)1 << 30,
+		"to", "host-b:7400", "outcome", "waiting", "reason", "name", "odd", "memory_bytes",
+		(json_int_t)1 << 30, "to", "outcome", "unplaced", "reason", "it has no launcher",
+		"code", "no-launcher", "totals", "guests", 3, "moved", 1, "migrating", 1,
+		"unplaced", 1, "memory_bytes", (json_int_t)3 << 30, "remaining_bytes",
+		(json_int_t)1 << 30, "sent_bytes", (json_int_t)2 << 30, "rate_bytes_per_s",
+		(json_int_t)125000000, "rate_from", "measured", "eta_s", 8.6);
+}
+
+static inline void get_evacuations(struct rest_req *req, void *ctx)
+{
+	const struct fake *k = ctx;
+	json_t *items = json_array();
+
+	if (k->evacuates)
+		json_array_append_new(items, evacuation(k->phases[k->looks]));
+	rest_reply_list(req, items, "id");
+}
+
+static inline void get_evacuation(struct rest_req *req, void *ctx)
+{
+	struct fake *k = ctx;
+
+	if (strcmp(rest_param(req, "id"), EVACUATION_ID) != 0) {
+		rest_problemf(req, 404, "no-such-evacuation", "no such evacuation");
+		return;
+	}
+	rest_reply(req, 200, evacuation(k->phases[k->looks]));
+	k->looks += k->phases[k->looks + 1] != NULL;
+}
+
+static inline void post_evacuation(struct rest_req *req, void *ctx)
+{
+	struct fake *k = ctx;
+
+	json_decref(k->posted);
+	k->posted = json_deep_copy(rest_body(req));
+	rest_reply(req, 202, evacuation("planning"));
+}
+
+static inline void post_evacuation_order(struct rest_req *req, void *ctx)
+{
+	struct fake *k = ctx;
+
+	snprintf(k->orders, sizeof(k->orders), "%s", rest_path(req));
+	rest_reply(req, 202, evacuation("cancelling"));
+}
+
+static inline void put_cordon(struct rest_req *req, void *ctx)
+{
+	struct fake *k = ctx;
+
+	json_decref(k->posted);
+	k->posted = json_deep_copy(rest_body(req));
+	rest_reply(req, 200,
+		   json_pack("{s:O, s:{s:s, s:s}, s:{s:s, s:i}}", "cordoned",
+			     json_object_get(rest_body(req), "cordoned"), "cordon", "since",
+			     "2026-01-02T00:00:00Z", "by", "operator", "dest", "state", "cordoned",
+			     "arriving", 2));
+}
+
 static inline void get_guests(struct rest_req *req, void *ctx)
 {
 	json_t *items = json_array();
@@ -196,6 +277,11 @@ static const struct rest_route routes[] = {
 	{"GET", "/v1/snapshots", REST_READER, REST_BODY_NONE, get_snapshots},
 	{"GET", "/v1/snapshots/{id}", REST_READER, REST_BODY_NONE, get_snapshot},
 	{"POST", "/v1/snapshots/{id}/cancel", REST_OPERATOR, REST_BODY_NONE, post_snapshot_order},
+	{"GET", "/v1/evacuations", REST_READER, REST_BODY_NONE, get_evacuations},
+	{"POST", "/v1/evacuations", REST_OPERATOR, REST_BODY_OBJECT, post_evacuation},
+	{"GET", "/v1/evacuations/{id}", REST_READER, REST_BODY_NONE, get_evacuation},
+	{"POST", "/v1/evacuations/{id}/cancel", REST_OPERATOR, REST_BODY_NONE, post_evacuation_order},
+	{"PUT", "/v1/host/cordon", REST_OPERATOR, REST_BODY_OBJECT, put_cordon},
 	{"GET", "/v1/guests", REST_READER, REST_BODY_NONE, get_guests},
 	{"POST", "/v1/guests", REST_OPERATOR, REST_BODY_OBJECT, post_guest},
 	{"GET", "/v1/guests/{name}", REST_READER, REST_BODY_NONE, get_guest},

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include "audit/audit_rest.h"
 #include "api_image.h"
 #include "history.h"
 #include "host/host_probe.h"
@@ -145,6 +146,14 @@ static void not_supported(struct rest_req *req, void *ctx)
 		      rest_path(req));
 }
 
+static void audit_answer(void *ctx, const struct rest_req *req, int status, const char *code,
+			 const json_t *answer)
+{
+	const struct dest *d = ctx;
+
+	audit_request(d->audit, req, status, code, answer);
+}
+
 static const struct rest_route routes[] = {
 	{"GET", "/v1/health", REST_READER, REST_BODY_NONE, get_health},
 	{"GET", "/v1/host", REST_READER, REST_BODY_NONE, get_host},
@@ -172,9 +181,13 @@ int api_listen(struct dest *d, struct error *err)
 		.tls = &d->conf.tls,
 		.ctx = d,
 	};
+	int r;
 
 	if (asprintf(&keep, "%s/rest-dest.journal", d->conf.state_dir) < 0)
 		keep = NULL;
 	spec.keep = keep;
-	return rest_open(&spec, &d->rest, err);
+	r = rest_open(&spec, &d->rest, err);
+	if (d->rest)
+		rest_server_watch(d->rest, audit_answer);
+	return r;
 }

@@ -6,6 +6,7 @@
 #include <string.h>
 #include "adopt.h"
 #include "api.h"
+#include "audit/audit.h"
 #include "cli/cli.h"
 #include "conn.h"
 #include "hooks/hooks.h"
@@ -58,6 +59,7 @@ static void on_hangup(evutil_socket_t sig, short what, void *arg)
 		log_error("certificates not reloaded, the old ones stay in use: %s", err.msg);
 	else
 		log_info("certificates reloaded");
+	audit_reopen(d->audit);
 	if (hooks_reload(d->hooks, &hook))
 		log_error("secrets not reloaded, the old ones stay in use: %s", hook.msg);
 }
@@ -223,6 +225,7 @@ int dest_start(struct dest *d, struct error *err)
 				 "confinement",
 				 why.msg);
 	}
+	d->audit = audit_open(d->loop, d->conf.state_dir, "dest");
 	r = hooks_new(d->loop, &d->conf.hooks, "dest", d->conf.state_dir, &d->hooks, err);
 	if (!r)
 		r = history_open(d->conf.state_dir, &d->history, err);
@@ -282,6 +285,7 @@ void dest_stop(struct dest *d)
 	tls_ctx_unref(d->tls);
 	meter_stop(d);
 	conf_dest_clear(&d->conf);
+	audit_close(d->audit);
 	loop_free(d->loop);
 }
 

@@ -17,6 +17,7 @@
 struct adopted;
 struct adopt_qemu;
 struct conn;
+struct audit;
 struct hooks;
 struct import;
 struct incoming;
@@ -61,6 +62,7 @@ struct dest_reap {
  * @sharings:	processes that map the memory of guests, too
  * @reaps:	processes to reap
  * @signals:	SIGTERM, SIGINT, SIGHUP
+ * @audit:	who has asked for what, and what became of guests
  * @hooks:	who is told, NULL for nobody
  * @supervisor:	the service manager, if there is one
  * @handed:	what it has handed over, while the agent starts
@@ -93,6 +95,7 @@ struct dest {
 	struct sharing *sharings;
 	struct dest_reap *reaps;
 	struct event *signals[3];
+	struct audit *audit;
 	struct hooks *hooks;
 	struct supervisor *supervisor;
 	struct supervisor_fds *handed;

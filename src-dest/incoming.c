@@ -183,7 +183,7 @@ void incoming_event(struct incoming *inc, enum inc_event ev, const struct error 
 	log_info("incoming %s: %s -> %s (%s)%s%s", inc->id_text, inc_state_name(was),
 		 inc_state_name(inc->state), inc_event_name(ev), err ? ": " : "",
 		 err ? err->msg : "");
-	incoming_tell(inc, was);
+	incoming_tell(inc, was, ev);
 	actions[step->action](inc);
 }
 

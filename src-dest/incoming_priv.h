@@ -399,8 +399,8 @@ json_t *incoming_view_postcopy(const struct place *p);
 
 /* incoming_tell.c */
 
-/** incoming_tell() - hooks hear of a new state, before its action. @was: the one before */
-void incoming_tell(struct incoming *inc, enum inc_state was);
+/** incoming_tell() - others hear that @ev has changed the state, before its action. @was: the one before */
+void incoming_tell(struct incoming *inc, enum inc_state was, enum inc_event ev);
 
 /* resume.c: a session after the one that was lost */
 

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * What others hear of what arrives here: hooks are told of each change of phase, by the one who sets the state
+ * What others hear of what arrives here: the audit and hooks are told of each change of phase, by the one who sets the state
  * (incoming_event(), micro_event()). Some of these changes fall into the guest's pause: so little is told, and
  * nothing is counted for it.
  */
 #include <stdio.h>
 #include <string.h>
 
+#include "audit/audit.h"
 #include "hooks/hooks.h"
 #include "incoming_priv.h"
 #include "micro_priv.h"
@@ -45,11 +46,60 @@ static const char *phase(const struct incoming *inc, enum inc_state was)
 	return was == INC_RUNNING || was == INC_HELD ? "failed" : "aborted";
 }
 
-void incoming_tell(struct incoming *inc, enum inc_state was)
+/* Return: what every line of the audit about it has; @more is put behind it, a reference that is taken over */
+static json_t *about(const struct incoming *inc, json_t *more)
+{
+	char uuid[UUID_TEXT_MAX] = "";
+	json_t *o;
+
+	if (inc->setup)
+		uuid_text(inc->setup->uuid, uuid);
+	o = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s}", "job", inc->id_text, "kind", kind(inc),
+		      "guest", inc->setup ? inc->setup->name : "", "uuid", uuid, "from", inc->from,
+		      "identity", inc->identity);
+	if (o && more)
+		json_object_update(o, more);
+	json_decref(more);
+	return o;
+}
+
+/* The guest runs here from now on. It stands still meanwhile: the line is on the disk with the next one that is. */
+static void audit_owner(const struct incoming *inc)
+{
+	audit_note(inc->d->audit, "ownership",
+		   about(inc, json_pack("{s:s, s:s, s:I}", "owner", "destination", "because",
+					"commit", "generation",
+					inc->past ? (json_int_t)inc->past->generation : 0)),
+		   AUDIT_PLAIN);
+}
+
+static void audit_step(const struct incoming *inc, enum inc_state was, enum inc_event ev,
+		       const char *now)
+{
+	struct audit *a = inc->d->audit;
+	bool failed = error_is_set(&inc->err) && strcmp(now, "completed") != 0;
+
+	if (was == INC_NONE && inc->state != INC_END)
+		audit_note(a, "incoming-started", about(inc, NULL), AUDIT_PLAIN);
+	if (ev == INC_EV_COMMIT)
+		audit_owner(inc);
+	if (inc->state == INC_END)
+		audit_note(a, "incoming-ended",
+			   about(inc, json_pack("{s:s, s:s*, s:s*, s:o}", "phase", now, "code",
+						failed ? inc->err.code : NULL, "error",
+						failed ? inc->err.msg : NULL, "digest_ok",
+						ev == INC_EV_ACCOUNTED || ev == INC_EV_STORED
+							? json_true()
+							: json_null())),
+			   AUDIT_SYNC);
+}
+
+void incoming_tell(struct incoming *inc, enum inc_state was, enum inc_event ev)
 {
 	const char *now = phase(inc, was);
 	char uuid[UUID_TEXT_MAX] = "", at[CLOCK_TEXT_MAX];
 
+	audit_step(inc, was, ev, now);
 	if (!inc->d->hooks)
 		return;
 	if (inc->setup)
@@ -77,6 +127,13 @@ void micro_tell(const struct micro *m, enum micro_state was)
 {
 	const char *now = micro_phase(m, was);
 	char at[CLOCK_TEXT_MAX];
+
+	if (m->state == MICRO_SERVING || m->state == MICRO_END)
+		audit_note(m->d->audit, m->state == MICRO_END ? "micro-ended" : "micro-started",
+			   json_pack("{s:s, s:s, s:s, s:i, s:s*}", "job", m->id_text, "guest",
+				     m->image, "phase", now, "peer_pid", (int)m->pid, "error",
+				     error_is_set(&m->err) ? m->err.msg : NULL),
+			   AUDIT_PLAIN);
 
 	/* One that has every page and ends then has completed before. */
 	if (!m->d->hooks || (m->state == MICRO_END && was == MICRO_COMPLETED))

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
+#include "audit/audit.h"
 #include "conn.h"
 #include "host/supervisor.h"
 #include "incoming.h"
@@ -100,8 +101,21 @@ static void peer_make_way(struct peer *p)
 	peer_drop(p);
 }
 
+static void audit_refused(const struct peer *p, const struct error *why)
+{
+	const struct tls_chan *chan = conn_chan(p->conn);
+	const char *identity = tls_chan_identity(chan);
+
+	audit_note(p->l->d->audit, "peer-refused",
+		   json_pack("{s:s, s:s*, s:s, s:s}", "address", tls_chan_peer(chan), "identity",
+			     identity && *identity ? identity : NULL, "code", why->code, "error",
+			     why->msg),
+		   AUDIT_REFUSED);
+}
+
 static void peer_refuse(struct peer *p, const struct error *why)
 {
+	audit_refused(p, why);
 	log_notice("connection from %s (%s) refused: %s", tls_chan_peer(conn_chan(p->conn)),
 		   tls_chan_identity(conn_chan(p->conn)), why->msg);
 	meter_refused(p->l->d, why->code);
@@ -350,6 +364,7 @@ static void on_closed(struct conn *c, const struct error *why, void *arg)
 {
 	log_notice("connection from %s refused: %s (%s)", tls_chan_peer(conn_chan(c)), why->msg,
 		   why->code);
+	audit_refused(arg, why);
 	peer_drop(arg);
 }
 

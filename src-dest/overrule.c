@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/pidfd.h>
 #include <unistd.h>
+#include "audit/audit.h"
 #include "incoming_priv.h"
 #include "proc.h"
 #include "util/cleanup.h"
@@ -62,6 +63,10 @@ static enum msg_answer conflict(struct dest *d, struct incoming *inc, struct pas
 	if (history_overruled(d->history, p, &err))
 		log_error("incoming %s: %s", p->id, err.msg);
 	lives = overrule_stop(p);
+	audit_note(d->audit, "overruled",
+		   json_pack("{s:s, s:s, s:s, s:i, s:b}", "job", p->id, "guest", p->name,
+			     "identity", p->identity, "guest_pid", (int)p->pid, "stopped", lives),
+		   AUDIT_SYNC);
 	if (inc)
 		end_session(inc);
 	if (!lives) {

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "api_evac.h"
+#include "audit/audit_rest.h"
 #include "bandwidth.h"
 #include "host/cordon.h"
 #include "host/host_probe.h"
@@ -73,6 +74,14 @@ static void not_supported(struct rest_req *req, void *ctx)
 		      rest_path(req));
 }
 
+static void audit_answer(void *ctx, const struct rest_req *req, int status, const char *code,
+			 const json_t *answer)
+{
+	const struct source *s = ctx;
+
+	audit_request(s->audit, req, status, code, answer);
+}
+
 static const struct rest_route routes[] = {
 	{"GET", "/v1/health", REST_READER, REST_BODY_NONE, get_health},
 	{"GET", "/v1/host", REST_READER, REST_BODY_NONE, get_host},
@@ -118,9 +127,13 @@ int api_listen(struct source *s, struct error *err)
 		.tls = &s->conf.tls,
 		.ctx = s,
 	};
+	int r;
 
 	if (asprintf(&keep, "%s/rest-source.journal", s->conf.state_dir) < 0)
 		keep = NULL;
 	spec.keep = keep;
-	return rest_open(&spec, &s->rest, err);
+	r = rest_open(&spec, &s->rest, err);
+	if (s->rest)
+		rest_server_watch(s->rest, audit_answer);
+	return r;
 }

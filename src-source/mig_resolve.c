@@ -112,6 +112,7 @@ void mig_told(struct migration *m, enum msg_answer answer)
 
 	v->told = true;
 	v->answer = answer;
+	mig_tell_told(m);
 	if (mig_journal_told(m, answer, &err) < 0)
 		log_error("%s", err.msg);
 	if (answer == MSG_ANSWER_NOT_STARTED)
@@ -166,6 +167,7 @@ static void let_go(void *arg, int ret, const struct error *err, int fd)
 	m->pause_us = 0;
 	if (mig_state_ended(m->state)) {
 		m->committed = false;
+		mig_tell_kept(m);
 		mig_journal_shut(m);
 		if (m->guest)
 			m->guest->handed_over = false;
@@ -250,6 +252,7 @@ int migration_resolve(struct migration *m, enum mig_keep keep, const char *confi
 		return r;
 	log_notice("migration %s of %s: an operator keeps the guest at the %s", m->id,
 		   m->guest_name, mig_keep_name(keep));
+	mig_tell_resolved(m, keep);
 	m->resolve = (struct mig_resolve){.keep = keep, .at_us = clock_wall_us()};
 	m->stage = MIG_STAGE_NONE;
 	mig_close(m);

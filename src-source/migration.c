@@ -119,7 +119,7 @@ void mig_event(struct migration *m, enum mig_event ev, const struct error *err)
 		log_info("migration %s of %s: %s (%s)%s%s", m->id, m->guest_name,
 			 mig_state_name(step->next), mig_event_name(ev),
 			 err && err->msg[0] ? ": " : "", err ? err->msg : "");
-		mig_tell(m, step->state);
+		mig_tell(m, step->state, ev);
 	}
 	actions[step->action](m);
 }

@@ -338,8 +338,14 @@ int mig_to(struct migration *m, const char *to, struct error *err);
 void mig_close(struct migration *m);
 
 /* --- mig_tell.c --- */
-/** mig_tell() - the state has changed, and its action comes next. @was: the one before */
-void mig_tell(struct migration *m, enum mig_state was);
+/** mig_tell() - @ev has changed the state, and its action comes next. @was: the one before */
+void mig_tell(struct migration *m, enum mig_state was, enum mig_event ev);
+/** mig_tell_resolved() - an operator has decided */
+void mig_tell_resolved(const struct migration *m, enum mig_keep keep);
+/** mig_tell_kept() - of a job that has ended: the guest runs here again */
+void mig_tell_kept(const struct migration *m);
+/** mig_tell_told() - the destination has answered, when it was told of that */
+void mig_tell_told(const struct migration *m);
 /** mig_tell_restarted() - the state that a job of an earlier life of the agent goes on in, or has ended in by that */
 void mig_tell_restarted(struct migration *m);
 /** mig_gate_arm() - precopy begins: there may be gates */

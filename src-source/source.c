@@ -7,6 +7,7 @@
 
 #include "bandwidth.h"
 #include "budget/budget.h"
+#include "audit/audit.h"
 #include "cli/cli.h"
 #include "evac.h"
 #include "guests.h"
@@ -48,6 +49,7 @@ static void on_hangup(evutil_socket_t sig, short what, void *arg)
 		log_error("certificates not reloaded, the old ones stay in use: %s", err.msg);
 	else
 		log_info("certificates reloaded");
+	audit_reopen(s->audit);
 	if (hooks_reload(s->hooks, &hook) < 0)
 		log_error("secrets not reloaded, the old ones stay in use: %s", hook.msg);
 }
@@ -99,6 +101,8 @@ int source_start(struct source *s, struct error *err)
 	if (!r)
 		r = guests_store_load(s, err);
 	if (!r)
+		s->audit = audit_open(s->loop, s->conf.state_dir, "source");
+	if (!r)
 		r = hooks_new(s->loop, &s->conf.hooks, "source", s->conf.state_dir, &s->hooks, err);
 	if (!r)
 		r = migration_load_all(s, err);
@@ -137,6 +141,7 @@ void source_stop(struct source *s)
 	meter_stop(s);
 	tls_ctx_unref(s->tls);
 	conf_source_clear(&s->conf);
+	audit_close(s->audit);
 	loop_free(s->loop);
 }
 

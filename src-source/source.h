@@ -10,6 +10,7 @@
 #include "uffd/uffd.h"
 #include "util/loop.h"
 
+struct audit;
 struct budget;
 struct hooks;
 struct meter;
@@ -35,6 +36,7 @@ struct supervisor;
  * @metrics:	who has something for /metrics; others may register
  * @meter:	what is counted for it, see meter.h
  * @evacs:	list of evacuations, newest first
+ * @audit:	who has asked for what, and what became of guests
  * @supervisor:	the service manager, if there is one
  * @started_us:	clock_wall_us() of the start
  */
@@ -53,6 +55,7 @@ struct source {
 	struct metrics_registry *metrics;
 	struct meter *meter;
 	struct evac *evacs;
+	struct audit *audit;
 	struct supervisor *supervisor;
 	uint64_t started_us;
 };

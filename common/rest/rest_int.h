@@ -40,6 +40,7 @@ struct rest_conn;
  * @location:	of them the one that a repeat needs, too; owned
  * @gone:	see rest_on_gone()
  * @gone_arg:	for @gone
+ * @watch, @ctx: see rest_server_watch()
  */
 struct rest_req {
 	struct rest_conn *conn;
@@ -66,6 +67,8 @@ struct rest_req {
 	char *location;
 	void (*gone)(struct rest_req *req, void *arg);
 	void *gone_arg;
+	rest_answered_fn *watch;
+	void *ctx;
 };
 
 /**
@@ -145,6 +148,7 @@ struct rest_listener {
 /**
  * struct rest_server - see rest_server.h
  * @tls, @auth:	of new connections and requests, NULL if there are none
+ * @watch:	see rest_server_watch()
  * @idem:	answers that are kept for repeats
  * @n_streams:	connections in CONN_STREAM
  */
@@ -156,6 +160,7 @@ struct rest_server {
 	void *ctx;
 	struct tls_ctx *tls;
 	struct rest_auth *auth;
+	rest_answered_fn *watch;
 	struct rest_idem *idem;
 	TAILQ_HEAD(, rest_conn) conns;
 	TAILQ_HEAD(, rest_listener) listeners;

@@ -348,6 +348,8 @@ void rest_req_dispatch(struct rest_req *req, const struct rest_server *s, const 
 	char allow[80];
 	int status;
 
+	req->watch = s->watch;
+	req->ctx = s->ctx;
 	req->route = find_route(req, s->routes, s->n_routes, allow, sizeof(allow));
 	if (!req->route && refuse_stranger(req, REST_READER))
 		return;
@@ -407,7 +409,7 @@ const char *rest_header(const struct rest_req *req, const char *name)
 
 const json_t *rest_body(const struct rest_req *req)
 {
-	return req->route->body == REST_BODY_OBJECT ? req->body : NULL;
+	return req->route && req->route->body == REST_BODY_OBJECT ? req->body : NULL;
 }
 
 const struct rest_peer *rest_peer(const struct rest_req *req)
@@ -472,8 +474,15 @@ static void reply(struct rest_req *req, int status, const char *type, struct evb
 	rest_req_free(req);
 }
 
+static void tell(const struct rest_req *req, int status, const char *code, const json_t *answer)
+{
+	if (req->watch)
+		req->watch(req->ctx, req, status, code, answer);
+}
+
 void rest_reply(struct rest_req *req, int status, json_t *json)
 {
+	tell(req, status, NULL, json);
 	reply(req, status, "application/json", rest_json_text(json));
 	json_decref(json);
 }
@@ -483,6 +492,7 @@ void rest_reply_text(struct rest_req *req, int status, const char *type, const c
 {
 	struct evbuffer *body = evbuffer_new();
 
+	tell(req, status, NULL, NULL);
 	if (body && evbuffer_add(body, text, len) < 0) {
 		evbuffer_free(body);
 		body = NULL;
@@ -502,6 +512,7 @@ void rest_problem(struct rest_req *req, int status, const struct error *err)
 {
 	json_t *json = rest_problem_json(status, err);
 
+	tell(req, status, err->code, json);
 	reply(req, status, "application/problem+json", rest_json_text(json));
 	json_decref(json);
 }

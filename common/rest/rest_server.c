@@ -461,6 +461,11 @@ void rest_server_auth(struct rest_server *s, struct rest_auth *auth)
 	s->auth = auth;
 }
 
+void rest_server_watch(struct rest_server *s, rest_answered_fn *fn)
+{
+	s->watch = fn;
+}
+
 int rest_server_keep(struct rest_server *s, const char *path, struct error *err)
 {
 	return rest_idem_keep(s->idem, path, err);

@@ -127,6 +127,16 @@ void rest_server_tls(struct rest_server *s, struct tls_ctx *ctx);
 /** rest_server_auth() - who is let in over TCP, from now on; taken over, see rest_auth.h */
 void rest_server_auth(struct rest_server *s, struct rest_auth *auth);
 /**
+ * rest_answered_fn - a request is about to be answered
+ * @ctx:	of the handlers
+ * @code:	of a problem, else NULL
+ * @answer:	borrowed; NULL if it is none of JSON
+ */
+typedef void rest_answered_fn(void *ctx, const struct rest_req *req, int status, const char *code,
+			      const json_t *answer);
+/** rest_server_watch() - be told of each answer; also when the client, or the server, is gone by then */
+void rest_server_watch(struct rest_server *s, rest_answered_fn *fn);
+/**
  * rest_server_keep() - answers to requests with an Idempotency-Key outlive the server
  * @path:	of their file, made if it is not there
  *

@@ -135,16 +135,18 @@ static void writers_go_on(struct lab_trip *t, struct lab_control *c, const struc
 	if (lab_vm_status(lab_trip_vm(t), "running"))
 		lab_control_check(t->lab, c, w->stall_us(w->arg), "the VM");
 	lab_control_end(t->lab, c);
+	w->end(w->arg);
 }
 
 static void kill_at(struct lab_trip *t, const struct journey *j, const struct at *at)
 {
-	struct lab_writers w = lab_vm_writers(lab_trip_vm(t));
 	struct lab_control *c = NULL;
+	struct lab_writers w;
 	struct lab_proc *p;
 
 	if (protects(j) && at_source(at)) {
 		c = lab_control_start(t->lab, THREADS);
+		w = lab_vm_writers(lab_trip_vm(t));
 		w.calm(w.arg);
 		lab_control_calm(c);
 	}

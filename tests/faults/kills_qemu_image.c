@@ -302,7 +302,7 @@ Test(kills_qemu_image, restore)
 	   &(struct session){
 		   .mode = "restore",
 		   .quick = 3,
-		   .rows = {AT(GUEST_LAUNCHED, 1), AT(RESTORE_FILL_DUE, 3, .runs = true),
+		   .rows = {AT(RESTORE_FILL_DUE, 3, .runs = true), AT(GUEST_LAUNCHED, 1),
 			    AT(OWNER_MARKED, 1, .runs = true, .looked = true), AT(RESTORE_BEGUN, 1),
 			    AT(LAUNCH_JOURNALED, 1), AT(GUEST_ATTACHED, 1), AT(UFFD_MADE, 1),
 			    AT(MEMORY_EMPTIED, 1), AT(RESTORE_MAY_OWN_JOURNALED, 1),

@@ -12,13 +12,11 @@
 #include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <unistd.h>
 #include "lib/lab_guest.h"
 #include "lib/lab_kill.h"
-#include "lib/lab_vm.h"
 #include "uffd/uffd.h"
 #include "util/clock.h"
 
@@ -188,41 +186,8 @@ void lab_kill_agent(struct lab *lab, struct lab_proc *agent, const struct lab_wr
 	w->go_on(w->arg);
 	lab_control_check(lab, c, w->stall_us(w->arg), agent->name);
 	lab_control_end(lab, c);
-}
-
-/* --- a virtual machine --- */
-
-static void calm_vm(void *arg)
-{
-	free(lab_vm_ask(arg, 20000, "clock"));
-}
-
-static void vm_goes_on(void *arg)
-{
-	struct lab_vm *vm = arg;
-
-	lab_check(vm->lab, lab_vm_status(vm, "running"), "it does not run");
-}
-
-/* Looks at all pages meanwhile, so that whoever still waits is noticed. */
-static uint64_t stall_of_vm(void *arg)
-{
-	struct lab_vm *vm = arg;
-	uint64_t bad, step_ns = 0;
-	char *text = lab_vm_ask(vm, 60000, "check");
-
-	lab_check(vm->lab, sscanf(text, "checked %*u bad %lu", &bad) == 1 && !bad, "%s", text);
-	free(text);
-	text = lab_vm_ask(vm, 20000, "clock");
-	lab_check(vm->lab, sscanf(text, "mono %*u real %*u boot %*u step %lu", &step_ns) == 1, "%s",
-		  text);
-	free(text);
-	return step_ns / 1000;
-}
-
-struct lab_writers lab_vm_writers(struct lab_vm *vm)
-{
-	return (struct lab_writers){vm, calm_vm, vm_goes_on, stall_of_vm};
+	if (w->end)
+		w->end(w->arg);
 }
 
 /* --- a native guest --- */
@@ -248,7 +213,7 @@ static uint64_t stall_of_guest(void *arg)
 
 void lab_guest_kill_agent(struct lab_guest *g, struct lab_proc *agent)
 {
-	const struct lab_writers w = {g, calm_guest, guest_goes_on, stall_of_guest};
+	const struct lab_writers w = {g, calm_guest, guest_goes_on, stall_of_guest, NULL};
 
 	lab_kill_agent(g->lab, agent, &w);
 }

@@ -12,12 +12,14 @@ struct lab_control;
  * @calm:	forget the longest stall so far
  * @go_on:	wait until they have written on; fails the test if they do not
  * @stall_us:	the longest that one of them stood since @calm
+ * @end:	frees @arg; NULL for nothing
  */
 struct lab_writers {
 	void *arg;
 	void (*calm)(void *arg);
 	void (*go_on)(void *arg);
 	uint64_t (*stall_us)(void *arg);
+	void (*end)(void *arg);
 };
 
 /**
@@ -39,11 +41,7 @@ void lab_kill_agent(struct lab *lab, struct lab_proc *agent, const struct lab_wr
 
 struct lab_vm;
 
-/**
- * lab_vm_writers() - those of a VM of one processor, whose ticker stands when a write waits
- *
- * Its clock stands while QEMU has it paused: that is no stall.
- */
+/** lab_vm_writers() - the threads of a VM that runs; once @calm. lab_vm_stall.c */
 struct lab_writers lab_vm_writers(struct lab_vm *vm);
 
 #endif

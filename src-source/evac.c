@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "evac_priv.h"
+#include "hooks/hooks.h"
 #include "host/cordon.h"
 #include "util/cleanup.h"
 #include "util/clock.h"
@@ -46,17 +47,36 @@ const char *evac_outcome_name(enum evac_outcome o)
 	return names[o];
 }
 
+void evac_tell(const struct evac *e, const char *before)
+{
+	char type[HOOKS_TYPE_MAX], job[HOOKS_JOB_MAX];
+	json_t *data;
+
+	snprintf(type, sizeof(type), "evacuation.%s", evac_phase_name(e->phase));
+	if (e->wish.dry_run || !hooks_wanted(e->s->hooks, type))
+		return;
+	snprintf(job, sizeof(job), "evacuations/%s", e->id);
+	data = evac_json(e);
+	if (data)
+		json_object_set_new(data, "previous_phase",
+				    before ? json_string(before) : json_null());
+	hooks_emit(e->s->hooks, type, job, data);
+}
+
 void evac_phase(struct evac *e, enum evac_phase phase)
 {
-	if (e->phase == phase)
+	enum evac_phase was = e->phase;
+
+	if (was == phase)
 		return;
 	log_info("evacuation %s: %s -> %s%s%s", e->id, evac_phase_name(e->phase),
 		 evac_phase_name(phase), error_is_set(&e->err) ? ": " : "", e->err.msg);
 	e->phase = phase;
-	if (!evac_ended(e))
-		return;
-	e->ended_us = clock_wall_us();
-	evac_journal_end(e);
+	if (evac_ended(e)) {
+		e->ended_us = clock_wall_us();
+		evac_journal_end(e);
+	}
+	evac_tell(e, evac_phase_name(was));
 }
 
 void evac_outcome(struct evac *e, struct evac_item *it, enum evac_outcome outcome,
@@ -186,10 +206,10 @@ static bool on_its_way(const struct source *s)
 /* As long as their number changes, guests that come in are on their way to us. */
 static bool arriving(const struct evac *e)
 {
-	if (on_its_way(e->s))
-		return true;
-	return e->home.arriving + e->home.resident &&
-	       clock_us() - MAX(e->arrive_us, e->begun_us) < EVAC_ARRIVE_US;
+	uint64_t us = clock_us() - MAX(e->arrive_us, e->begun_us);
+
+	return on_its_way(e->s) || (e->home.arriving && us < EVAC_ARRIVE_US) ||
+	       (e->home.resident && us < EVAC_SEND_ON_US);
 }
 
 /* --- looks --- */
@@ -222,7 +242,8 @@ static void maybe_end(struct evac *e)
 
 	if (give_another_chance(e) || !home_told(e, MAX(e->changed_us, now - EVAC_AGAIN_US)))
 		return;
-	if (e->cancelled || !arriving(e))
+	evac_discover(e);
+	if (!unsettled(e) && (e->cancelled || !arriving(e)))
 		end(e);
 }
 
@@ -270,7 +291,8 @@ static void look(struct evac *e)
 	bool full;
 
 	evac_collect(e);
-	evac_discover(e);
+	if (clock_us() - e->looked_us >= EVAC_LOOK_US)
+		evac_discover(e);
 	if (e->cancelled)
 		stop_waiting(e);
 	else if (gathering(e))
@@ -422,6 +444,7 @@ int evac_new(struct source *s, const struct evac_wish *w, struct evac **ret, str
 	e->next = s->evacs;
 	s->evacs = e;
 	prune(s);
+	evac_tell(e, NULL);
 	evac_tick_soon(e, 0);
 	*ret = e;
 	return 0;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The journal of an evacuation: state_dir/evacuations/ID.journal, synced record by record.
+ * The journal of an evacuation: state_dir/evacuations/ID.journal. Records of guests are not synced: what they say
+ * outlives this agent's death, and after the host's there is no guest to be moved.
  *
  *   created	what was asked for
  *   guest	what became of one: the last record of a guest counts
@@ -38,11 +39,13 @@ static int journal_path(const struct evac *e, char *out, size_t cap)
 		       : -ENAMETOOLONG;
 }
 
-static void append(struct evac *e, json_t *record)
+static void append(struct evac *e, json_t *record, bool sync)
 {
+	int (*write)(struct journal * j, const json_t *record, struct error *err) =
+		sync ? journal_append : journal_write;
 	struct error err = {0};
 
-	if (e->journal && (!record || journal_append(e->journal, record, &err) < 0))
+	if (e->journal && (!record || write(e->journal, record, &err) < 0))
 		log_error("evacuation %s: the journal cannot be written: %s", e->id, err.msg);
 	json_decref(record);
 }
@@ -96,19 +99,22 @@ void evac_journal_item(struct evac *e, const struct evac_item *it)
 			 "priority", it->priority, "outcome", evac_outcome_name(it->outcome),
 			 "migration", it->migration, "host", it->host, "tried",
 			 (json_int_t)it->tried, "attempted", it->attempted, "sent",
-			 (json_int_t)it->sent, "code", it->why.code, "message", it->why.msg));
+			 (json_int_t)it->sent, "code", it->why.code, "message", it->why.msg),
+	       false);
 }
 
 void evac_journal_note(struct evac *e, const char *type)
 {
-	append(e, json_pack("{s:s, s:I}", "type", type, "at", (json_int_t)clock_wall_us()));
+	append(e, json_pack("{s:s, s:I}", "type", type, "at", (json_int_t)clock_wall_us()), true);
 }
 
 void evac_journal_end(struct evac *e)
 {
-	append(e, json_pack("{s:s, s:s, s:I, s:s, s:s}", "type", "ended", "phase",
-			    evac_phase_name(e->phase), "at", (json_int_t)e->ended_us, "code",
-			    e->err.code, "message", e->err.msg));
+	append(e,
+	       json_pack("{s:s, s:s, s:I, s:s, s:s}", "type", "ended", "phase",
+			 evac_phase_name(e->phase), "at", (json_int_t)e->ended_us, "code",
+			 e->err.code, "message", e->err.msg),
+	       true);
 	journal_close(steal_ptr(&e->journal));
 }
 
@@ -280,6 +286,7 @@ static void go_on(struct evac *e)
 	e->phase = e->cancelled ? EVAC_CANCELLING : EVAC_RUNNING;
 	e->stale = true;
 	log_info("evacuation %s goes on: %s", e->id, evac_phase_name(e->phase));
+	evac_tell(e, NULL);
 	evac_tick_soon(e, 0);
 }
 

@@ -21,8 +21,12 @@
 #define EVAC_ABSENT_US 15000000ull
 /** EVAC_FULL_US - a destination that has been full for a guest for so long has refused it */
 #define EVAC_FULL_US 600000000ull
-/** EVAC_ARRIVE_US - guests that arrive are waited for as long as their number changes within this */
-#define EVAC_ARRIVE_US 600000000ull
+/** EVAC_ARRIVE_US, EVAC_SEND_ON_US - guests that come in, and that decant-dest has and does not send on, are waited
+ * for as long as their number changes within this */
+#define EVAC_ARRIVE_US  600000000ull
+#define EVAC_SEND_ON_US 60000000ull
+/** EVAC_LOOK_US - how often it looks who is here: names are many */
+#define EVAC_LOOK_US 500000ull
 /** EVAC_ATTACH_US - a guest that was registered attaches within this */
 #define EVAC_ATTACH_US 5000000ull
 /** EVAC_SAMPLE_US - writes are counted for so long */
@@ -130,6 +134,7 @@ struct evac_sample;
  * @journal:	NULL for a dry run and once it has ended
  * @timer:	the next look
  * @begun_us:	clock_us() of this life's first look
+ * @looked_us:	clock_us() when it looked who is here
  * @changed_us:	clock_us() when the outcome of a guest changed last
  * @asking:	questions are out; @asked_us: clock_us() when they were sent
  * @fresh:	and their answers have not been used yet
@@ -156,6 +161,7 @@ struct evac {
 	struct event *timer;
 	uint64_t created_us, ended_us;
 	uint64_t begun_us;
+	uint64_t looked_us;
 	uint64_t changed_us;
 	bool asking;
 	bool fresh;
@@ -178,6 +184,8 @@ const char *evac_phase_name(enum evac_phase p);
 const char *evac_outcome_name(enum evac_outcome o);
 /** evac_phase() - the one setter: logs, and what has to be in the journal is when it returns */
 void evac_phase(struct evac *e, enum evac_phase phase);
+/** evac_tell() - hooks hear of its phase; @before: the last one, NULL if that is of an earlier life */
+void evac_tell(const struct evac *e, const char *before);
 /** evac_outcome() - the same of one guest; @why may be NULL */
 void evac_outcome(struct evac *e, struct evac_item *it, enum evac_outcome outcome,
 		  const struct error *why);
@@ -225,7 +233,7 @@ unsigned int evac_running(const struct evac *e);
 
 /* --- evac_journal.c --- */
 int evac_journal_open(struct evac *e, struct error *err);
-/** evac_journal_item(), evac_journal_note() - a record, synced; a failure is only logged */
+/** evac_journal_item() - a record, not synced; evac_journal_note() - one that is. A failure is only logged */
 void evac_journal_item(struct evac *e, const struct evac_item *it);
 void evac_journal_note(struct evac *e, const char *type);
 /** evac_journal_end() - the last record; the file is closed */

@@ -120,6 +120,7 @@ static bool plannable(const struct evac_item *it)
 
 void evac_discover(struct evac *e)
 {
+	e->looked_us = clock_us();
 	for (const struct source_guest *sg = e->s->guests; sg; sg = sg->next)
 		if (is_here(sg))
 			look_at(e, sg);

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 #include "lib/lab_test.h"
+#include "lib/lab_trip.h"
 
 TestSuite(evacuate, .timeout = 120);
 
@@ -313,4 +314,72 @@ Test(evacuate, cordon)
 	json_decref(lab_migrate(a, b, late, &(struct lab_move){0}));
 	lab_guest_arrived(late, b);
 	lab_end(lab);
+}
+
+/* --- in full runs --- */
+
+/* Who writes least leaves first, as counted; nobody is the worse for it. */
+Test(evacuate, least_dirty)
+{
+	struct lab *lab;
+	struct lab_host *a, *b;
+	struct lab_guest *idle, *busy;
+	json_t *e, *g;
+
+	lab_test_long();
+	lab = lab_new(lab_test_failed);
+	a = host(lab, "a", NULL);
+	b = host(lab, "b", NULL);
+	busy = lab_guest_start(a, &(struct lab_guest_opts){
+					  .name = "busy", .mb = 32, .threads = 1, .writes = 2000});
+	idle = lab_guest_start(
+		a, &(struct lab_guest_opts){.name = "idle", .mb = 16, .threads = 1, .writes = 10});
+	e = evacuate_end(a,
+			 evacuate_begin(a, (const char *[]){"--dry-run", "--order", "least-dirty",
+							    "--to", b->to, NULL}),
+			 0);
+	g = json_array_get(lab_at(e, "guests"), 0);
+	lab_check(lab, !strcmp(lab_str(lab, g, "name"), "idle"), "%s is first",
+		  lab_str(lab, g, "name"));
+	lab_check(lab, lab_num(lab, g, "dirty_bytes_per_s") < 100 * 4096, "idle writes %.0f",
+		  lab_num(lab, g, "dirty_bytes_per_s"));
+	g = guest_of(lab, e, "busy");
+	lab_check(lab, lab_num(lab, g, "dirty_bytes_per_s") > 500 * 4096, "busy writes %.0f",
+		  lab_num(lab, g, "dirty_bytes_per_s"));
+	json_decref(e);
+	lab_guest_verified(idle);
+	lab_guest_verified(busy);
+	e = evacuate_end(
+		a,
+		evacuate_begin(a, (const char *[]){"--order", "least-dirty", "--to", b->to, NULL}),
+		0);
+	json_decref(e);
+	lab_guest_arrived(idle, b);
+	lab_guest_arrived(busy, b);
+	lab_end(lab);
+}
+
+/* A virtual machine and a program leave together. */
+Test(evacuate, with_a_vm, .timeout = 180)
+{
+	struct lab_vm_state before;
+	struct lab_guest *g;
+	struct lab_trip t;
+	json_t *e;
+
+	lab_test_long();
+	lab_trip_begin(&t, lab_vm_lab(), &(struct lab_vm_opts){.mb = 160, .rate = 1000});
+	g = guest(lab_trip_from(&t), "native", 16);
+	before = lab_vm_check(lab_trip_vm(&t));
+	e = evacuate_end(lab_trip_from(&t),
+			 evacuate_begin(lab_trip_from(&t),
+					(const char *[]){"--to", lab_trip_to(&t)->to, NULL}),
+			 0);
+	check_guest(t.lab, e, t.g.name, "moved", lab_trip_to(&t)->to, NULL);
+	check_guest(t.lab, e, "native", "moved", lab_trip_to(&t)->to, NULL);
+	json_decref(e);
+	lab_guest_arrived(g, lab_trip_to(&t));
+	lab_trip_came(&t);
+	lab_vm_goes_on(lab_trip_vm(&t), &before);
+	lab_trip_end(&t);
 }

@@ -54,6 +54,30 @@ static void there_and_back(const char *there, const char *back, enum lab_kind ki
 	lab_end(s.lab);
 }
 
+/* An agent of then cannot be asked what it has to spare: it is tried all the same. */
+Test(upgrade, evacuated_to_version_1)
+{
+	struct ages s = ages_begin(true);
+	struct lab_guest *g = lab_guest_start(s.b, &(struct lab_guest_opts){.mb = 8});
+	char *out;
+	json_t *e;
+
+	lab_check(s.lab,
+		  lab_decant(s.b, 30000, &out, NULL,
+			     (const char *[]){"evacuate", "--to", s.a->to, "--wait", "--json",
+					      NULL}) == 0,
+		  "it was not tried");
+	e = json_loads(out, 0, NULL);
+	lab_check(s.lab,
+		  !strcmp(lab_str(s.lab, json_array_get(lab_at(e, "destinations"), 0), "state"),
+			  "unknown"),
+		  "%s", out);
+	json_decref(e);
+	free(out);
+	lab_guest_arrived(g, s.a);
+	lab_end(s.lab);
+}
+
 Test(upgrade, version_1_there_and_back)
 {
 	there_and_back("hybrid", "postcopy", LAB_MEMFD);

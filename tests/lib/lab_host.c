@@ -72,11 +72,14 @@ static json_t *tls_conf(struct lab_host *h, const char *agent)
 
 static json_t *source_conf(struct lab_host *h)
 {
-	return json_pack("{s:{s:[o]}, s:o, s:s, s:o, s:o, s:o}", "api", "listen",
+	/* Agents of protocol version 1 have no such key. */
+	json_t *dest_api =
+		strstr(h->build, "/frozen/") ? NULL : json_sprintf("unix:%s", h->dest_sock);
+
+	return json_pack("{s:{s:[o]}, s:o, s:s, s:o, s:o, s:o*}", "api", "listen",
 			 json_sprintf("unix:%s", h->source_sock), "tls", tls_conf(h, "source"),
 			 "attach", h->attach, "run_dir", json_sprintf("%s/run", h->dir),
-			 "state_dir", json_sprintf("%s/state", h->dir), "dest_api",
-			 json_sprintf("unix:%s", h->dest_sock));
+			 "state_dir", json_sprintf("%s/state", h->dir), "dest_api", dest_api);
 }
 
 static json_t *dest_conf(struct lab_host *h, const char *allow)

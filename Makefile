@@ -162,6 +162,7 @@ $(BUILD)/tests/integration/%: $(BUILD)/obj/tests/integration/%.o $(TESTLIB) $(BU
 $(BUILD)/tests/faults/%: $(BUILD)/obj/tests/faults/%.o $(TESTLIB) $(BUILD)/libproto.a $(BUILD)/libcommon.a
 	$(call say,LD,$@)
 	$(Q)mkdir -p $(@D) && $(CC) -o $@ $^ $(LDFLAGS_) $(LIBS) -lcriterion
+$(HOSTS_BIN): | deps
 $(HOSTS_BIN): $(call obj,$(wildcard tests/hosts/*.c)) $(TESTLIB) $(BUILD)/libproto.a $(BUILD)/libcommon.a
 	$(call say,LD,$@)
 	$(Q)mkdir -p $(@D) && $(CC) -o $@ $^ $(LDFLAGS_) $(LIBS) -lcriterion
@@ -261,7 +262,7 @@ test-mutants: deps
 test-soak: all $(GUEST_BIN) $(CERTS) $(SOAK_BIN)
 	$(Q)SEED=$(SEED) ROUNDS=$(ROUNDS) ROUND=$(ROUND) FAULT=$(FAULT) GUEST=$(GUEST) $(SOAK_BIN)
 # Two machines that boot Debian, with decant from its package: many minutes, and once a download.
-test-hosts: all $(GUEST_BIN) $(HOSTS_BIN) deb
+test-hosts: all $(BUILD)/tests/guests/stamp $(HOSTS_BIN) deb
 	$(Q)tests/deps build test package hosts
 	$(Q)tests/hosts/make
 	$(Q)tests/run --full --only hosts
@@ -315,6 +316,7 @@ install: all
 		$(DESTDIR)$(PREFIX)/include
 	$(Q)for m in $(MANPAGES); do d=$(DESTDIR)$(MANDIR)/man$${m##*.} && install -d $$d && \
 		install -m 644 $$m $$d || exit; done
+	$(Q)ln -sf decant-evacuate@.service.8 $(DESTDIR)$(MANDIR)/man8/decant-evacuate-on-shutdown.service.8
 	$(Q)for u in $(UNITS); do sed 's,@BINDIR@,$(BINDIR),' $$u >$(DESTDIR)$(UNITDIR)/$${u##*/} || exit; done
 	$(Q)install -d $(DESTDIR)$(PREFIX)/lib/sysusers.d $(DESTDIR)$(PREFIX)/lib/tmpfiles.d
 	$(Q)install -m 644 $(SYSUSERS) $(DESTDIR)$(PREFIX)/lib/sysusers.d

@@ -20,6 +20,8 @@
 #define UNIT_IF      "org.freedesktop.systemd1.Unit"
 #define SERVICE_IF   "org.freedesktop.systemd1.Service"
 #define SLICE        "decant-guests.slice"
+/* Is stopped before what is started before it. */
+#define EVACUATION "decant-evacuate-on-shutdown.service"
 /* systemd answers in milliseconds, unless it hangs. */
 #define CALL_US 10000000
 /* Where systemctl connects when there is no bus. */
@@ -349,11 +351,12 @@ static int append_properties(sd_bus_message *m, const struct launch_unit *u,
 
 	if (r >= 0)
 		r = sd_bus_message_append(
-			m, "(sv)(sv)(sv)(sv)(sv)(sv)(sv)(sv)(sv)", "Description", "s", what,
-			"Slice", "s", SLICE, "Type", "s", "exec", "CollectMode", "s",
-			"inactive-or-failed", "Environment", "as", 1, attach, "EnvironmentFiles",
-			"a(sb)", 1, u->env, 0, "StandardOutputFileToAppend", "s", s->log_path,
-			"StandardErrorFileToAppend", "s", s->log_path, "IgnoreSIGPIPE", "b", 0);
+			m, "(sv)(sv)(sv)(sv)(sv)(sv)(sv)(sv)(sv)(sv)", "Description", "s", what,
+			"Slice", "s", SLICE, "Before", "as", 1, EVACUATION, "Type", "s", "exec",
+			"CollectMode", "s", "inactive-or-failed", "Environment", "as", 1, attach,
+			"EnvironmentFiles", "a(sb)", 1, u->env, 0, "StandardOutputFileToAppend",
+			"s", s->log_path, "StandardErrorFileToAppend", "s", s->log_path,
+			"IgnoreSIGPIPE", "b", 0);
 	if (r >= 0)
 		r = append_exec(m, s->argv);
 	if (r >= 0)

@@ -98,6 +98,22 @@ static void agents_come_back(struct lab_systemd sd[2], struct lab_guest *g)
 	lab_guest_arrived(g, b);
 }
 
+/* All of host b's guests leave for host a. */
+static void evacuated(struct lab_systemd sd[2], struct lab_guest *g)
+{
+	char line[192];
+
+	snprintf(line, sizeof(line),
+		 "start decant-evacuate@%s || { journalctl --no-pager -o cat; exit 1; }",
+		 sd[0].host->to);
+	free(lab_systemctl(&sd[1], line));
+	lab_guest_arrived(g, sd[0].host);
+	lab_check(
+		g->lab,
+		!lab_decant(sd[1].host, 10000, NULL, NULL, (const char *const[]){"uncordon", NULL}),
+		"uncordon");
+}
+
 static void number_kept(struct lab_systemd *sd, const char *n)
 {
 	lab_until(sd->lab, 10000,
@@ -163,6 +179,7 @@ Test(systemd, units)
 	lab_guest_verified(g);
 	up(&sd[1]);
 	lab_host_knows(sd[1].host, g->name);
+	evacuated(sd, g);
 	descriptor_is_kept(&sd[1]);
 	free(unit);
 	lab_end(lab);

@@ -51,6 +51,11 @@ static void install(struct lab_systemd *sd)
 		 h->dir, h->dir);
 	write_drop_in(sd, "decant-source.service", line);
 	write_drop_in(sd, "decant-dest.service", line);
+	snprintf(line, sizeof(line),
+		 "[Service]\nPrivateTmp=no\nStandardError=append:%s/"
+		 "%%N.err\nEnvironment=DECANT_EVACUATE_OPTIONS=\"--api unix:%s\"\n",
+		 h->dir, h->source_sock);
+	write_drop_in(sd, "decant-evacuate@.service", line);
 }
 
 static void host_new(struct lab *lab, struct lab_systemd *sd, const char *name, const char *address)

@@ -138,6 +138,7 @@ UNIT_BIN     := $(patsubst tests/unit/%.c,$(BUILD)/tests/unit/%,$(wildcard tests
 INTEG_BIN    := $(patsubst tests/integration/%.c,$(BUILD)/tests/integration/%,$(wildcard tests/integration/*.c))
 FAULT_BIN    := $(patsubst tests/faults/%.c,$(BUILD)/tests/faults/%,$(wildcard tests/faults/*.c))
 PLATFORM_BIN := $(patsubst tests/platform/%.c,$(BUILD)/tests/platform/%,$(wildcard tests/platform/*.c))
+PRELOADS     := $(patsubst tests/preload/%.c,$(BUILD)/tests/preload/%.so,$(wildcard tests/preload/*.c))
 GUEST_BIN    := $(patsubst tests/guests/%.c,$(BUILD)/tests/guests/%,$(wildcard tests/guests/*.c))
 HOSTS_BIN    := $(BUILD)/tests/hosts/hosts
 DEMO_BIN     := $(BUILD)/tests/demo/demo $(BUILD)/tests/demo/demo_qemu
@@ -166,6 +167,11 @@ $(HOSTS_BIN): | deps
 $(HOSTS_BIN): $(call obj,$(wildcard tests/hosts/*.c)) $(TESTLIB) $(BUILD)/libproto.a $(BUILD)/libcommon.a
 	$(call say,LD,$@)
 	$(Q)mkdir -p $(@D) && $(CC) -o $@ $^ $(LDFLAGS_) $(LIBS) -lcriterion
+# What agents are started with where the machine itself must not be changed.
+$(BUILD)/tests/preload/%.so: $(BUILD)/obj/tests/preload/%.o
+	$(call say,LD,$@)
+	$(Q)mkdir -p $(@D) && $(CC) -shared -o $@ $^ $(LDFLAGS_)
+$(FAULT_BIN): | $(PRELOADS)
 # The proofs about QEMU take the tests' VM; the others use nothing of ours.
 $(BUILD)/tests/platform/qemu: $(BUILD)/obj/tests/platform/qemu.o $(TESTLIB) $(BUILD)/libproto.a $(BUILD)/libcommon.a
 	$(call say,LD,$@)

@@ -458,6 +458,21 @@ int history_conclude(struct history *h, struct past *p, enum history_fate fate, 
 	return r;
 }
 
+void history_settle(struct history *h, struct past *p)
+{
+	struct error err = {0};
+
+	/* In this life it ended without COMMIT, or none was noted in the life before: it is as at the start. */
+	if (p->live || !doubt_abort_at_start(p->fate, p->same_boot))
+		return;
+	if (history_conclude(h, p, HISTORY_ABORTED, &err))
+		log_error("history: %s: %s", p->id, err.msg);
+	else
+		log_notice(
+			"incoming %s of guest %s: that it was not handed over can be written now",
+			p->id, p->name);
+}
+
 void history_end(struct history *h, struct past *p, const json_t *view)
 {
 	p->live = false;

@@ -151,6 +151,12 @@ struct past *history_find_guest(const struct history *h, const uint8_t uuid[stat
 				uint64_t generation);
 /** history_first() - newest; go on with past.next */
 struct past *history_first(const struct history *h);
+/**
+ * history_settle() - somebody asks about one that is over
+ *
+ * If it was not handed over, and the disk had no room for "aborted" when it ended, there may be some now.
+ */
+void history_settle(struct history *h, struct past *p);
 /** history_answer() - what a QUERY from @identity about @generation is told (not for a live one that
  * is before COMMIT: that is aborted first) */
 enum msg_answer history_answer(const struct past *p, const char *identity, uint64_t generation);

@@ -271,11 +271,13 @@ static enum msg_answer ask(struct dest *d, const struct msg_hello *h, const char
 {
 	struct incoming *inc = incoming_find(d, h->migration);
 	char id[UUID_TEXT_MAX];
-	const struct past *p;
+	struct past *p;
 
 	if (inc)
 		return incoming_query(inc, identity, generation);
 	p = history_find(d->history, uuid_text(h->migration, id));
+	if (p)
+		history_settle(d->history, p);
 	return p ? history_answer(p, identity, generation) : MSG_ANSWER_UNKNOWN;
 }
 

@@ -9,7 +9,7 @@
  *	keeps both, and its fault thread
  *   3	RECEIPT is sent behind the synced record "completed"
  *   4	"aborted" is on the disk before the guest is ended and before ABORTED is sent; if it cannot
- *	be written, the guest is ended all the same, and who asks hears "unknown"
+ *	be written, the guest is ended all the same, and who asks hears "unknown" until it can be
  */
 #include <errno.h>
 #include <inttypes.h>

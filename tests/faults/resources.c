@@ -6,17 +6,16 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 #include "lib/lab_matrix.h"
+#include "lib/lab_preload.h"
 #include "lib/lab_test.h"
 
 TestSuite(resources, .timeout = 240);
@@ -108,16 +107,6 @@ ParameterizedTestParameters(resources, disk_full)
 	return cr_make_param_array(struct full_row, rows, n);
 }
 
-/* In a mount namespace of this test, which ends with it. Return: false if that cannot be had */
-static bool small_state(struct lab_host *h)
-{
-	char path[LAB_PATH_MAX + 16];
-
-	snprintf(path, sizeof(path), "%s/state", h->dir);
-	return !unshare(CLONE_NEWNS) && !mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) &&
-	       !mount("decant-test", path, "tmpfs", 0, "size=512k,mode=700");
-}
-
 /* Return: path of what fills it up but for @pages */
 static char *fill(struct lab_host *h, unsigned int pages)
 {
@@ -150,7 +139,7 @@ ParameterizedTest(struct full_row *r, resources, disk_full)
 	s.a = lab_host_new(s.lab, &(struct lab_host_opts){.name = "a"});
 	s.b = lab_host_new(s.lab, &(struct lab_host_opts){.name = "b"});
 	h = r->agent ? s.b : s.a;
-	if (!small_state(h)) {
+	if (!lab_small_state(h, 512)) {
 		lab_end(s.lab);
 		cr_skip_test("no small file system can be mounted here");
 	}

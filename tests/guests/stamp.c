@@ -103,7 +103,7 @@ static int load_counts(struct stamp *s, struct decant_reader *r)
 static int on_load(void *opaque, struct decant_reader *r)
 {
 	struct stamp *s = opaque;
-	uint64_t *field[12], magic = 0, pages = s->pages;
+	uint64_t *field[12], magic = 0, pages = s->pages, now = stamp_clock_us(CLOCK_REALTIME);
 	int ret = decant_read(r, &magic, sizeof(magic));
 
 	state_fields(s, field);
@@ -120,7 +120,9 @@ static int on_load(void *opaque, struct decant_reader *r)
 		ret = load_counts(s, r);
 	s->arrivals++;
 	s->counter_at_arrival = s->counter;
-	s->arrival_gap_us = stamp_clock_us(CLOCK_REALTIME) - s->paused_wall_us;
+	/* Of two hosts, or of a clock that was set: it may be no time at all. */
+	if (now > s->paused_wall_us)
+		s->arrival_gap_us = now - s->paused_wall_us;
 	stamp_set(s->paused, true);
 	return ret;
 }

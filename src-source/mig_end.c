@@ -30,6 +30,7 @@ void mig_act_finish(struct migration *m)
 		migration_forget_guest(m->guest);
 	if (mig_telling(m))
 		mig_act_ask(m);
+	mig_farewell_later(m);
 }
 
 /* --- rollback: the guest goes on here --- */

@@ -27,6 +27,11 @@
 /** RETRY_FIRST_US, RETRY_MOST_US - pauses between two attempts */
 #define RETRY_FIRST_US 100000ull
 #define RETRY_MOST_US  5000000ull
+/** FAREWELL_FIRST_US, FAREWELL_MOST_US - the same to tell of a job that has ended */
+#define FAREWELL_FIRST_US 1000000ull
+#define FAREWELL_MOST_US  30000000ull
+/** FAREWELL_US - so long; by then nothing is kept any more where limits.interrupted_s is a usual one */
+#define FAREWELL_US 600000000ull
 
 bool mig_keeps(const struct migration *m)
 {
@@ -181,17 +186,51 @@ void mig_act_go_on(struct migration *m)
 
 /* --- rolled back without a session --- */
 
+static void dial_farewell(struct migration *m);
+
+static void on_farewell_due(void *arg)
+{
+	struct migration *m = arg;
+
+	event_free(steal_ptr(&m->timer));
+	dial_farewell(m);
+}
+
+/* Nobody waits for it; and where it gets nowhere the destination has a time limit of its own. */
+void mig_farewell_later(struct migration *m)
+{
+	struct mig_recover *a = &m->again;
+
+	if (!a->unheard_us || mig_telling(m))
+		return;
+	if (clock_us() >= a->unheard_us) {
+		a->unheard_us = 0;
+		return;
+	}
+	a->farewell_us = MAX(a->farewell_us * 2, FAREWELL_FIRST_US);
+	a->farewell_us = MIN(a->farewell_us, FAREWELL_MOST_US);
+	m->timer = loop_timer(m->src->loop, a->farewell_us, on_farewell_due, m);
+}
+
 static void farewell_over(struct migration *m)
 {
 	conn_free(steal_ptr(&m->control));
-	mig_on_aborted(m);
+	mig_timer(m, 0);
+	if (mig_state_ended(m->state))
+		mig_farewell_later(m);
+	else
+		mig_on_aborted(m);
 }
 
 static void on_farewell_message(struct conn *c, const struct msg *msg, void *arg)
 {
+	struct migration *m = arg;
+
 	(void)c;
-	(void)msg;
-	farewell_over(arg);
+	log_debug("migration %s: %s has heard that it was rolled back: %s", m->id, m->to,
+		  msg_type_name(msg->type));
+	m->again.unheard_us = 0;
+	farewell_over(m);
 }
 
 static void on_farewell_closed(struct conn *c, const struct error *err, void *arg)
@@ -216,7 +255,7 @@ static void on_farewell(void *arg, struct tls_chan *chan, const struct msg_hello
 	m->dial = NULL;
 	if (!chan) {
 		log_debug("migration %s: %s", m->id, why->msg);
-		mig_on_aborted(m);
+		farewell_over(m);
 		return;
 	}
 	m->control = conn_new(m->src->loop, chan, false, MSG_CHANNEL_QUERY, &farewell_ops, m);
@@ -226,16 +265,24 @@ static void on_farewell(void *arg, struct tls_chan *chan, const struct msg_hello
 		conn_set_timeout(m->control, MIG_DIAL_US);
 }
 
-/* A question ends there what has not been committed; also behind a restart of this agent. If it gets nowhere the destination has a time limit of its own. */
-void mig_farewell(struct migration *m)
+static void dial_farewell(struct migration *m)
 {
 	struct msg_hello hello;
 
-	if (m->capabilities & MSG_CAP_KEEP) {
-		mig_hello(m, MSG_CHANNEL_QUERY, 0, &hello);
-		memset(hello.token, 0, sizeof(hello.token));
-		m->dial = mig_dial(m, &hello, on_farewell);
-	}
+	mig_hello(m, MSG_CHANNEL_QUERY, 0, &hello);
+	memset(hello.token, 0, sizeof(hello.token));
+	m->dial = mig_dial(m, &hello, on_farewell);
 	if (!m->dial)
+		farewell_over(m);
+}
+
+/* A question ends there what has not been committed; also behind a restart of this agent. */
+void mig_farewell(struct migration *m)
+{
+	if (!(m->capabilities & MSG_CAP_KEEP)) {
 		mig_on_aborted(m);
+		return;
+	}
+	m->again.unheard_us = clock_us() + FAREWELL_US;
+	dial_farewell(m);
 }

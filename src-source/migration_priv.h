@@ -144,6 +144,9 @@ struct mig_snap {
  * @index:	the bulk channel that is made next
  * @converged:	precopy ended before the loss was noticed
  * @noted:	the journal says that the session was lost
+ * @unheard_us:	clock_us() until which the destination is told that a job was rolled back of which it may keep
+ *		something; 0 if there is nothing to tell, or it has been told
+ * @farewell_us: pause before it is tried once more
  * @why:	what made it necessary
  * @err:	what became of the last attempt
  * @block, @page: where the received bitmap goes on
@@ -158,6 +161,8 @@ struct mig_recover {
 	uint32_t index;
 	bool converged;
 	bool noted;
+	uint64_t unheard_us;
+	uint64_t farewell_us;
 	struct error why;
 	struct error err;
 	uint32_t block;
@@ -461,8 +466,14 @@ void mig_rejoin_now(struct migration *m);
 void mig_rejoin_received(struct migration *m, const struct msg_received *v);
 /** mig_rejoin_resumed() - all of it is here, and nothing of the old session is placed any more */
 void mig_rejoin_resumed(struct migration *m);
-/** mig_farewell() - the destination may keep what it has of a job that is rolled back: tell it that it need not */
+/**
+ * mig_farewell() - the destination may keep what it has of a job that is rolled back: tell it that it need not
+ *
+ * It goes on with mig_on_aborted(), told or not; what could not be told then is tried again by mig_farewell_later().
+ */
 void mig_farewell(struct migration *m);
+/** mig_farewell_later() - the job has ended: is something left to be told? */
+void mig_farewell_later(struct migration *m);
 
 /* --- mig_journal.c --- */
 /** mig_journal_open() - begin the job's journal with all that a restarted agent must know */

@@ -32,7 +32,8 @@ static double job_num(struct scene *s, const char *path)
 }
 
 /* Precopy of half the memory is over; a guest that writes little, so that what is sent twice shows. */
-static struct scene half_sent(const char *mode, const char *channels, const char *timeout_s)
+static struct scene half_kept(const char *mode, const char *channels, const char *timeout_s,
+			      const char *dest_conf)
 {
 	struct scene s = {.move = {.mode = mode,
 				   .args = {"--bandwidth", "160Mbit", "--channels", channels,
@@ -40,9 +41,7 @@ static struct scene half_sent(const char *mode, const char *channels, const char
 
 	s.lab = lab_new(lab_test_failed);
 	s.a = lab_host_start(s.lab, &(struct lab_host_opts){.name = "a"});
-	s.b = lab_host_start(
-		s.lab, &(struct lab_host_opts){
-			       .name = "b", .dest_conf = "{\"limits\": {\"interrupted_s\": 4}}"});
+	s.b = lab_host_start(s.lab, &(struct lab_host_opts){.name = "b", .dest_conf = dest_conf});
 	s.relay = lab_relay_new(s.b);
 	s.g = lab_guest_start(s.a, &(struct lab_guest_opts){.mb = MB, .threads = 1, .writes = 40});
 	s.p = lab_migrate_begin(s.a, s.b, s.g, &s.move);
@@ -51,6 +50,12 @@ static struct scene half_sent(const char *mode, const char *channels, const char
 			  job_num(&s, "memory.sent_bytes") > MB * 0.5 * (1 << 20),
 		  "half of the memory was not sent in precopy");
 	return s;
+}
+
+/* The destination keeps that for 4 s without a session. */
+static struct scene half_sent(const char *mode, const char *channels, const char *timeout_s)
+{
+	return half_kept(mode, channels, timeout_s, "{\"limits\": {\"interrupted_s\": 4}}");
 }
 
 /* What was under way on each channel when it was cut: up to its next barrier, and what the buffers hold. */
@@ -177,6 +182,19 @@ Test(net, the_time_without_a_session_is_bounded)
 		  "error %s", lab_str(s.lab, job, "error.code"));
 	json_decref(job);
 	lab_proc_wait(s.lab, s.p, 10000);
+	stays_here(&s);
+}
+
+/* A destination that would keep what it has for long is told that it need not, as soon as that is possible. */
+Test(net, a_rolled_back_job_is_told_of_later)
+{
+	struct scene s = half_kept("precopy", "1", "1", "{\"limits\": {\"interrupted_s\": 3600}}");
+
+	nobody_gets_through(&s);
+	lab_until(s.lab, 10000, lab_job_phase_is(s.a, "failed"), "it goes on for ever");
+	lab_proc_wait(s.lab, s.p, 10000);
+	lab_check(s.lab, lab_host_guests(s.b) == 1, "nothing was kept");
+	lab_relay_refuse(s.relay, false);
 	stays_here(&s);
 }
 

@@ -250,7 +250,7 @@ static int plan(struct evac *e, struct evac_item **items, size_t n)
 
 void evac_place_all(struct evac *e)
 {
-	CLEANUP_FREE struct evac_item **items = calloc(e->n + 1, sizeof(*items));
+	CLEANUP_FREE struct evac_item **items = calloc(e->n + 1, sizeof(struct evac_item *));
 	size_t n = 0;
 
 	for (size_t i = 0; items && i < e->n; i++)

@@ -103,6 +103,13 @@ define archive
 	$(Q)mkdir -p $(@D) && rm -f $@ && ar rcs $@ $^
 endef
 
+# What the agents serve as it is lies inside them.
+build/openapi.json: deploy/openapi.yaml
+	$(call say,JSON,$@)
+	$(Q)mkdir -p $(@D) && /usr/bin/python3 -c 'import json, sys, yaml; json.dump(yaml.safe_load(open(sys.argv[1])), sys.stdout, separators=(",", ":"))' \
+		$< >$@.new && mv $@.new $@
+$(call obj,common/rest/rest_doc.c): build/openapi.json deploy/page.html
+
 $(BUILD)/libcommon.a: $(call obj,$(COMMON_SRC))
 	$(archive)
 $(BUILD)/libproto.a: $(call obj,$(PROTO_SRC))

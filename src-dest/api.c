@@ -14,6 +14,8 @@
 #include "micro.h"
 #include "host/cordon.h"
 #include "overrule.h"
+#include "rest/rest_doc.h"
+#include "rest/rest_events.h"
 #include "rest/rest_open.h"
 #include "room.h"
 #include "util/cleanup.h"
@@ -139,11 +141,23 @@ static void get_metrics(struct rest_req *req, void *ctx)
 	metrics_reply(d->metrics, req);
 }
 
-static void not_supported(struct rest_req *req, void *ctx)
+static void get_events(struct rest_req *req, void *ctx)
+{
+	const struct dest *d = ctx;
+
+	rest_events_serve(d->events, req);
+}
+
+static void get_openapi(struct rest_req *req, void *ctx)
 {
 	(void)ctx;
-	rest_problemf(req, 501, "not-supported", "%s %s is not supported yet", rest_method(req),
-		      rest_path(req));
+	rest_doc_openapi(req);
+}
+
+static void get_page(struct rest_req *req, void *ctx)
+{
+	(void)ctx;
+	rest_doc_page(req);
 }
 
 static void audit_answer(void *ctx, const struct rest_req *req, int status, const char *code,
@@ -164,10 +178,10 @@ static const struct rest_route routes[] = {
 	{"GET", "/v1/snapshots/{id}", REST_READER, REST_BODY_NONE, api_get_snapshot},
 	{"POST", "/v1/snapshots/{id}/restore", REST_OPERATOR, REST_BODY_OBJECT, api_post_restore},
 	{"POST", "/v1/snapshots/{id}/uffd", REST_OPERATOR, REST_BODY_OBJECT, api_post_uffd},
-	{"GET", "/v1/events", REST_READER, REST_BODY_NONE, not_supported},
-	{"GET", "/metrics", REST_READER, REST_BODY_NONE, get_metrics},
-	{"GET", "/openapi.json", REST_PUBLIC, REST_BODY_NONE, not_supported},
-	{"GET", "/", REST_PUBLIC, REST_BODY_NONE, not_supported},
+	{"GET", "/v1/events", REST_READER, REST_DOCUMENT, get_events},
+	{"GET", "/metrics", REST_READER, REST_DOCUMENT, get_metrics},
+	{"GET", "/openapi.json", REST_PUBLIC, REST_DOCUMENT, get_openapi},
+	{"GET", "/", REST_PUBLIC, REST_DOCUMENT, get_page},
 };
 
 int api_listen(struct dest *d, struct error *err)
@@ -183,6 +197,9 @@ int api_listen(struct dest *d, struct error *err)
 	};
 	int r;
 
+	d->events = rest_events_new(d->loop, incoming_show, d);
+	if (!d->events)
+		return error_set(err, -ENOMEM, NULL, "out of memory");
 	if (asprintf(&keep, "%s/rest-dest.journal", d->conf.state_dir) < 0)
 		keep = NULL;
 	spec.keep = keep;

@@ -18,6 +18,7 @@
 #include "meter.h"
 #include "micro.h"
 #include "resident.h"
+#include "rest/rest_events.h"
 #include "rest/rest_open.h"
 #include "sharing.h"
 #include "tls/tls_stats.h"
@@ -261,6 +262,7 @@ void dest_stop(struct dest *d)
 	supervisor_free(d->supervisor);
 	supervisor_fds_free(d->handed);
 	listen_free(d->listener);
+	rest_events_free(steal_ptr(&d->events));
 	rest_server_free(d->rest);
 	attach_free(d->attach);
 	sharing_free_all(d);

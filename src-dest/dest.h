@@ -26,6 +26,7 @@ struct meter;
 struct metrics_registry;
 struct micro;
 struct resident;
+struct rest_events;
 struct sharing;
 struct supervisor;
 struct supervisor_fds;
@@ -52,6 +53,7 @@ struct dest_reap {
  * @attach:	where guests attach themselves
  * @listener:	where sources connect
  * @rest:	the REST server
+ * @events:	what clients are told of by GET /v1/events; NULL before there are clients
  * @incomings:	sessions and guests that are not settled yet
  * @n_incomings: how many
  * @micros:	micro-VMs that are served out of images, or waited for
@@ -85,6 +87,7 @@ struct dest {
 	struct attach *attach;
 	struct listener *listener;
 	struct rest_server *rest;
+	struct rest_events *events;
 	struct incoming *incomings;
 	unsigned int n_incomings;
 	struct micro *micros;

@@ -184,6 +184,7 @@ void incoming_event(struct incoming *inc, enum inc_event ev, const struct error 
 		 inc_state_name(inc->state), inc_event_name(ev), err ? ": " : "",
 		 err ? err->msg : "");
 	incoming_tell(inc, was, ev);
+	incoming_publish(inc, was);
 	actions[step->action](inc);
 }
 

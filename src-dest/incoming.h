@@ -117,5 +117,8 @@ bool incoming_is_guest(const struct incoming *inc, const char *name,
 struct past *incoming_past(const struct incoming *inc);
 /** incoming_view() - Return: new reference to the object of the REST interface, NULL without memory */
 json_t *incoming_view(const struct incoming *inc);
+struct rest_events;
+/** incoming_show() - to those who look at events: how far each is (a rest_events_progress_fn; @arg: struct dest) */
+void incoming_show(struct rest_events *ev, void *arg);
 
 #endif

@@ -392,6 +392,8 @@ const char *incoming_view_phase(const struct incoming *inc);
 /** incoming_view_received() - Return: bytes of pages that came */
 uint64_t incoming_view_received(const struct incoming *inc);
 
+/** incoming_publish() - tell those who look at events of a new state, before its action; @was: the one before */
+void incoming_publish(const struct incoming *inc, enum inc_state was);
 /** incoming_view_memory() - @total: bytes; @came: payload that came. Return: new reference */
 json_t *incoming_view_memory(const struct place *p, uint64_t total, uint64_t came);
 /** incoming_view_postcopy() - Return: new reference */

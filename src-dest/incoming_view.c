@@ -2,6 +2,8 @@
 /* An incoming migration as the REST interface shows it. */
 #include <string.h>
 #include "incoming_priv.h"
+#include "micro.h"
+#include "rest/rest_events.h"
 #include "util/cleanup.h"
 #include "util/clock.h"
 
@@ -143,6 +145,32 @@ static const char *snapshot(const struct incoming *inc)
 static bool refused(const struct incoming *inc)
 {
 	return inc->state == INC_END && inc->stage == STAGE_ADMIT && !inc->store;
+}
+
+/* Before the action of the step: the phase knows how it ended only behind it. */
+void incoming_publish(const struct incoming *inc, enum inc_state was)
+{
+	bool ran = was == INC_RUNNING || was == INC_HELD;
+	const char *now = incoming_view_phase(inc);
+
+	if (inc->state == INC_END && strcmp(now, "completed") != 0)
+		now = ran ? "failed" : "aborted";
+	rest_events_publish(inc->d->events, "incoming",
+			    json_pack("{s:s, s:s, s:s, s:s, s:o}", "id", inc->id_text, "guest",
+				      inc->setup ? inc->setup->name : "", "from", inc->from,
+				      "phase", now, "error", error_json(&inc->err)));
+}
+
+void incoming_show(struct rest_events *ev, void *arg)
+{
+	const struct dest *d = arg;
+
+	for (const struct incoming *inc = d->incomings; inc; inc = inc->next)
+		if (inc->state != INC_END)
+			rest_events_show(ev, "progress", incoming_view(inc));
+	for (const struct micro *m = d->micros; m; m = micro_next(m))
+		if (micro_find(d, micro_id(m)))
+			rest_events_show(ev, "progress", micro_view(m));
 }
 
 json_t *incoming_view(const struct incoming *inc)

@@ -102,6 +102,7 @@ void micro_event(struct micro *m, enum micro_event ev, const struct error *err)
 		 state_names[s->next], event_names[ev], err ? ": " : "", err ? err->msg : "");
 	m->state = s->next;
 	micro_tell(m, s->state);
+	micro_publish(m, s->state);
 	s->action(m);
 }
 

@@ -127,6 +127,8 @@ struct micro {
 void micro_event(struct micro *m, enum micro_event ev, const struct error *err);
 /** micro_tell() - hooks hear of a new state. @was: the one before. In incoming_tell.c */
 void micro_tell(const struct micro *m, enum micro_state was);
+/** micro_publish() - tell those who look at events of a new state, before its action; @was: the one before */
+void micro_publish(const struct micro *m, enum micro_state was);
 /** micro_state_name() - Return: "listening" and so on */
 const char *micro_state_name(enum micro_state s);
 /** micro_new() - one that is in dest.micros, with an image, a state and nothing else. Return: NULL without memory */

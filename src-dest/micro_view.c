@@ -2,6 +2,7 @@
 /* A micro-VM as the REST interface shows it: an incoming guest like the others. */
 #include "incoming_priv.h"
 #include "micro_priv.h"
+#include "rest/rest_events.h"
 #include "util/clock.h"
 
 static json_t *time_json(uint64_t wall_us)
@@ -44,6 +45,18 @@ static json_t *regions_json(const struct micro *m)
 						   (json_int_t)m->regions[i].offset, "page_size",
 						   (json_int_t)m->regions[i].page_size));
 	return a;
+}
+
+void micro_publish(const struct micro *m, enum micro_state was)
+{
+	const char *now = phase(m);
+
+	if (m->state == MICRO_END && !m->complete)
+		now = was == MICRO_SERVING || was == MICRO_HELD ? "failed" : "aborted";
+	rest_events_publish(m->d->events, "incoming",
+			    json_pack("{s:s, s:s, s:s, s:s, s:o}", "id", m->id_text, "guest",
+				      m->image, "from", "image", "phase", now, "error",
+				      error_json(&m->err)));
 }
 
 json_t *micro_view(const struct micro *m)

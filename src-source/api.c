@@ -12,6 +12,9 @@
 #include "bandwidth.h"
 #include "host/cordon.h"
 #include "host/host_probe.h"
+#include "migration.h"
+#include "rest/rest_doc.h"
+#include "rest/rest_events.h"
 #include "rest/rest_open.h"
 #include "source.h"
 #include "util/cleanup.h"
@@ -67,11 +70,23 @@ static void get_host(struct rest_req *req, void *ctx)
 	rest_reply(req, 200, o);
 }
 
-static void not_supported(struct rest_req *req, void *ctx)
+static void get_events(struct rest_req *req, void *ctx)
+{
+	const struct source *s = ctx;
+
+	rest_events_serve(s->events, req);
+}
+
+static void get_openapi(struct rest_req *req, void *ctx)
 {
 	(void)ctx;
-	rest_problemf(req, 501, "not-supported", "%s %s is not supported yet", rest_method(req),
-		      rest_path(req));
+	rest_doc_openapi(req);
+}
+
+static void get_page(struct rest_req *req, void *ctx)
+{
+	(void)ctx;
+	rest_doc_page(req);
 }
 
 static void audit_answer(void *ctx, const struct rest_req *req, int status, const char *code,
@@ -107,13 +122,13 @@ static const struct rest_route routes[] = {
 	{"GET", "/v1/snapshots/{id}", REST_READER, REST_BODY_NONE, api_get_snapshot},
 	{"POST", "/v1/snapshots/{id}/cancel", REST_OPERATOR, REST_BODY_NONE,
 	 api_post_snapshot_cancel},
-	{"GET", "/v1/events", REST_READER, REST_BODY_NONE, not_supported},
+	{"GET", "/v1/events", REST_READER, REST_DOCUMENT, get_events},
 	{"GET", "/v1/host/bandwidth", REST_READER, REST_BODY_NONE, api_get_bandwidth},
 	{"PUT", "/v1/host/bandwidth", REST_OPERATOR, REST_BODY_OBJECT, api_put_bandwidth},
 	{"PUT", "/v1/host/cordon", REST_OPERATOR, REST_BODY_OBJECT, api_put_cordon},
-	{"GET", "/metrics", REST_READER, REST_BODY_NONE, api_get_metrics},
-	{"GET", "/openapi.json", REST_PUBLIC, REST_BODY_NONE, not_supported},
-	{"GET", "/", REST_PUBLIC, REST_BODY_NONE, not_supported},
+	{"GET", "/metrics", REST_READER, REST_DOCUMENT, api_get_metrics},
+	{"GET", "/openapi.json", REST_PUBLIC, REST_DOCUMENT, get_openapi},
+	{"GET", "/", REST_PUBLIC, REST_DOCUMENT, get_page},
 };
 
 int api_listen(struct source *s, struct error *err)
@@ -129,6 +144,9 @@ int api_listen(struct source *s, struct error *err)
 	};
 	int r;
 
+	s->events = rest_events_new(s->loop, migrations_show, s);
+	if (!s->events)
+		return error_set(err, -ENOMEM, NULL, "out of memory");
 	if (asprintf(&keep, "%s/rest-source.journal", s->conf.state_dir) < 0)
 		keep = NULL;
 	spec.keep = keep;

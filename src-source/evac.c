@@ -14,6 +14,7 @@
 #include "evac_priv.h"
 #include "hooks/hooks.h"
 #include "host/cordon.h"
+#include "rest/rest_events.h"
 #include "util/cleanup.h"
 #include "util/clock.h"
 #include "util/fdio.h"
@@ -77,6 +78,8 @@ void evac_phase(struct evac *e, enum evac_phase phase)
 		evac_journal_end(e);
 	}
 	evac_tell(e, evac_phase_name(was));
+	rest_events_publish(e->s->events, "evacuation",
+			    json_pack("{s:s, s:s}", "id", e->id, "phase", evac_phase_name(phase)));
 }
 
 void evac_outcome(struct evac *e, struct evac_item *it, enum evac_outcome outcome,

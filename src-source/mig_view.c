@@ -5,6 +5,7 @@
 #include "held.h"
 #include "hooks/hooks.h"
 #include "migration_priv.h"
+#include "rest/rest_events.h"
 #include "sender.h"
 #include "urgent.h"
 #include "util/cleanup.h"
@@ -245,6 +246,27 @@ static void as_snapshot(const struct migration *m, json_t *o)
 		json_object_del(o, without[i]);
 	json_object_set_new(o, "name", json_string(m->snap.name));
 	json_object_set_new(o, "start", json_boolean(m->snap.start));
+}
+
+/* Some of the changes fall into the guest's pause: nothing is counted for them. */
+void mig_publish(const struct migration *m)
+{
+	const char *kind = m->snapshot ? "snapshot" : "migration";
+
+	rest_events_publish(m->src->events, kind,
+			    json_pack("{s:s, s:s, s:s, s:s, s:s, s:o}", "id", m->id, "guest",
+				      m->guest_name, "to", m->to, "phase",
+				      mig_state_phase(m->state), "state_detail",
+				      mig_state_name(m->state), "error", error_json(&m->err)));
+}
+
+void migrations_show(struct rest_events *ev, void *arg)
+{
+	const struct source *s = arg;
+
+	for (const struct migration *m = s->migrations; m; m = m->next)
+		if (!mig_state_ended(m->state))
+			rest_events_show(ev, "progress", migration_json(m));
 }
 
 json_t *migration_json(const struct migration *m)

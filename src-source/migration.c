@@ -116,6 +116,7 @@ void mig_event(struct migration *m, enum mig_event ev, const struct error *err)
 		m->again.why = *err;
 	if (step->state != step->next) {
 		m->phase_us = clock_us();
+		mig_publish(m);
 		log_info("migration %s of %s: %s (%s)%s%s", m->id, m->guest_name,
 			 mig_state_name(step->next), mig_event_name(ev),
 			 err && err->msg[0] ? ": " : "", err ? err->msg : "");

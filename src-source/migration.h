@@ -44,6 +44,8 @@ struct migration *migration_find(struct source *s, const char *id);
 json_t *migration_json(const struct migration *m);
 /** migrations_json() - Return: new reference to an array of all jobs that are @snapshots, or are not, newest first */
 json_t *migrations_json(const struct source *s, bool snapshots);
+/** migrations_show() - to those who look at events: how far each job is (a rest_events_progress_fn; @arg: struct source) */
+void migrations_show(struct rest_events *ev, void *arg);
 const char *migration_id(const struct migration *m);
 const char *migration_phase(const struct migration *m);
 /** migration_cancel() - Return: 0; -EBUSY past the point of no return, -EALREADY if it has ended; @err filled */

@@ -337,6 +337,8 @@ void mig_fail(struct migration *m, const char *code, const char *fmt, ...)
 struct guest *mig_conn(const struct migration *m);
 /** mig_totals() - take the counters over from the engine */
 void mig_totals(const struct migration *m, struct migration_totals *t);
+/** mig_publish() - tell those who look at events of the job's new state */
+void mig_publish(const struct migration *m);
 /** mig_to() - take "HOST[:PORT]" apart into host, port and to. Return: 0 or -EINVAL with @err filled */
 int mig_to(struct migration *m, const char *to, struct error *err);
 /** mig_close() - end the session: channels, dials, data threads; the counters stay */

@@ -16,6 +16,7 @@
 #include "host/supervisor.h"
 #include "meter.h"
 #include "migration.h"
+#include "rest/rest_events.h"
 #include "rest/rest_open.h"
 #include "tls/tls_stats.h"
 #include "util/cleanup.h"
@@ -131,6 +132,7 @@ static void tell_status(void *arg, char out[static SUPERVISOR_STATUS_MAX])
 void source_stop(struct source *s)
 {
 	supervisor_free(s->supervisor);
+	rest_events_free(steal_ptr(&s->events));
 	rest_server_free(s->rest);
 	attach_free(s->attach);
 	evac_end_all(s);

@@ -17,6 +17,7 @@ struct meter;
 struct metrics_registry;
 struct evac;
 struct migration;
+struct rest_events;
 struct source_guest;
 struct supervisor;
 
@@ -37,6 +38,7 @@ struct supervisor;
  * @meter:	what is counted for it, see meter.h
  * @evacs:	list of evacuations, newest first
  * @audit:	who has asked for what, and what became of guests
+ * @events:	what clients are told of by GET /v1/events; NULL before there are clients
  * @supervisor:	the service manager, if there is one
  * @started_us:	clock_wall_us() of the start
  */
@@ -48,6 +50,7 @@ struct source {
 	struct error uffd_error;
 	struct attach *attach;
 	struct rest_server *rest;
+	struct rest_events *events;
 	struct source_guest *guests;
 	struct migration *migrations;
 	struct budget *budget;

@@ -205,6 +205,14 @@ int lab_http(const char *sock, const char *method, const char *path, const char 
 	     char **ret_body);
 /** lab_http_raw() - send @n bytes as they are, half-close, read what comes. Return: as lab_http() */
 int lab_http_raw(const char *sock, const void *bytes, size_t n, char **ret_answer);
+/**
+ * lab_http_note() - note an answer for tests/rest/check, which compares it with deploy/openapi.yaml
+ * @request:	@n bytes, from the method on
+ * @head:	of the answer
+ *
+ * For clients of other kinds than lab_http(); nothing is noted outside of tests/run.
+ */
+void lab_http_note(const char *request, size_t n, const char *head, int status, const char *body);
 /** lab_get() - GET that must give 200 and JSON. Return: new reference */
 json_t *lab_get(struct lab *lab, const char *sock, const char *path);
 

@@ -99,6 +99,8 @@ void lab_silent_show(struct lab *lab, const struct lab_proc *p)
 	fprintf(f, "%s, pid %d, says nothing and does not answer\n", p->name, p->pid);
 	/* What the kernel knows comes first: gdb stops the process, and so ends some waits. */
 	put_threads(f, p->pid);
+	put_file(f, "/proc", "loadavg");
+	put_file(f, "/proc/pressure", "io");
 	put_command(f, "ss -xtnp 2>&1 | grep decant");
 	if (getenv("DECANT_STACKS")) {
 		snprintf(command, sizeof(command),

@@ -12,8 +12,8 @@
 
 #include "lib/lab.h"
 
-/* Longer than any pause that daemons make between two looks at something. */
-#define LAB_SILENT_MS 3000
+/* With the time for an answer less than the 5 s after which a peer is given up: or it is over when it is seen. */
+#define LAB_SILENT_MS 1500
 /* An answer takes milliseconds; where thirty others want to run it may take longer than this. */
 #define LAB_SILENT_ANSWER_MS 1000
 

@@ -76,6 +76,9 @@ static bool is_loss(const struct migration *m, const struct error *err)
 		return err && !strcmp(err->code, "peer-lost");
 	if (m->state != MIG_POSTCOPY && m->state != MIG_RECOVERING && m->state != MIG_REJOINING)
 		return false;
+	/* In precopy the engine stays from session to session: without its threads the next one would send nothing. */
+	if (m->state == MIG_REJOINING && atomic_load(&m->engine->failed))
+		return false;
 	for (size_t i = 0; err && i < ARRAY_SIZE(final); i++)
 		if (!strcmp(err->code, final[i]))
 			return false;
@@ -109,6 +112,10 @@ void mig_event(struct migration *m, enum mig_event ev, const struct error *err)
 			 mig_state_name(m->state), err ? err->msg : "ignored");
 		return;
 	}
+	/* What ends it counts, not what had interrupted it. */
+	if (err && step->next == MIG_FAILING &&
+	    (step->state == MIG_INTERRUPTED || step->state == MIG_REJOINING))
+		error_clear(&m->err);
 	/* That the destination closes is what it was asked for. */
 	if (m->state != MIG_CANCELLING || ev == MIG_EV_GONE)
 		note_error(m, err);

@@ -137,6 +137,8 @@ static void verified(struct machine *m, long long counter, const char *what)
 	fprintf(stderr, "%s: the guest has verified %lld pages; its longest wait for one: %.1f s\n",
 		what, number(o, "pages"), (double)number(o, "longest_stall_us") / 1e6);
 	json_decref(o);
+	/* Which it would take along. */
+	machine_do(m, "pkill -HUP -x stamp");
 }
 
 static void agents_are_up(struct machine *m)

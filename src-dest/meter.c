@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "audit/audit.h"
+#include "hooks/hooks_metrics.h"
 #include "incoming_priv.h"
 #include "listen.h"
 #include "metrics/metrics.h"
@@ -331,6 +333,10 @@ static void write_all(struct metrics *out, void *arg)
 	write_counts(out, d);
 	write_sums(out, d);
 	tls_stats_write(out, d->tls);
+	hooks_metrics(out, d->hooks);
+	metrics_family(out, "decant_audit_lost_total", METRICS_COUNTER,
+		       "Lines of the audit that could not be written.");
+	metrics_uint(out, NULL, audit_lost(d->audit));
 	write_views(out, v, take_views(d, v));
 	free(v);
 }

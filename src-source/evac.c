@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "audit/audit.h"
 #include "evac_priv.h"
 #include "hooks/hooks.h"
 #include "host/cordon.h"
@@ -48,11 +49,23 @@ const char *evac_outcome_name(enum evac_outcome o)
 	return names[o];
 }
 
+static void audit_phase(const struct evac *e)
+{
+	bool failed = error_is_set(&e->err);
+
+	audit_note(e->s->audit, evac_ended(e) ? "evacuation-ended" : "evacuation",
+		   json_pack("{s:s, s:s, s:s, s:I, s:s*, s:s*}", "job", e->id, "kind", "evacuation",
+			     "phase", evac_phase_name(e->phase), "guests", (json_int_t)e->n, "code",
+			     failed ? e->err.code : NULL, "error", failed ? e->err.msg : NULL),
+		   AUDIT_PLAIN);
+}
+
 void evac_tell(const struct evac *e, const char *before)
 {
 	char type[HOOKS_TYPE_MAX], job[HOOKS_JOB_MAX];
 	json_t *data;
 
+	audit_phase(e);
 	snprintf(type, sizeof(type), "evacuation.%s", evac_phase_name(e->phase));
 	if (e->wish.dry_run || !hooks_wanted(e->s->hooks, type))
 		return;

@@ -184,7 +184,7 @@ const char *evac_phase_name(enum evac_phase p);
 const char *evac_outcome_name(enum evac_outcome o);
 /** evac_phase() - the one setter: logs, and what has to be in the journal is when it returns */
 void evac_phase(struct evac *e, enum evac_phase phase);
-/** evac_tell() - hooks hear of its phase; @before: the last one, NULL if that is of an earlier life */
+/** evac_tell() - audit and hooks hear of its phase; @before: the last one, NULL if that is of an earlier life */
 void evac_tell(const struct evac *e, const char *before);
 /** evac_outcome() - the same of one guest; @why may be NULL */
 void evac_outcome(struct evac *e, struct evac_item *it, enum evac_outcome outcome,

@@ -5,8 +5,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "audit/audit.h"
 #include "budget/budget.h"
 #include "guests.h"
+#include "hooks/hooks_metrics.h"
 #include "metrics/metrics.h"
 #include "migration_priv.h"
 #include "sender.h"
@@ -453,6 +455,10 @@ static void write_all(struct metrics *out, void *arg)
 	write_hists(out, s);
 	write_budget(out, s->budget);
 	tls_stats_write(out, s->tls);
+	hooks_metrics(out, s->hooks);
+	metrics_family(out, "decant_audit_lost_total", METRICS_COUNTER,
+		       "Lines of the audit that could not be written.");
+	metrics_uint(out, NULL, audit_lost(s->audit));
 	write_infos(out, v, n);
 	write_columns(out, v, n);
 	write_channels(out, v, n);

@@ -128,6 +128,35 @@ Test(hooks, a_snapshot_is_told_and_asks_no_gate)
 	end(&w);
 }
 
+Test(hooks, an_evacuation_is_told_and_counted)
+{
+	static const char *const phases[] = {"planning", "running", "completed"};
+	const char *args[] = {"evacuate", "--to", NULL, "--wait", NULL};
+	char *text = NULL;
+	struct world w;
+
+	begin(&w, "{\"url\": \"%s/a\", \"name\": \"cloud\"}", NULL);
+	args[2] = w.b->to;
+	lab_check(w.lab, lab_decant(w.a, 60000, NULL, NULL, args) == 0, "evacuate");
+	lab_guest_arrived(w.g, w.b);
+	lab_until(w.lab, 10000, heard(&w, "decant.evacuation.completed"), "events");
+	expect(&w, "decant.evacuation.", phases, LAB_COUNT(phases));
+	lab_check(w.lab, heard(&w, "decant.migration.completed") == 1,
+		  "its migration is told, too");
+	lab_check(w.lab, lab_http(w.a->source_sock, "GET", "/metrics", NULL, &text) == 200,
+		  "metrics");
+	lab_check(w.lab, strstr(text, "decant_hook_events_delivered_total{hook=\"cloud\"} "), "%s",
+		  text);
+	lab_check(w.lab, strstr(text, "decant_hook_events_dead_total{hook=\"cloud\"} 0\n"), "%s",
+		  text);
+	lab_check(w.lab, strstr(text, "decant_audit_lost_total 0\n"), "%s", text);
+	free(text);
+	text = lab_read_file(lab_host_path(w.a, "state/audit.log"));
+	lab_check(w.lab, strstr(text, "\"what\":\"evacuation-ended\""), "%s", text);
+	free(text);
+	end(&w);
+}
+
 /** struct gated - a migration that meets a gate */
 struct gated {
 	const char *mode;

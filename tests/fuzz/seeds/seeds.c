@@ -66,6 +66,7 @@ int main(int argc, char **argv)
 	seeds_image(&s);
 	seeds_json(&s);
 	seeds_session(&s);
+	seeds_there(&s);
 	seeds_agents(&s);
 	free(s.p);
 	return 0;

@@ -37,6 +37,7 @@ void seeds_guest(struct seed *s);
 void seeds_image(struct seed *s);
 void seeds_json(struct seed *s);
 void seeds_session(struct seed *s);
+void seeds_there(struct seed *s);
 void seeds_agents(struct seed *s);
 
 #endif

@@ -30,6 +30,7 @@ Test(conf_dest, defaults_are_those_of_the_contract)
 	cr_expect(eq(str, c.attach, "/run/decant/dest.attach"));
 	cr_expect(eq(str, c.run_dir, "/run/decant"));
 	cr_expect(eq(str, c.state_dir, "/var/lib/decant"));
+	cr_expect(eq(str, c.cordon_file, "/var/lib/decant/cordon"));
 	cr_expect(eq(str, c.source_api, "unix:/run/decant/source.sock"));
 	cr_expect(eq(u32, c.limit_incoming, CONF_INCOMING_DEFAULT));
 	cr_expect(eq(u64, c.limit_memory_bytes, 0));
@@ -131,6 +132,7 @@ Test(conf_dest, every_key_wrong_once)
 		{"\"attach\": 1", -EINVAL, "attach"},
 		{"\"run_dir\": \"\"", -EINVAL, "run_dir"},
 		{"\"state_dir\": []", -EINVAL, "state_dir"},
+		{"\"cordon_file\": 1", -EINVAL, "cordon_file"},
 		{"\"source_api\": \"/x\"", -EINVAL, "source_api: \"/x\" is not unix:PATH"},
 		{"\"source_api\": 1", -EINVAL, "source_api"},
 		{"\"limits\": []", -EINVAL, "limits"},

@@ -19,6 +19,8 @@ Test(conf_source, defaults_are_those_of_the_contract)
 	cr_expect(eq(str, c.attach, "/run/decant/source.attach"));
 	cr_expect(eq(str, c.run_dir, "/run/decant"));
 	cr_expect(eq(str, c.state_dir, "/var/lib/decant"));
+	cr_expect(eq(str, c.cordon_file, "/var/lib/decant/cordon"));
+	cr_expect(eq(str, c.dest_api, "unix:/run/decant/dest.sock"));
 	cr_expect(eq(str, c.tls.cert, "/cert"));
 	cr_expect(eq(ptr, c.tls.crl, NULL));
 	cr_expect(eq(sz, c.n_guests, 0));
@@ -35,7 +37,8 @@ Test(conf_source, every_key_is_taken)
 		"{\"api\": {\"listen\": [\"unix:/a\", \"unix:/b\"]},"
 		"\"tls\": {\"ca\": \"/ca\", \"cert\": \"/cert\", \"key\": \"/key\", \"crl\": "
 		"\"/crl\"},"
-		"\"attach\": \"/at\", \"run_dir\": \"/r\", \"state_dir\": \"/s\", \"guests_dir\": "
+		"\"attach\": \"/at\", \"run_dir\": \"/r\", \"state_dir\": \"/s\", \"cordon_file\": "
+		"\"/c\", \"dest_api\": null, \"guests_dir\": "
 		"null,"
 		"\"guests\": [{\"name\": \"a\", \"driver\": \"native\"},"
 		" {\"name\": \"b\", \"driver\": \"qemu\", \"qmp\": \"/q\", \"priority\": -3,"
@@ -55,6 +58,8 @@ Test(conf_source, every_key_is_taken)
 	cr_expect(eq(str, c.attach, "/at"));
 	cr_expect(eq(str, c.run_dir, "/r"));
 	cr_expect(eq(str, c.state_dir, "/s"));
+	cr_expect(eq(str, c.cordon_file, "/c"));
+	cr_expect(eq(ptr, c.dest_api, NULL));
 	cr_assert(eq(sz, c.n_guests, 2));
 	cr_expect(eq(str, c.guests[0].name, "a"));
 	cr_expect(eq(int, c.guests[0].disposal, GUEST_DISPOSAL_QUIT));
@@ -98,7 +103,8 @@ Test(conf_source, every_key_wrong_once)
 		{"\"api\": {\"listen\": [\"http://10.0.0.1:1\"], \"token_file\": \"/t\"}", -EINVAL,
 		 "api.listen[0]: \"http://10.0.0.1:1\": plain http would show tokens"},
 		{"\"api\": {\"listen\": [\"http://0.0.0.0:1\"]}", -EINVAL, "plain http would"},
-		{"\"api\": {\"listen\": [\"ftp://127.0.0.1:1\"]}", -EINVAL, "is not unix:PATH, https"},
+		{"\"api\": {\"listen\": [\"ftp://127.0.0.1:1\"]}", -EINVAL,
+		 "is not unix:PATH, https"},
 		{"\"api\": {\"listen\": [\"https://a:0\"]}", -EINVAL, "the port is not 1 to 65535"},
 		{"\"api\": {\"listen\": [\"https://a\"]}", -EINVAL, "is not SCHEME://HOST:PORT"},
 		{"\"api\": {\"token_file\": 1}", -EINVAL, "api.token_file"},
@@ -109,6 +115,8 @@ Test(conf_source, every_key_wrong_once)
 		{"\"attach\": \"\"", -EINVAL, "attach"},
 		{"\"run_dir\": 5", -EINVAL, "run_dir"},
 		{"\"state_dir\": {}", -EINVAL, "state_dir"},
+		{"\"cordon_file\": \"\"", -EINVAL, "cordon_file"},
+		{"\"dest_api\": \"elsewhere\"", -EINVAL, "dest_api"},
 		{"\"guests_dir\": \"/nowhere/at/all\"", -ENOENT, "guests_dir: /nowhere/at/all"},
 		{"\"guests_dir\": 1", -EINVAL, "guests_dir"},
 		{"\"colour\": 1", -EINVAL, "colour: unknown key"},

@@ -240,7 +240,7 @@ static uint64_t rate(const struct migration *m, const struct migration_totals *t
 static void as_snapshot(const struct migration *m, json_t *o)
 {
 	static const char *const without[] = {"mode",    "owner", "postcopy",
-						"resolve", "gate",  "resolution"};
+					      "resolve", "gate",  "resolution"};
 
 	for (size_t i = 0; i < ARRAY_SIZE(without); i++)
 		json_object_del(o, without[i]);

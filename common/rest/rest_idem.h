@@ -74,6 +74,6 @@ int rest_idem_keep(struct rest_idem *s, const char *path, struct error *err);
 enum rest_idem_verdict rest_idem_begin(struct rest_idem *s, const char *key, uint64_t request,
 				       struct rest_idem_answer *ret);
 /** rest_idem_end() - it was answered so; NULL: in a way that is not worth keeping */
-void rest_idem_end(struct rest_idem *s, const char *key, const struct rest_idem_answer *a);
+void rest_idem_end(struct rest_idem *s, const char *key, const struct rest_idem_answer *from);
 
 #endif

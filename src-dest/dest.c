@@ -10,6 +10,7 @@
 #include "cli/cli.h"
 #include "conn.h"
 #include "hooks/hooks.h"
+#include "host/confine.h"
 #include "host/supervisor.h"
 #include "import.h"
 #include "incoming.h"
@@ -304,16 +305,36 @@ static int add_signals(struct dest *d)
 	return 0;
 }
 
+/*
+ * Before there is any other thread, socket or key. What cannot be given up is no reason not to serve. Guests that
+ * systemd starts inherit nothing of it.
+ */
+static void give_up_rights(const struct conf_dest *conf)
+{
+	struct confine_wish wish = {
+		.starts_guests = conf->n_launchers && !supervisor_is_systemd(),
+		.gives_sockets = true,
+		.low_port = conf->listen_port < 1024 || rest_low_port(&conf->api),
+	};
+	char text[CONFINE_TEXT_MAX];
+	struct error err = {0};
+
+	if (confine(&wish, &err) < 0)
+		log_warn("not confined as it should be: %s", err.msg);
+	log_debug("confined: %s", confine_text(text));
+}
+
 int dest_serve(const char *config)
 {
 	struct dest d = {.started_us = clock_wall_us()};
 	struct error err = {0};
 	int r = conf_dest_load(config, &d.conf, &err);
 
-	if (!r && !(d.loop = loop_new()))
-		r = error_set(&err, -ENOMEM, NULL, "out of memory");
-	if (!r)
-		r = dest_start(&d, &err);
+	if (!r) {
+		give_up_rights(&d.conf);
+		d.loop = loop_new();
+		r = d.loop ? dest_start(&d, &err) : error_set(&err, -ENOMEM, NULL, "out of memory");
+	}
 	if (!r && add_signals(&d))
 		r = error_set(&err, -ENOMEM, NULL, "out of memory");
 	if (!r)

@@ -13,6 +13,7 @@
 #include "guests.h"
 #include "guests_store.h"
 #include "hooks/hooks.h"
+#include "host/confine.h"
 #include "host/supervisor.h"
 #include "meter.h"
 #include "migration.h"
@@ -147,6 +148,18 @@ void source_stop(struct source *s)
 	loop_free(s->loop);
 }
 
+/* Before there is any other thread, socket or key. What cannot be given up is no reason not to serve. */
+static void give_up_rights(const struct conf_source *conf)
+{
+	struct confine_wish wish = {.low_port = rest_low_port(&conf->api)};
+	char text[CONFINE_TEXT_MAX];
+	struct error err = {0};
+
+	if (confine(&wish, &err) < 0)
+		log_warn("not confined as it should be: %s", err.msg);
+	log_debug("confined: %s", confine_text(text));
+}
+
 int source_serve(const char *config)
 {
 	struct source s = {.started_us = clock_wall_us()};
@@ -154,10 +167,12 @@ int source_serve(const char *config)
 	struct error err = {0};
 	int r = conf_source_load(config, &s.conf, &err);
 
-	if (!r && !(s.loop = loop_new()))
-		r = error_set(&err, -ENOMEM, NULL, "out of memory");
-	if (!r)
-		r = source_start(&s, &err);
+	if (!r) {
+		give_up_rights(&s.conf);
+		s.loop = loop_new();
+		r = s.loop ? source_start(&s, &err)
+			   : error_set(&err, -ENOMEM, NULL, "out of memory");
+	}
 	if (r < 0) {
 		cli_error_of(CLI_USAGE, "serve", &err);
 		if (s.loop)

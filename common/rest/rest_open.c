@@ -67,3 +67,14 @@ int rest_open(const struct rest_open_spec *spec, struct rest_server **ret, struc
 		r = rest_server_listen(s, spec->api->listen[i], err);
 	return r;
 }
+
+bool rest_low_port(const struct conf_api *api)
+{
+	struct rest_addr a;
+
+	for (size_t i = 0; i < api->n; i++)
+		if (!rest_addr_parse(api->listen[i], &a, NULL) && a.kind != REST_UNIX &&
+		    atoi(a.port) > 0 && atoi(a.port) < 1024)
+			return true;
+	return false;
+}

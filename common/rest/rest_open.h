@@ -32,6 +32,9 @@ struct rest_open_spec {
  */
 int rest_open(const struct rest_open_spec *spec, struct rest_server **ret, struct error *err);
 
+/** rest_low_port() - Return: whether one of the addresses has a port below 1024, which takes CAP_NET_BIND_SERVICE */
+bool rest_low_port(const struct conf_api *api);
+
 /**
  * rest_reload() - read certificates and tokens again
  *

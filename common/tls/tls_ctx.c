@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <openssl/err.h>
 #include <openssl/pem.h>
 #include <openssl/x509.h>
@@ -141,6 +142,21 @@ static int no_password(char *buf, int size, int rwflag, void *asked)
 	return -1;
 }
 
+/* Whoever has it is this host. */
+static int check_secret(FILE *f, const char *path, struct error *err)
+{
+	struct stat st;
+
+	if (fstat(fileno(f), &st))
+		return error_set(err, -errno, CODE, "key %s: %s", path, strerror(errno));
+	if (st.st_mode & 027)
+		return error_set(err, -EPERM, CODE,
+				 "the key %s has mode %04o, so that others can read or change it: "
+				 "chmod 0600",
+				 path, st.st_mode & 07777);
+	return 0;
+}
+
 static int load_key(SSL_CTX *ssl, const char *path, const char *cert, struct error *err)
 {
 	CLEANUP_FCLOSE FILE *f = NULL;
@@ -149,6 +165,8 @@ static int load_key(SSL_CTX *ssl, const char *path, const char *cert, struct err
 	int ok, r;
 
 	r = open_pem("key", path, &f, err);
+	if (!r)
+		r = check_secret(f, path, err);
 	if (r)
 		return r;
 	ERR_clear_error();

@@ -108,6 +108,7 @@ void lab_host_identity(struct lab_host *h, const char *agent, const char *identi
 		text = lab_read_file(from);
 		lab_check(h->lab, text, "%s: %m", from);
 		lab_write_file(h->lab, to, text);
+		chmod(to, 0600);
 		free(text);
 	}
 }

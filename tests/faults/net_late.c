@@ -35,8 +35,8 @@ static const char *const modes[] = {"precopy", "hybrid", "postcopy"};
 #define POST 2
 
 static const struct late_row rows[] = {
-	{PRE, 0, true, false},    {HYB, 0, true, false},    {POST, 0, true, true},
-	{POST, 0, false, false},  {PRE, 2000, true, false}, {HYB, 2000, true, false},
+	{PRE, 0, true, false},     {HYB, 0, true, false},    {POST, 0, true, true},
+	{POST, 0, false, false},   {PRE, 2000, true, false}, {HYB, 2000, true, false},
 	{POST, 2000, true, false},
 };
 

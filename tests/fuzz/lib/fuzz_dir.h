@@ -84,7 +84,8 @@ static inline void fuzz_post(struct loop *loop, const char *dir, struct fuzz_in 
 
 	fuzz_take(&piece, 1);
 	n = sprintf(text,
-		    "%.*s HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %zu\r\n"
+		    "%.*s HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: "
+		    "%zu\r\n"
 		    "Idempotency-Key: %zu\r\n\r\n",
 		    (int)line.n, (const char *)line.p, piece.n, piece.n % 7);
 	memcpy(text + n, piece.p, piece.n);

@@ -70,7 +70,7 @@ static char *launchers(struct lab_trip *t)
 	static const char *const no_file[] = {"-S", "-drive", "file=/nowhere/disk.img,if=none",
 					      NULL};
 	json_t *all = json_object(), *conf;
-	char name[8], *text;
+	char name[16], *text;
 
 	for (int i = 1; i < LAB_TRIP_PLACES; i++) {
 		snprintf(name, sizeof(name), "vm%d", i);

@@ -19,7 +19,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
-#include "doubt.h"
+#include <doubt.h> /* of proto: beside this file is another one */
 #include "state.h"
 
 #define MODEL_QUEUE     6

@@ -11,7 +11,7 @@
 #include "util/clock.h"
 
 /* A guest whose threads do nothing but change its layout is given up on. */
-#define EVENTS_US 5000000
+#define EVENTS_US 20000000
 
 /*
  * Before kernel 6.4 protection passes over anonymous pages that are not there, and a first write to

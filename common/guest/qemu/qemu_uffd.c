@@ -401,10 +401,38 @@ int qemu_uffd_prepare(struct guest *g, guest_done_fn *done, void *arg)
 	return advice_errand(g, run_prepare, done, arg);
 }
 
+static void finish_advice(struct qemu_op *op)
+{
+	int r = errand_start(&op->errand, op->v->g.loop, run_finish, done_advice);
+
+	if (r < 0)
+		qemu_op_end(op, r, NULL, -1);
+}
+
+/* Answered before anybody lets go of the monitor: decant-source takes no QEMU that still has the note. */
+static void on_arrived(struct qemu_op *op, int ret, const json_t *result, const struct error *err)
+{
+	(void)result;
+	if (ret < 0 && ret != -EREMOTEIO) {
+		qemu_op_end(op, ret, err, -1);
+		return;
+	}
+	op->v->g.arriving = false;
+	finish_advice(op);
+}
+
 int qemu_uffd_finish(struct guest *g, guest_done_fn *done, void *arg)
 {
-	if (g->arriving)
-		qemu_tell(qemu_of(g), "object-del", json_pack("{s:s}", "id", QEMU_ARRIVING));
-	g->arriving = false;
-	return advice_errand(g, run_finish, done, arg);
+	struct qemu *v = qemu_of(g);
+	struct qemu_op *op;
+	int r;
+
+	if (!g->arriving)
+		return advice_errand(g, run_finish, done, arg);
+	op = qemu_op_new(v, done, arg);
+	if (!op)
+		return qemu_op_refused(v);
+	r = qemu_op_ask(op, "object-del", json_pack("{s:s}", "id", QEMU_ARRIVING), -1,
+			QEMU_TIMEOUT_MS, on_arrived);
+	return r < 0 ? qemu_op_drop(op, r) : 0;
 }

@@ -192,8 +192,7 @@ static int check_capabilities(struct migration *m, const struct msg_hello_ack *a
 static bool answered_no(const char *code)
 {
 	return !strcmp(code, "limit-incoming") || !strcmp(code, "ending") ||
-	       !strcmp(code, "host-cordoned") ||
-	       !strcmp(code, "version");
+	       !strcmp(code, "host-cordoned") || !strcmp(code, "version");
 }
 
 static void on_control(void *arg, struct tls_chan *chan, const struct msg_hello_ack *ack,

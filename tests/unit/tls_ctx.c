@@ -97,6 +97,8 @@ Test(tls_ctx, files_with_something_else_in_them)
 	no_context(f, -EINVAL, "ca/host-a.key", "no PEM certificate");
 	f = good_files();
 	f.key = in_dir("ca/host-a.pem");
+	/* As a key it has to be nobody else's. */
+	cr_assert_eq(chmod(f.key, 0600), 0);
 	no_context(f, -EINVAL, "ca/host-a.pem", "no PEM private key");
 	f = good_files();
 	f.crl = in_dir("ca/ca.pem");

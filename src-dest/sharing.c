@@ -14,6 +14,10 @@
 
 /* Connections of sharers, whosever they are. */
 #define SHARINGS_MAX 256
+/* So that one process cannot keep all others out: of one guest. */
+#define SHARINGS_PROCESS_MAX 4
+/* Ranges of one sharer that were refused; the library gives up at the first. */
+#define REFUSALS_MAX 64
 
 /** struct want - a range that was asked for and is not answered yet */
 struct want {
@@ -27,7 +31,8 @@ struct want {
  * @inc:	whose memory it maps; NULL when nothing of it is missing
  * @pid, @pid_start: the guest's process, where @inc is NULL
  * @h:		what the fault thread knows of it; NULL before its first range is registered
- * @over:	its connection has ended: it is served until its process ends
+ * @over:	its connection has ended: it is served until its process ends, or all pages are here
+ * @refusals:	ranges that were refused
  * @waits, @nwaits: for listening
  */
 struct sharing {
@@ -38,6 +43,7 @@ struct sharing {
 	uint64_t pid_start;
 	struct sharer *h;
 	bool over;
+	unsigned int refusals;
 	struct want *waits;
 	unsigned int nwaits;
 	struct sharing *next;
@@ -155,12 +161,26 @@ static int enlist(struct sharing *s, struct error *err)
 	return r;
 }
 
+static void expel(struct sharing *s)
+{
+	struct error err = {0};
+
+	error_set(&err, -EPERM, "limit-refusals",
+		  "%d ranges of sharer %s were refused, which is the limit", REFUSALS_MAX,
+		  s->share->name);
+	log_error("sharer %s of guest %s (pid %d): %s", s->share->name, s->share->guest,
+		  (int)s->share->pid, err.msg);
+	share_expel(s->share, &err);
+}
+
 static void answer(struct sharing *s, uint32_t id, int ret, bool missing, const struct error *err)
 {
 	if (ret)
 		log_warn("sharer %s of guest %s (pid %d): %s", s->share->name, s->share->guest,
 			 (int)s->share->pid, err->msg);
 	share_done(s->share, id, ret, missing, ret ? err->msg : "");
+	if (ret && ++s->refusals == REFUSALS_MAX)
+		expel(s);
 }
 
 static void register_range(struct sharing *s, uint32_t id, const struct gwire_share *want)
@@ -210,8 +230,7 @@ static void check_settled(struct sharing *s, uint32_t id, const struct gwire_sha
 		error_set(&err, -EAGAIN, "unknown-guest",
 			  "what is mapped at 0x%" PRIx64 " is not of the guest %s that is here",
 			  r->address, s->share->guest);
-		share_refuse(s->share, &err);
-		s->over = true;
+		share_expel(s->share, &err);
 		return;
 	}
 	/* An earlier life of the agent guarded it, and did not come to tell of the end. */
@@ -300,12 +319,17 @@ static const struct past *find_here(const struct dest *d, const char *guest)
 static int check_room(const struct dest *d, const struct incoming *inc, const struct share *share,
 		      struct error *err)
 {
-	unsigned int n = 0, mine = 0;
+	unsigned int n = 0, mine = 0, process = 0;
 
 	for (const struct sharing *s = d->sharings; s; s = s->next) {
 		n++;
 		mine += inc && s->inc == inc;
+		process += s->share->pid == share->pid && !strcmp(s->share->guest, share->guest);
 	}
+	if (process >= SHARINGS_PROCESS_MAX)
+		return error_set(err, -EBUSY, "limit-sharers",
+				 "process %d has %d sharers of guest %s, which is the limit",
+				 (int)share->pid, SHARINGS_PROCESS_MAX, share->guest);
 	if (mine >= SHARERS_MAX)
 		return error_set(err, -EBUSY, "limit-sharers",
 				 "guest %s has %d sharers, which is the limit", share->guest,
@@ -321,8 +345,10 @@ static void supersede(const struct dest *d, const struct share *share)
 {
 	struct sharing *s = d->sharings;
 
+	/* Not the one of another guest, which may be called the same: it is needed there. */
 	while (s && (!s->over || s->share->pid != share->pid ||
-		     strcmp(s->share->name, share->name) != 0))
+		     strcmp(s->share->name, share->name) != 0 ||
+		     strcmp(s->share->guest, share->guest) != 0))
 		s = s->next;
 	if (s)
 		forget(s);
@@ -378,9 +404,16 @@ int sharing_listen(struct incoming *inc, struct error *err)
 
 void sharing_settled(struct incoming *inc)
 {
-	for (struct sharing *s = inc->d->sharings; s; s = s->next) {
+	struct sharing *next;
+
+	for (struct sharing *s = inc->d->sharings; s; s = next) {
+		next = s->next;
 		if (s->inc != inc)
 			continue;
+		if (s->over) {
+			sharing_free(s);
+			continue;
+		}
 		s->inc = NULL;
 		s->h = NULL;
 		belongs(s, inc->past);

@@ -84,7 +84,7 @@ static void conn_free(struct conn *c)
 	if (c->timer)
 		event_free(c->timer);
 	if (!c->handed_over)
-		close(c->sock);
+		gwire_hang_up(c->sock);
 	guest_free(c->g);
 	free(c);
 }

@@ -555,3 +555,14 @@ ssize_t gwire_recv(int sock, uint8_t *buf, int *ret_fd, pid_t *ret_pid)
 		*ret_pid = got.pid;
 	return n;
 }
+
+void gwire_hang_up(int sock)
+{
+	uint8_t byte;
+
+	/* Nothing more can come, and little is there; descriptors with it are closed. */
+	if (!shutdown(sock, SHUT_RD))
+		while (recv(sock, &byte, sizeof(byte), MSG_DONTWAIT) > 0)
+			;
+	close(sock);
+}

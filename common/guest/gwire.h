@@ -230,4 +230,11 @@ int gwire_send(int sock, const uint8_t *buf, size_t len, int fd);
  */
 ssize_t gwire_recv(int sock, uint8_t *buf, int *ret_fd, pid_t *ret_pid);
 
+/**
+ * gwire_hang_up() - close @sock, so that the peer hears what was sent last
+ *
+ * Behind a socket that is closed with packets unread the peer finds ECONNRESET, and not the REFUSED.
+ */
+void gwire_hang_up(int sock);
+
 #endif

@@ -7,11 +7,19 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "util/clock.h"
 #include "util/cleanup.h"
 #include "util/log.h"
 
 /* Messages at one look: one that never stops talking must not keep the loop. */
 #define MESSAGES_AT_ONCE 16
+/*
+ * And for so long. A range is looked up in /proc/PID/maps, which is as long as that process likes: once it
+ * has cost more than all ranges of an honest one do, it is heard for a tenth of the time.
+ */
+#define LOOK_US 10000
+#define FREE_US 250000
+#define REST    9
 
 /**
  * struct conn - a share and its connection
@@ -19,6 +27,8 @@
  * @sock:	-1 once it has ended
  * @pidfd:	tells the end of the process
  * @ended:	the agent is to be told from the loop
+ * @rested:	it is heard again
+ * @spent_us:	on what it said
  */
 struct conn {
 	struct share s;
@@ -27,6 +37,8 @@ struct conn {
 	struct event *readable;
 	struct event *dead;
 	struct event *ended;
+	struct event *rested;
+	uint64_t spent_us;
 	const struct share_ops *ops;
 	void *arg;
 	uint8_t packet[GWIRE_PACKET_MAX];
@@ -47,8 +59,9 @@ static void free_event(struct event **ev)
 static void disconnect(struct conn *c)
 {
 	free_event(&c->readable);
+	free_event(&c->rested);
 	if (c->sock >= 0)
-		close(steal_fd(&c->sock));
+		gwire_hang_up(steal_fd(&c->sock));
 }
 
 static void on_ended(evutil_socket_t fd, short what, void *arg)
@@ -106,6 +119,12 @@ void share_refuse(struct share *s, const struct error *why)
 	disconnect(conn_of(s));
 }
 
+void share_expel(struct share *s, const struct error *why)
+{
+	share_refuse(s, why);
+	event_active(conn_of(s)->ended, EV_TIMEOUT, 1);
+}
+
 /* --- receiving --- */
 
 static int on_message(struct conn *c, const struct gwire_msg *m)
@@ -144,17 +163,42 @@ static int read_one(struct conn *c)
 	return r;
 }
 
+static void on_rested(evutil_socket_t fd, short what, void *arg)
+{
+	struct conn *c = arg;
+
+	(void)fd;
+	(void)what;
+	if (event_add(c->readable, NULL))
+		lose(c);
+}
+
+static void rest(struct conn *c, uint64_t us)
+{
+	struct timeval tv = {.tv_sec = (time_t)(us / 1000000),
+			     .tv_usec = (suseconds_t)(us % 1000000)};
+
+	if (event_del(c->readable) || evtimer_add(c->rested, &tv))
+		lose(c);
+}
+
 static void on_readable(evutil_socket_t sock, short what, void *arg)
 {
 	struct conn *c = arg;
+	uint64_t begun = clock_us(), spent = 0;
 	int r = 0;
 
 	(void)sock;
 	(void)what;
-	for (int i = 0; i < MESSAGES_AT_ONCE && !r && c->sock >= 0; i++)
+	for (int i = 0; i < MESSAGES_AT_ONCE && !r && c->sock >= 0 && spent < LOOK_US; i++) {
 		r = read_one(c);
+		spent = clock_us() - begun;
+	}
+	c->spent_us += spent;
 	if (r && r != -EAGAIN)
 		lose(c);
+	else if (c->sock >= 0 && c->spent_us > FREE_US)
+		rest(c, spent * REST);
 }
 
 static void on_dead(evutil_socket_t fd, short what, void *arg)
@@ -181,7 +225,8 @@ struct share *share_new(struct loop *loop, int sock, int pidfd, pid_t pid,
 	c->readable = event_new(loop_base(loop), sock, EV_READ | EV_PERSIST, on_readable, c);
 	c->dead = event_new(loop_base(loop), pidfd, EV_READ, on_dead, c);
 	c->ended = event_new(loop_base(loop), -1, 0, on_ended, c);
-	if (!c->readable || !c->dead || !c->ended) {
+	c->rested = evtimer_new(loop_base(loop), on_rested, c);
+	if (!c->readable || !c->dead || !c->ended || !c->rested) {
 		share_free(&c->s);
 		return NULL;
 	}

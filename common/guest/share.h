@@ -59,6 +59,8 @@ void share_done(struct share *s, uint32_t id, int ret, bool missing, const char 
 void share_settled(struct share *s);
 /** share_refuse() - say why, end the connection; the process is still watched */
 void share_refuse(struct share *s, const struct error *why);
+/** share_expel() - share_refuse(), and @ops->gone is called from the loop, as if it had hung up */
+void share_expel(struct share *s, const struct error *why);
 /** share_free() - also from its callbacks, at their end; NULL is fine */
 void share_free(struct share *s);
 

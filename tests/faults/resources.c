@@ -287,11 +287,11 @@ ParameterizedTest(struct stop_row *r, resources, stopped)
 	lab_matrix_begin(&row);
 	s.lab = lab_test_pair(&s.a, &s.b);
 	s.g = guest(s.a);
-	s.move = lab_decant_begin(s.a,
-				  (const char *[]){"migrate", s.g->name, "--to", s.b->to, "--mode",
-						   stop_modes[r->mode], "--bandwidth", "32Mbit",
-						   "--tracking", r->faults ? "faults" : "auto",
-						   "--no-convergence", "stop", NULL});
+	s.move = lab_decant_begin(
+		s.a, (const char *[]){"migrate", s.g->name, "--to", s.b->to, "--mode",
+				      stop_modes[r->mode], "--bandwidth", "32Mbit", "--tracking",
+				      r->faults ? "faults" : "auto", "--no-convergence", "stop",
+				      "--max-passes", "4", NULL});
 	lab_until(s.lab, 10000, lab_job_phase_is(s.a, stop_modes[r->mode]), "it does not begin");
 	usleep(300000);
 	if (!r->mode)

@@ -20,18 +20,6 @@ TestSuite(rest, .timeout = 240);
 #define OP_TOKEN   "9f86d081884c7d659a2feaa0c55ad015"
 #define READ_TOKEN "reader-token-1234"
 
-static uint16_t free_port(void)
-{
-	struct sockaddr_in sin = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
-	socklen_t len = sizeof(sin);
-	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-	cr_assert(bind(fd, (struct sockaddr *)&sin, len) == 0 &&
-		  getsockname(fd, (struct sockaddr *)&sin, &len) == 0);
-	close(fd);
-	return ntohs(sin.sin_port);
-}
-
 static char *token_file(struct lab *lab, const char *name, const char *line)
 {
 	char *path;
@@ -74,7 +62,7 @@ static int ask(struct lab_host *h, uint16_t port, const char *identity, const ch
 Test(rest, https_by_token_and_certificate)
 {
 	struct lab *lab = lab_new(lab_test_failed);
-	uint16_t port = free_port();
+	uint16_t port = lab_free_port(lab);
 	char *op = token_file(lab, "op", "operator ci " OP_TOKEN "\n");
 	char *reader = token_file(lab, "reader", READ_TOKEN "\n");
 	char *wrong = token_file(lab, "wrong", "wrong-wrong-wrong-wrong\n");

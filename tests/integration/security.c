@@ -307,18 +307,6 @@ static char *token_of(struct lab *lab, pid_t pid)
 	return strdup(at + 16);
 }
 
-static unsigned int free_port(void)
-{
-	struct sockaddr_in sa = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-	socklen_t len = sizeof(sa);
-	int fd = socket(AF_INET, SOCK_STREAM, 0);
-
-	bind(fd, (struct sockaddr *)&sa, sizeof(sa));
-	getsockname(fd, (struct sockaddr *)&sa, &len);
-	close(fd);
-	return ntohs(sa.sin_port);
-}
-
 static void no_key_in_logs(struct lab *lab, const char *path)
 {
 	char *text = lab_read_file(path), *save = NULL;
@@ -335,12 +323,13 @@ Test(security, secrets_are_in_no_log)
 	static const char token[] = "0123456789abcdef-a-secret-of-a-client";
 	struct lab_host *a, *b;
 	char *launched, conf[3 * LAB_PATH_MAX], tokens[LAB_PATH_MAX + 16], line[256], *out;
-	unsigned int port = free_port();
+	unsigned int port;
 	struct lab_guest *g;
 	struct lab *lab;
 
 	setenv("DECANT_LOG", "debug", 1);
 	lab = lab_new(lab_test_failed);
+	port = lab_free_port(lab);
 	snprintf(tokens, sizeof(tokens), "%s/tokens", lab->root);
 	snprintf(line, sizeof(line), "operator ci %s\n", token);
 	lab_write_file(lab, tokens, line);

@@ -293,6 +293,8 @@ const char *lab_host_path(struct lab_host *h, const char *file);
 void lab_host_knows(struct lab_host *h, const char *guest);
 /** lab_host_guests() - Return: guests that its decant-dest has launched and that live */
 unsigned int lab_host_guests(struct lab_host *h);
+/** lab_free_port() - Return: a port where nobody listens, outside of what the kernel gives to those who connect */
+uint16_t lab_free_port(struct lab *lab);
 /** lab_port_open() - Return: whether somebody listens on the host's data port */
 bool lab_port_open(struct lab_host *h);
 /** lab_host_run_dir() - Return: names in the host's run directory, for free(3) */

@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -15,17 +16,24 @@
 #define START_MS 10000
 #define STOP_MS  10000
 
-/* A port that was free a moment ago. */
-static uint16_t free_port(struct lab *lab)
+/* Of the kernel's own choice one is soon another's: every connection of other tests takes the next. */
+uint16_t lab_free_port(struct lab *lab)
 {
 	struct sockaddr_in sin = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
-	socklen_t len = sizeof(sin);
-	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	uint16_t port;
+	int fd, r = -1;
 
-	lab_check(lab, fd >= 0 && bind(fd, (struct sockaddr *)&sin, len) == 0, "bind: %m");
-	lab_check(lab, getsockname(fd, (struct sockaddr *)&sin, &len) == 0, "getsockname: %m");
-	close(fd);
-	return ntohs(sin.sin_port);
+	for (int i = 0; r < 0 && i < 100; i++) {
+		lab_check(lab, getrandom(&port, sizeof(port), 0) == sizeof(port), "getrandom: %m");
+		port = (uint16_t)(10000 + port % 20000);
+		sin.sin_port = htons(port);
+		fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+		lab_check(lab, fd >= 0, "socket: %m");
+		r = bind(fd, (struct sockaddr *)&sin, sizeof(sin));
+		close(fd);
+	}
+	lab_check(lab, r == 0, "no port is free");
+	return port;
 }
 
 /* --- configurations --- */
@@ -232,7 +240,7 @@ struct lab_host *lab_host_new(struct lab *lab, const struct lab_host_opts *opts)
 	snprintf(h->name, sizeof(h->name), "%s", opts->name);
 	snprintf(h->build, sizeof(h->build), "%s", opts->build ? opts->build : lab->build);
 	snprintf(h->dir, sizeof(h->dir), "%.200s/%.20s", lab->root, opts->name);
-	h->port = free_port(lab);
+	h->port = lab_free_port(lab);
 	snprintf(h->address, sizeof(h->address), "%s", opts->address ? opts->address : "127.0.0.1");
 	snprintf(h->to, sizeof(h->to), "%s:%u", h->address, h->port);
 	snprintf(h->source_sock, sizeof(h->source_sock), "%.220s/source.sock", h->dir);

@@ -18,7 +18,7 @@
  * has cost more than all ranges of an honest one do, it is heard for a tenth of the time.
  */
 #define LOOK_US 10000
-#define FREE_US 250000
+#define FREE_US 100000
 #define REST    9
 
 /**

@@ -415,9 +415,9 @@ static bool reports(struct paint_world *w, const char *name, const char *what)
 	return yes;
 }
 
-static struct paint_world world(struct lab_proc **ret_job, const char *rate)
+static struct paint_world world(struct lab_proc **ret_job, const char *rate, const char *sleep_us)
 {
-	struct paint_world w = paint_world(lab_new(lab_test_failed), "16", "2000");
+	struct paint_world w = paint_world(lab_new(lab_test_failed), "16", sleep_us);
 
 	snprintf(attach_path, sizeof(attach_path), "%s", lab_host_path(w.b, "dest.attach"));
 	*ret_job = paint_migrate(&w, "postcopy", rate);
@@ -460,7 +460,7 @@ static void comes_too_late(struct paint_world *w)
 Test(hostile_sharer, beside_an_honest_one)
 {
 	struct lab_proc *job, *slow, *s;
-	struct paint_world w = world(&job, "16Mbit");
+	struct paint_world w = world(&job, "24Mbit", "1600");
 	struct lab_watch watch;
 
 	slow = honest(&w, "slow", "hang");
@@ -530,7 +530,7 @@ static void end_other(struct paint_world *w)
 Test(hostile_sharer, same_name_for_two_guests)
 {
 	struct lab_proc *job, *other_job;
-	struct paint_world w = world(&job, "32Mbit");
+	struct paint_world w = world(&job, "32Mbit", "500");
 	uint64_t from = 4096 - LOOKS;
 	uint8_t *mem = map_ram(w.lab, paint_said(&w, "pid"), from, LOOKS), buf[512];
 	int uffd = new_uffd(), second = new_uffd(), sock, got;

@@ -244,15 +244,16 @@ static void another_user(struct lab *lab, struct lab_host *h)
 
 	if (geteuid())
 		return;
-	lab_check(lab, !chmod(lab->root, 0711) && !chmod(h->dir, 0711), "chmod: %m");
-	lab_check(lab, !chmod(attach_path, 0666), "chmod: %m");
+	lab_check(lab, !chmod(h->dir, 0711) && !chmod(attach_path, 0666), "chmod: %m");
 	pid = fork();
 	if (pid == 0) {
 		struct gwire_msg m = {0};
 		int uffd = new_uffd();
 
-		if (setgid(65534) || setuid(65534))
+		/* The folders above may be root's alone. */
+		if (chdir(h->dir) || setgid(65534) || setuid(65534))
 			_exit(2);
+		snprintf(attach_path, sizeof(attach_path), "dest.attach");
 		_exit(hear(hello("paint", "stranger", uffd), &m) == GWIRE_REFUSED &&
 				      !strcmp(m.u.refused.code, "not-allowed")
 			      ? 0
@@ -460,9 +461,12 @@ static void comes_too_late(struct paint_world *w)
 Test(hostile_sharer, beside_an_honest_one)
 {
 	struct lab_proc *job, *slow, *s;
-	struct paint_world w = world(&job, "24Mbit", "1600");
+	struct paint_world w = world(&job, "2Mbit", "300");
 	struct lab_watch watch;
+	pid_t guest = (pid_t)paint_said(&w, "pid");
 
+	/* So that it does not have all of its pages before its sharers are through. */
+	lab_check(w.lab, !kill(guest, SIGSTOP), "kill: %m");
 	slow = honest(&w, "slow", "hang");
 	lab_until(w.lab, 5000, reports(&w, "slow", "guarded"), "it is not guarded");
 	watch = lab_watch_begin(w.lab, w.b->dest);
@@ -478,6 +482,7 @@ Test(hostile_sharer, beside_an_honest_one)
 	lab_watch_end(&watch, "all of them", &(struct lab_cost){.cpu_percent = 80, .fds = 4});
 	lab_check(w.lab, lab_proc_alive(slow) && reports(&w, "slow", "guarded"),
 		  "the slow one has found a bad page, or has ended");
+	kill(guest, SIGCONT);
 	s = honest(&w, "honest", "stay");
 	verified(&w, job);
 	lab_until(w.lab, 10000, reports(&w, "honest", "good"), "not all pages were seen");
@@ -485,7 +490,7 @@ Test(hostile_sharer, beside_an_honest_one)
 	comes_too_late(&w);
 	kill(s->pid, SIGTERM);
 	lab_check(w.lab, lab_proc_wait(w.lab, s, 5000) == 0, "the honest one has ended badly");
-	kill((pid_t)paint_said(&w, "pid"), SIGKILL);
+	kill(guest, SIGKILL);
 	lab_end(w.lab);
 }
 

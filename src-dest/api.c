@@ -148,18 +148,6 @@ static void get_events(struct rest_req *req, void *ctx)
 	rest_events_serve(d->events, req);
 }
 
-static void get_openapi(struct rest_req *req, void *ctx)
-{
-	(void)ctx;
-	rest_doc_openapi(req);
-}
-
-static void get_page(struct rest_req *req, void *ctx)
-{
-	(void)ctx;
-	rest_doc_page(req);
-}
-
 static void audit_answer(void *ctx, const struct rest_req *req, int status, const char *code,
 			 const json_t *answer)
 {
@@ -180,8 +168,8 @@ static const struct rest_route routes[] = {
 	{"POST", "/v1/snapshots/{id}/uffd", REST_OPERATOR, REST_BODY_OBJECT, api_post_uffd},
 	{"GET", "/v1/events", REST_READER, REST_DOCUMENT, get_events},
 	{"GET", "/metrics", REST_READER, REST_DOCUMENT, get_metrics},
-	{"GET", "/openapi.json", REST_PUBLIC, REST_DOCUMENT, get_openapi},
-	{"GET", "/", REST_PUBLIC, REST_DOCUMENT, get_page},
+	{"GET", "/openapi.json", REST_PUBLIC, REST_DOCUMENT, rest_doc_openapi},
+	{"GET", "/", REST_PUBLIC, REST_DOCUMENT, rest_doc_page},
 };
 
 int api_listen(struct dest *d, struct error *err)

@@ -77,18 +77,6 @@ static void get_events(struct rest_req *req, void *ctx)
 	rest_events_serve(s->events, req);
 }
 
-static void get_openapi(struct rest_req *req, void *ctx)
-{
-	(void)ctx;
-	rest_doc_openapi(req);
-}
-
-static void get_page(struct rest_req *req, void *ctx)
-{
-	(void)ctx;
-	rest_doc_page(req);
-}
-
 static void audit_answer(void *ctx, const struct rest_req *req, int status, const char *code,
 			 const json_t *answer)
 {
@@ -127,8 +115,8 @@ static const struct rest_route routes[] = {
 	{"PUT", "/v1/host/bandwidth", REST_OPERATOR, REST_BODY_OBJECT, api_put_bandwidth},
 	{"PUT", "/v1/host/cordon", REST_OPERATOR, REST_BODY_OBJECT, api_put_cordon},
 	{"GET", "/metrics", REST_READER, REST_DOCUMENT, api_get_metrics},
-	{"GET", "/openapi.json", REST_PUBLIC, REST_DOCUMENT, get_openapi},
-	{"GET", "/", REST_PUBLIC, REST_DOCUMENT, get_page},
+	{"GET", "/openapi.json", REST_PUBLIC, REST_DOCUMENT, rest_doc_openapi},
+	{"GET", "/", REST_PUBLIC, REST_DOCUMENT, rest_doc_page},
 };
 
 int api_listen(struct source *s, struct error *err)

@@ -11,7 +11,6 @@
  * Where a guest is is not read from here: its own migrations' journals say that (mig_journal.c), and they are taken
  * up first. An agent that was started again finds each guest here, away, or held, and goes on from there.
  */
-#include <dirent.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -290,8 +289,9 @@ static void go_on(struct evac *e)
 	evac_tick_soon(e, 0);
 }
 
-static void load_one(struct source *s, const char *path)
+static void load_one(void *arg, const char *path)
 {
+	struct source *s = arg;
 	struct evac *e = calloc(1, sizeof(*e)), **p = &s->evacs;
 	json_t *records = NULL;
 	struct error err = {0};
@@ -320,26 +320,10 @@ static void load_one(struct source *s, const char *path)
 
 int evac_load_all(struct source *s, struct error *err)
 {
-	char dir[4096], path[4096 + 256];
-	struct dirent *de;
-	DIR *d;
+	char dir[4096];
 	int r = folder(s, dir, sizeof(dir));
 
 	if (r < 0)
 		return error_set(err, r, NULL, "state_dir: %s", strerror(-r));
-	d = opendir(dir);
-	if (!d)
-		return errno == ENOENT ? 0
-				       : error_set(err, -errno, NULL, "cannot read %s: %s", dir,
-						   strerror(errno));
-	while ((de = readdir(d))) {
-		size_t len = strlen(de->d_name);
-
-		if (len < sizeof(SUFFIX) || strcmp(de->d_name + len - strlen(SUFFIX), SUFFIX) != 0)
-			continue;
-		snprintf(path, sizeof(path), "%s/%s", dir, de->d_name);
-		load_one(s, path);
-	}
-	closedir(d);
-	return 0;
+	return journal_each(dir, load_one, s, err);
 }

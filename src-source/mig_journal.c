@@ -21,7 +21,6 @@
  * A job has a file of its own with a handful of records; it goes when the job is forgotten, which is when
  * SOURCE_JOBS_MAX newer ones have ended and it holds no guest.
  */
-#include <dirent.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -395,8 +394,9 @@ static void settle(struct migration *m)
 	mig_farewell(m);
 }
 
-static void load_one(struct source *s, const char *path)
+static void load_one(void *arg, const char *path)
 {
+	struct source *s = arg;
 	struct migration *m = calloc(1, sizeof(*m)), **p = &s->migrations;
 	json_t *records = NULL;
 	struct error err = {0};
@@ -433,27 +433,12 @@ static int describe_held(struct source *s, struct migration *m, struct error *er
 
 int migration_load_all(struct source *s, struct error *err)
 {
-	char dir[4096], path[4096 + 256];
-	struct dirent *de;
-	DIR *d;
+	char dir[4096];
 	int r = folder(s, dir, sizeof(dir));
 
 	if (r < 0)
 		return error_set(err, r, NULL, "state_dir: %s", strerror(-r));
-	d = opendir(dir);
-	if (!d)
-		return errno == ENOENT ? 0
-				       : error_set(err, -errno, NULL, "cannot read %s: %s", dir,
-						   strerror(errno));
-	while ((de = readdir(d))) {
-		size_t len = strlen(de->d_name);
-
-		if (len < 8 || strcmp(de->d_name + len - 8, ".journal") != 0)
-			continue;
-		snprintf(path, sizeof(path), "%s/%s", dir, de->d_name);
-		load_one(s, path);
-	}
-	closedir(d);
+	r = journal_each(dir, load_one, s, err);
 	for (struct migration *m = s->migrations; m && !r; m = m->next)
 		r = describe_held(s, m, err);
 	for (struct migration *m = s->migrations; m && !r; m = m->next)

@@ -15,8 +15,9 @@
 EMBED(rest_doc_openapi_json, "build/openapi.json");
 EMBED(rest_doc_page_html, "deploy/page.html");
 
-void rest_doc_openapi(struct rest_req *req)
+void rest_doc_openapi(struct rest_req *req, void *ctx)
 {
+	(void)ctx;
 	if (!rest_refuse_type(req, "application/json"))
 		rest_reply_text(req, 200, "application/json", rest_doc_openapi_json,
 				(size_t)(rest_doc_openapi_json_end - rest_doc_openapi_json));
@@ -40,10 +41,11 @@ static void hash_of(const char *begin, const char *end, char out[static HASH_MAX
  * The page has its script and style in itself, and asks nobody but this agent. Nothing that a guest or a peer
  * is called can become a part of it: should the script ever forget that, the policy does not.
  */
-void rest_doc_page(struct rest_req *req)
+void rest_doc_page(struct rest_req *req, void *ctx)
 {
 	char script[HASH_MAX], style[HASH_MAX], policy[400];
 
+	(void)ctx;
 	if (rest_refuse_type(req, "text/html"))
 		return;
 	hash_of("<script>", "</script>", script);

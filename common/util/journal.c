@@ -9,6 +9,7 @@
  */
 #include "util/journal.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -276,4 +277,27 @@ void journal_close(struct journal *j)
 		close(j->fd);
 	free(j->path);
 	free(j);
+}
+
+int journal_each(const char *dir, journal_each_fn *fn, void *arg, struct error *err)
+{
+	static const char suffix[] = ".journal";
+	char path[4096 + 256];
+	const struct dirent *de;
+	DIR *d = opendir(dir);
+
+	if (!d)
+		return errno == ENOENT ? 0
+				       : error_set(err, -errno, NULL, "cannot read %s: %s", dir,
+						   strerror(errno));
+	while ((de = readdir(d))) {
+		size_t len = strlen(de->d_name);
+
+		if (len < strlen(suffix) || strcmp(de->d_name + len - strlen(suffix), suffix) != 0)
+			continue;
+		snprintf(path, sizeof(path), "%s/%s", dir, de->d_name);
+		fn(arg, path);
+	}
+	closedir(d);
+	return 0;
 }

@@ -40,5 +40,14 @@ int journal_write(struct journal *j, const json_t *record, struct error *err);
 int journal_sync(struct journal *j, struct error *err);
 /** journal_close() - NULL is fine */
 void journal_close(struct journal *j);
+/** journal_each_fn - of journal_each(); @path is valid until it returns */
+typedef void journal_each_fn(void *arg, const char *path);
+/**
+ * journal_each() - call @fn with each file of a folder whose name ends with ".journal", in no order
+ * @dir:	that it is not there is no error
+ *
+ * Return: 0, or -errno with @err filled
+ */
+int journal_each(const char *dir, journal_each_fn *fn, void *arg, struct error *err);
 
 #endif

@@ -38,7 +38,7 @@ struct hooks_gate;
 
 /**
  * enum mig_stage - where inside of the states setup and switchover the job is; stages follow each
- * other in this order (mig_setup.c, mig_switch.c); and in state recovering: connect, bitmap, urgent,
+ * other in this order (mig_setup.c, mig_track.c, mig_switch.c); and in state recovering: connect, bitmap, urgent,
  * bulk (mig_recover.c)
  */
 enum mig_stage {
@@ -367,9 +367,13 @@ void mig_hello(const struct migration *m, enum msg_channel kind, uint8_t index,
 /** mig_dial() - begin to open a channel; Return: NULL when out of memory or threads */
 struct dial *mig_dial(struct migration *m, const struct msg_hello *hello, dial_fn *fn);
 void mig_on_prepared(struct migration *m);
-engine_event_fn mig_on_engine;
 /** mig_dial_further() - open the urgent and the bulk channels */
 void mig_dial_further(struct migration *m);
+
+/* --- mig_track.c --- */
+/** mig_track() - stage TRACKING; event prepared, or snapshot, ends it */
+void mig_track(struct migration *m);
+engine_event_fn mig_on_engine;
 
 /* --- mig_control.c --- */
 extern const struct conn_ops mig_control_ops;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What scan.c (the thread and its phases) and feed.c (keeping the senders fed) share. */
+/* What scan.c (the thread and its phases), scan_data.c (data and holes) and feed.c (keeping the senders fed) share. */
 #ifndef DECANT_SCAN_PRIV_H
 #define DECANT_SCAN_PRIV_H
 
@@ -53,6 +53,12 @@ struct scan {
 int scan_settle(struct scan *s, bool break_early, struct error *err);
 /** scan_collect() - what was written becomes pending. @since_us: clock_us() of the last time. Return: as feed_wait() */
 int scan_collect(struct scan *s, uint64_t since_us, struct error *err);
+/** scan_data_anon() - before tracking starts: what of anonymous memory holds data is pending. Return: 0, or -errno with @err filled */
+int scan_data_anon(struct scan *s, struct error *err);
+/** scan_data_first() - the first pass: all that holds data is pending, all else was sent as holes. Return: as feed_wait() */
+int scan_data_first(struct scan *s, struct error *err);
+/** scan_data_left() - post-copy: send the holes of what is pending of @block. Return: as feed_wait() */
+int scan_data_left(struct scan *s, uint32_t block, struct error *err);
 /** scan_hurries() - Return: whether the guest is to be paused whatever is left */
 bool scan_hurries(const struct scan *s);
 /** scan_gate() - ask whether the guest may be paused, and go on until it may; nothing if nobody is to be asked. Return: as feed_wait() */

@@ -7,7 +7,7 @@
  *
  *   source	mig_switch.c (intent, commit), mig_doubt.c (ask, tell), mig_end.c (rollback, hold, release),
  *		mig_resolve.c, mig_journal.c (restart)
- *   destination	handover.c (intent, commit), settle.c (abort, settle, bury), listen.c and incoming.c (query),
+ *   destination	handover.c (intent, commit), settle.c (abort, settle, bury), listen_peer.c and incoming.c (query),
  *		overrule.c, history.c and adopt.c (restart)
  *
  * A broken connection loses what is under way from some message on, and each side notices when it does. What is

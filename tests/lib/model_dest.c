@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The model's destination: handover.c, settle.c, listen.c, incoming.c, overrule.c, history.c, adopt.c. */
+/* The model's destination: handover.c, settle.c, listen_peer.c, incoming.c, overrule.c, history.c, adopt.c. */
 #include <assert.h>
 #include "lib/model_priv.h"
 

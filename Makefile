@@ -209,13 +209,16 @@ $(BUILD)/tests/bench/bench $(DEMO_BIN): $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o
 
 # tests/fuzz/NAME.c is a fuzz target: a program of libFuzzer's below build/fuzz, elsewhere one that
 # runs stored inputs. It gets the agent that its name begins with, and where it is about sessions a
-# channel without TLS in the place of the real one.
+# channel without TLS in the place of the real one; those that run a whole agent share its guest and
+# its client.
 FUZZ_NAMES   := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/*.c))
 FUZZ_BIN     := $(FUZZ_NAMES:%=$(BUILD)/tests/fuzz/%)
 FUZZ_PLAIN   := $(filter proto_conn proto_frame source_% dest_%,$(FUZZ_NAMES))
+FUZZ_WHOLE   := $(filter %_rest %_session %_journal,$(FUZZ_NAMES))
 fuzz_agent    = $(if $(filter source_%,$(1)),$(BUILD)/libsource.a)$(if $(filter dest_%,$(1)),$(BUILD)/libdest.a)
 
 $(FUZZ_PLAIN:%=$(BUILD)/tests/fuzz/%): $(BUILD)/obj/tests/fuzz/lib/plain_chan.o
+$(FUZZ_WHOLE:%=$(BUILD)/tests/fuzz/%): $(call obj,tests/fuzz/lib/fuzz_client.c tests/fuzz/lib/fuzz_vm.c)
 $(BUILD)/tests/fuzz/%: $(BUILD)/obj/tests/fuzz/%.o $(call obj,tests/fuzz/lib/fuzz.c) \
 		$(if $(FUZZ),,$(BUILD)/obj/tests/fuzz/lib/replay.o) $(AGENT_LIBS)
 	$(call say,LD,$@)

@@ -346,7 +346,7 @@ static bool is_told_of(const struct gone *g, int wd)
 	char buf[4096] __attribute__((aligned(8)));
 	ssize_t n = read(g->inotify, buf, sizeof(buf));
 
-	for (char *at = buf; at < buf + n;) {
+	for (char *at = buf; n > 0 && at < buf + n;) {
 		const struct inotify_event *ev = (const void *)at;
 
 		if (ev->wd == wd)

@@ -13,7 +13,7 @@
 #include <sys/pidfd.h>
 #include "fuzz/lib/fuzz_dest.h"
 #include "fuzz/lib/fuzz_fd.h"
-#include "guest/gwire.h"
+#include "fuzz/lib/fuzz_vm.h"
 #include "msg.h"
 #include "util/bytes.h"
 #include "util/cleanup.h"
@@ -39,16 +39,14 @@ struct source {
 
 /**
  * struct launch - see launch.h; there is at most one
- * @sock:	the guest's connection; -1 without
- * @uffd:	that it has kept
+ * @vm:		the guest
+ * @waits:	it has not attached yet
  */
 struct launch {
 	launch_exit_fn *on_exit;
 	void *arg;
 	uint8_t token[MSG_TOKEN_LEN];
-	int sock;
-	int uffd;
-	int state_fd;
+	struct fuzz_vm vm;
 	bool waits;
 };
 
@@ -64,7 +62,7 @@ int launch_start(struct loop *loop, const struct launch_spec *spec, launch_exit_
 	if (launched)
 		return error_set(err, -EBUSY, "busy", "there is a guest");
 	launched = calloc(1, sizeof(*launched));
-	*launched = (struct launch){on_exit, arg, {0}, -1, -1, -1, true};
+	*launched = (struct launch){on_exit, arg, {0}, FUZZ_VM_NONE, true};
 	memcpy(launched->token, spec->token, sizeof(launched->token));
 	*ret = launched;
 	return 0;
@@ -98,12 +96,7 @@ pid_t launch_pid(const struct launch *l)
 
 static void hang_up(struct launch *l)
 {
-	if (l->sock >= 0)
-		close(steal_fd(&l->sock));
-	if (l->uffd >= 0)
-		close(steal_fd(&l->uffd));
-	if (l->state_fd >= 0)
-		close(steal_fd(&l->state_fd));
+	fuzz_vm_end(&l->vm);
 	l->waits = false;
 }
 
@@ -131,119 +124,6 @@ int pidfd_send_signal(int pidfd, int sig, siginfo_t *info, unsigned int flags)
 	if (launched)
 		hang_up(launched);
 	return 0;
-}
-
-/* --- the guest ----------------------------------------------------------------------------------- */
-
-static void say(struct launch *l, struct gwire_msg *m, int fd)
-{
-	uint8_t buf[1024];
-	ssize_t n;
-
-	m->nfds = fd >= 0;
-	n = gwire_encode(m, buf, sizeof(buf));
-	if (n > 0)
-		gwire_send(l->sock, buf, (size_t)n, fd);
-}
-
-static void attach(struct launch *l, const char *dir)
-{
-	struct gwire_msg hello = {.type = GWIRE_HELLO,
-				  .u.hello = {.version = 1,
-					      .name = "vm",
-					      .uuid = {1, 2, 3},
-					      .has_token = true,
-					      .run_state = 3,
-					      .blocks = 1}};
-	struct gwire_msg block = {.type = GWIRE_BLOCK,
-				  .u.block = {.length = FUZZ_MEMORY_LEN,
-					      .flags = GWIRE_BLOCK_NO_DMA,
-					      .page_size = 4096,
-					      .address = FUZZ_MEMORY,
-					      .name = "ram"}};
-	struct gwire_msg end = {.type = GWIRE_HELLO_END};
-
-	l->waits = false;
-	l->sock = fuzz_connect(dir, "attach", SOCK_SEQPACKET);
-	memcpy(hello.u.hello.token, l->token, sizeof(l->token));
-	say(l, &hello, -1);
-	say(l, &block, fuzz_memory());
-	say(l, &end, -1);
-}
-
-/* All that was written to the pipe, to its end. Return: bytes */
-static uint64_t read_state(struct launch *l)
-{
-	uint64_t total = 0;
-	char buf[4096];
-	ssize_t n;
-
-	fcntl(l->state_fd, F_SETFL, O_NONBLOCK);
-	while ((n = read(l->state_fd, buf, sizeof(buf))) > 0)
-		total += (uint64_t)n;
-	close(steal_fd(&l->state_fd));
-	return total;
-}
-
-static void answer(struct launch *l, const struct gwire_msg *m, int *fd)
-{
-	struct gwire_msg done = {.type = GWIRE_DONE, .id = m->id};
-	int send = -1;
-
-	switch (m->type) {
-	case GWIRE_LOAD:
-		l->state_fd = steal_fd(fd);
-		done.u.done.detail = m->id; /* until LOAD_END */
-		return;
-	case GWIRE_UFFD:
-		if (l->uffd < 0)
-			l->uffd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
-		send = l->uffd;
-		done.u.done.detail = 1;
-		break;
-	case GWIRE_UFFD_CLOSE:
-		if (l->uffd >= 0)
-			close(steal_fd(&l->uffd));
-		break;
-	case GWIRE_PUNCH:
-		fallocate(fuzz_memory(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0,
-			  FUZZ_MEMORY_LEN);
-		break;
-	default:
-		break;
-	}
-	if (m->id)
-		say(l, &done, send);
-}
-
-static void serve_guest(struct launch *l)
-{
-	static struct gwire_range ranges[GWIRE_RANGES_MAX];
-	static uint8_t buf[GWIRE_PACKET_MAX];
-	static uint32_t load;
-	struct gwire_msg m;
-	const char *what;
-	ssize_t n;
-
-	while (l->sock >= 0) {
-		CLEANUP_CLOSE int fd = -1;
-
-		n = gwire_recv(l->sock, buf, &fd, NULL);
-		if (n <= 0)
-			return;
-		if (gwire_decode(buf, (size_t)n, ranges, &m, &what))
-			continue;
-		if (m.type == GWIRE_LOAD)
-			load = m.id;
-		if (m.type == GWIRE_LOAD_END && l->state_fd >= 0) {
-			struct gwire_msg done = {.type = GWIRE_DONE, .id = load};
-
-			done.u.done.detail = read_state(l);
-			say(l, &done, -1);
-			continue;
-		}
-		answer(l, &m, &fd);
-	}
 }
 
 /* --- the source ---------------------------------------------------------------------------------- */
@@ -313,15 +193,22 @@ static void say_bytes(struct source *s, uint8_t op, struct fuzz_in piece)
 	free(copy);
 }
 
+static void attach(const char *dir)
+{
+	if (!launched || !launched->waits)
+		return;
+	launched->waits = false;
+	fuzz_vm_attach(&launched->vm, dir, fuzz_memory(), launched->token);
+}
+
 /* Threads of the agent have their say, too. */
 static void turn(struct dest *d, struct source *s, const char *dir, unsigned int times)
 {
 	while (times--) {
 		fuzz_turns(d->loop, 2);
-		if (launched && launched->waits)
-			attach(launched, dir);
+		attach(dir);
 		if (launched)
-			serve_guest(launched);
+			fuzz_vm_serve(&launched->vm);
 		fuzz_turns(d->loop, 1);
 		hear(s);
 		if (times)
@@ -351,8 +238,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 			turn(&d, &s, dir, op & 1 ? 4 : 1);
 			break;
 		case 2:
-			if (launched && launched->sock >= 0)
-				fuzz_send(launched->sock, fuzz_piece(&in), op >> 3, false);
+			if (launched && launched->vm.sock >= 0)
+				fuzz_send(launched->vm.sock, fuzz_piece(&in), op >> 3, false);
 			turn(&d, &s, dir, 1);
 			break;
 		default:

@@ -2,15 +2,25 @@
 /*
  * HTTP: a request's head and a response's, percent-encoding, and the whole server on a socket with a
  * route of each kind. What the server answers must be something that our own client can read.
+ *
+ * An input that begins with "#" comes by TCP, where the server knows two tokens.
  */
+#include <netinet/in.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 #include "fuzz/lib/fuzz.h"
 #include "rest/http.h"
+#include "rest/rest_auth.h"
 #include "rest/rest_client.h"
+#include "rest/rest_doc.h"
+#include "rest/rest_events.h"
 #include "rest/rest_server.h"
+#include "util/cleanup.h"
+
+#define TOKENS "operator op 0123456789abcdef\nreader re fedcba9876543210\n"
 
 static void on_get(struct rest_req *req, void *ctx)
 {
@@ -34,7 +44,13 @@ static void on_post(struct rest_req *req, void *ctx)
 {
 	(void)ctx;
 	rest_header(req, "Idempotency-Key");
+	rest_add_header(req, "Location", "/v1/things/a");
 	rest_reply(req, 202, json_deep_copy(rest_body(req)));
+}
+
+static void on_events(struct rest_req *req, void *ctx)
+{
+	rest_events_serve(ctx, req);
 }
 
 static const struct rest_route routes[] = {
@@ -42,6 +58,8 @@ static const struct rest_route routes[] = {
 	{"GET", "/v1/things/{name}", REST_READER, REST_BODY_NONE, on_param},
 	{"POST", "/v1/things", REST_OPERATOR, REST_BODY_OBJECT, on_post},
 	{"DELETE", "/v1/things/{name}/parts/{part}", REST_OPERATOR, REST_BODY_NONE, on_param},
+	{"GET", "/v1/events", REST_READER, REST_DOCUMENT, on_events},
+	{"GET", "/", REST_PUBLIC, REST_DOCUMENT, rest_doc_page},
 };
 
 static void parse_heads(struct fuzz_in in)
@@ -97,34 +115,85 @@ static void check_answer(char *out, size_t n)
 	http_head_clear(&h);
 }
 
-static void serve(struct fuzz_in in)
+/* --- the server --- */
+
+static void let_in(struct rest_server *server)
+{
+	char path[FUZZ_PATH];
+	struct rest_auth_conf conf = {.token_file = path};
+	struct rest_auth *auth;
+	struct error err = {0};
+	int fd = fuzz_file((struct fuzz_in){(const uint8_t *)TOKENS, sizeof(TOKENS) - 1}, path);
+
+	FUZZ_CHECK(!fchmod(fd, 0600) && !rest_auth_new(&conf, &auth, &err));
+	rest_server_auth(server, auth);
+	close(fd);
+}
+
+/* Return: a connection. Its end leaves nothing behind in the kernel */
+static int by_tcp(struct rest_server *server)
+{
+	struct sockaddr_in sa = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+	struct linger now = {.l_onoff = 1};
+	int s = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	struct error err = {0};
+
+	let_in(server);
+	FUZZ_CHECK(!rest_server_listen(server, "http://127.0.0.1:0", &err));
+	sa.sin_port = htons((uint16_t)rest_server_port(server));
+	setsockopt(s, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
+	FUZZ_CHECK(!connect(s, (struct sockaddr *)&sa, sizeof(sa)));
+	return s;
+}
+
+static int by_unix(struct rest_server *server)
 {
 	struct sockaddr_un sa = {.sun_family = AF_UNIX};
-	int s = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	struct loop *loop = loop_new();
-	struct rest_server *server = rest_server_new(loop, routes, 4, NULL, NULL);
-	static char out[1 << 16];
+	int s = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	struct error err = {0};
 	char where[64];
-	ssize_t n;
 
 	snprintf(where, sizeof(where), "unix:/tmp/decant-fuzz-rest.%d", (int)getpid());
 	strcpy(sa.sun_path, where + 5);
 	FUZZ_CHECK(!rest_server_listen(server, where, &err));
 	FUZZ_CHECK(!connect(s, (struct sockaddr *)&sa, sizeof(sa)));
+	return s;
+}
+
+static void talk(struct loop *loop, struct rest_events *events, int s, struct fuzz_in in)
+{
+	static char out[1 << 16];
+	ssize_t n;
+
+	rest_events_publish(events, "thing", json_pack("{s:s}", "id", "a"));
 	fuzz_turns(loop, 1);
 	while (in.n) {
 		struct fuzz_in piece = fuzz_take(&in, 4096);
 
-		(void)!send(s, piece.p, piece.n, MSG_NOSIGNAL);
+		(void)!send(s, piece.p, piece.n, MSG_NOSIGNAL | MSG_DONTWAIT);
 		fuzz_turns(loop, 2);
 	}
+	rest_events_publish(events, "thing", json_pack("{s:s}", "id", "b"));
 	shutdown(s, SHUT_WR);
 	fuzz_turns(loop, 4);
-	n = recv(s, out, sizeof(out), 0);
+	n = recv(s, out, sizeof(out), MSG_DONTWAIT);
 	check_answer(out, n > 0 ? (size_t)n : 0);
+}
+
+static void serve(struct fuzz_in in)
+{
+	bool tcp = in.n && *in.p == '#';
+	struct loop *loop = loop_new();
+	struct rest_events *events = rest_events_new(loop, NULL, NULL);
+	struct rest_server *server =
+		rest_server_new(loop, routes, ARRAY_SIZE(routes), NULL, events);
+	int s = tcp ? by_tcp(server) : by_unix(server);
+
+	fuzz_take(&in, tcp);
+	talk(loop, events, s, in);
 	close(s);
 	fuzz_turns(loop, 2);
+	rest_events_free(events);
 	rest_server_free(server);
 	loop_free(loop);
 }

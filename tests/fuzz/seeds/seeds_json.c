@@ -9,6 +9,15 @@
 #define PATHS                                                                                     \
 	"\"attach\":\"/a\",\"run_dir\":\"/r\",\"state_dir\":\"/s\",\"api\":{\"listen\":[\"unix:/" \
 	"x\"]}"
+#define HOOKS                                                                                   \
+	"[{\"name\":\"n\",\"url\":\"https://h:1/p\",\"events\":[\"migration.*\",\"*.failed\"]," \
+	"\"secret_file\":\"/s\",\"ca\":\"/"                                                     \
+	"c\",\"timeout_ms\":100,\"attempts\":3,\"retry_ms\":1000},"                             \
+	"{\"exec\":[\"/bin/true\",\"-v\"],\"gate\":true,\"on_error\":\"allow\"}]"
+#define API                                                                               \
+	"{\"listen\":[\"https://[::]:7443\",\"http://127.0.0.1:1\",\"unix:/x\"],"         \
+	"\"token_file\":\"/t\",\"operators\":[\"DNS:o\"],\"readers\":[\"IP:192.0.2.1\"]," \
+	"\"tls\":{\"ca\":\"/c\",\"cert\":\"/d\",\"key\":\"/e\"}}"
 #define GUEST                                                                                   \
 	"{\"name\":\"vm\",\"uuid\":\"01234567-89ab-cdef-0123-456789abcdef\",\"driver\":"        \
 	"\"qemu\",\"qmp\":\"/q\",\"generation\":3,\"launcher\":\"run\",\"vars\":{\"a\":\"b\"}," \
@@ -34,6 +43,8 @@ static void confs(struct seed *s)
 	     "," PATHS ",\"source_api\":null,\"limits\":{\"incoming\":3,\"memory_bytes\":99},"
 	     "\"launchers\":{\"run\":{\"driver\":\"native\",\"argv\":[\"/g\",\"{name}\","
 	     "\"{var:a}\"]}}}");
+	conf(s, "hooks", 0, "{" TLS ",\"hooks\":" HOOKS "}");
+	conf(s, "api", 1, "{" TLS ",\"listen\":\":1\",\"api\":" API "}");
 	conf(s, "guest", 2, GUEST);
 	conf(s, "options", 3, OPTIONS);
 	conf(s, "bandwidth", 4, "bandwidth 2.5Gbit");
@@ -111,11 +122,23 @@ static void requests(struct seed *s)
 {
 	static const char *const said[] = {
 		"GET /v1/things?limit=1&after=a&q=%41+b HTTP/1.1\r\nHost: x\r\n\r\n",
-		"GET /v1/things/a%20b HTTP/1.0\r\nAccept: application/json\r\n\r\n",
-		"POST /v1/things HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: "
-		"9\r\nIdempotency-Key: k\r\nExpect: 100-continue\r\n\r\n{\"a\":[1]}GET /v1/things "
-		"HTTP/1.1\r\nConnection: close\r\n\r\n",
-		"DELETE /v1/things/a/parts/b HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n",
+		"GET /v1/things/a%20b HTTP/1.0\r\nHost: x\r\nAccept: application/json\r\n\r\n",
+		"POST /v1/things HTTP/1.1\r\nHost: x\r\nContent-Type: "
+		"application/json\r\nContent-Length: 9\r\nIdempotency-Key: k\r\nExpect: "
+		"100-continue\r\n\r\n{\"a\":[1]}GET /v1/things "
+		"HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+		"DELETE /v1/things/a/parts/b HTTP/1.1\r\nHost: x\r\n\r\n",
+		"DELETE /v1/things/a/parts/b HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: "
+		"chunked\r\n\r\n",
+		"GET / HTTP/1.1\r\nHost: x\r\nAccept: text/html;q=0.5\r\n\r\n",
+		"GET /v1/events HTTP/1.1\r\nHost: x\r\nLast-Event-ID: 1-1\r\n\r\n",
+		"#GET /v1/things HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer "
+		"fedcba9876543210\r\n\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n",
+		"#POST /v1/things HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer "
+		"0123456789abcdef\r\nContent-Type: application/json\r\nContent-Length: "
+		"2\r\nIdempotency-Key: k\r\n\r\n{}POST /v1/things HTTP/1.1\r\nHost: "
+		"x\r\nAuthorization: Bearer 0123456789abcdef\r\nContent-Type: "
+		"application/json\r\nContent-Length: 2\r\nIdempotency-Key: k\r\n\r\n{}",
 		"HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}",
 	};
 

@@ -215,4 +215,9 @@ void seeds_session(struct seed *s)
 	hello(s, AGAIN_, MSG_CHANNEL_QUERY);
 	simple(s, AGAIN_, MSG_QUERY, 1);
 	seed_write(s, "dest_session", "query");
+	hello(s, AGAIN_, MSG_CHANNEL_QUERY);
+	say(s, AGAIN_, message(MSG_PROBE));
+	begin(s);
+	say(s, AGAIN_, message(MSG_PROBE));
+	seed_write(s, "dest_session", "probe");
 }

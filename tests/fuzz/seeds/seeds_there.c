@@ -11,10 +11,11 @@
 #define RIGHT 4
 #define POST  7
 #define CLOSE 3
+#define PAUSE 0xfe
 #define ON(i) ((i) << 3)
 
-/* In the order in which they are dialled. */
-enum { CONTROL_, URGENT_, BULK_, NEXT_ };
+/* In the order in which they are dialled: of a session, of the one that goes on with it, and of what comes behind. */
+enum { CONTROL_, URGENT_, BULK_, NEXT_, NEXT_URGENT_, NEXT_BULK_ };
 
 static void say(struct seed *s, unsigned int conn, const struct msg *m)
 {
@@ -40,14 +41,13 @@ static void word(struct seed *s, unsigned int conn, enum msg_type type)
 	say(s, conn, &m);
 }
 
+/* What was offered of it, and whether it needs a token, source_session.c puts right. */
 static void ack(struct seed *s, unsigned int conn)
 {
 	struct msg m = {.type = MSG_HELLO_ACK};
 
 	m.hello_ack.version = MSG_VERSION;
-	m.hello_ack.capabilities = MSG_CAP_POSTCOPY | MSG_CAP_URGENT | MSG_CAP_MEND | MSG_CAP_KEEP;
-	if (conn == CONTROL_ || conn == NEXT_)
-		m.hello_ack.token[0] = 1;
+	m.hello_ack.capabilities = UINT64_MAX;
 	say(s, conn, &m);
 }
 
@@ -90,16 +90,100 @@ static void request(struct seed *s, unsigned int conn)
 	say(s, conn, &m);
 }
 
-static void receipt(struct seed *s)
+static void receipt(struct seed *s, unsigned int control)
 {
 	struct msg m = {.type = MSG_RECEIPT};
 
 	m.receipt.digest_ok = true;
 	m.receipt.n = 1;
 	m.receipt.pages[0] = 16;
-	for (int i = 0; i < 3; i++)
+	for (int i = 0; control == CONTROL_ && i < 3; i++)
 		word(s, BULK_, MSG_BARRIER_ACK);
-	say(s, CONTROL_, &m);
+	say(s, control, &m);
+}
+
+/* The received bitmap of a destination that has the first page. */
+static void resumed(struct seed *s)
+{
+	struct msg m = {.type = MSG_RECEIVED, .received = {.n = 1, .words = {1}}};
+
+	ack(s, NEXT_);
+	say(s, NEXT_, &m);
+	word(s, NEXT_, MSG_RESUMED);
+	ack(s, NEXT_URGENT_);
+	ack(s, NEXT_BULK_);
+}
+
+/* Lost when the guest runs there, and gone on with: by an operator's word, or by itself after a while. */
+static void recovered(struct seed *s, bool ordered)
+{
+	begin(s, "postcopy");
+	hand_over(s);
+	request(s, URGENT_);
+	seed_u8(s, CLOSE | ON(CONTROL_));
+	if (ordered)
+		order(s, "POST /v1/migrations/@/recover\n{\"to\":\"c:1\"}");
+	else
+		seed_u8(s, PAUSE);
+	resumed(s);
+	request(s, NEXT_URGENT_);
+	for (int i = 0; i < 3; i++)
+		word(s, NEXT_BULK_, MSG_BARRIER_ACK);
+	order(s, "GET /v1/migrations/@");
+	order(s, "POST /v1/migrations/@/cancel");
+	receipt(s, NEXT_);
+	seed_write(s, "source_session", ordered ? "recovered" : "recovered-late");
+}
+
+static void resolved(struct seed *s, const char *keep)
+{
+	char text[120], name[32];
+
+	begin(s, "hybrid");
+	word(s, CONTROL_, MSG_READY);
+	seed_u8(s, CLOSE | ON(CONTROL_));
+	snprintf(text, sizeof(text),
+		 "POST /v1/migrations/@/resolve\n{\"keep\":\"%s\",\"confirm\":\"@\"}", keep);
+	order(s, text);
+	order(s, "GET /v1/migrations/@");
+	seed_u8(s, PAUSE);
+	ack(s, NEXT_);
+	word(s, NEXT_, MSG_ANSWER);
+	snprintf(name, sizeof(name), "resolved-%s", keep);
+	seed_write(s, "source_session", name);
+}
+
+static void room(struct seed *s, unsigned int conn)
+{
+	static struct msg m;
+
+	memset(&m, 0, sizeof(m));
+	m.type = MSG_ROOM;
+	m.room.flags = MSG_ROOM_POSTCOPY;
+	m.room.limit = 4;
+	m.room.memory = 1u << 30;
+	m.room.npools = 1;
+	m.room.pools[0].size = 2u << 20;
+	m.room.nlaunchers = 1;
+	strcpy(m.room.launchers[0].name, "run");
+	strcpy(m.room.launchers[0].driver, "native");
+	m.room.launchers[0].usable = true;
+	say(s, conn, &m);
+}
+
+static void evacuation(struct seed *s)
+{
+	order(s, "POST /v1/evacuations\n{\"to\":[\"b\"],\"mode\":\"postcopy\"}");
+	ack(s, CONTROL_);
+	room(s, CONTROL_);
+	order(s, "GET /v1/evacuations/@");
+	seed_u8(s, PAUSE);
+	ack(s, CONTROL_ + 1);
+	word(s, CONTROL_ + 1, MSG_PREPARED);
+	seed_u8(s, PAUSE);
+	order(s, "GET /v1/evacuations/@");
+	order(s, "POST /v1/evacuations/@/cancel");
+	seed_write(s, "source_session", "evacuation");
 }
 
 void seeds_there(struct seed *s)
@@ -109,7 +193,7 @@ void seeds_there(struct seed *s)
 	begin(s, "postcopy");
 	hand_over(s);
 	request(s, URGENT_);
-	receipt(s);
+	receipt(s, CONTROL_);
 	seed_write(s, "source_session", "postcopy");
 
 	begin(s, "hybrid");
@@ -118,7 +202,7 @@ void seeds_there(struct seed *s)
 	request(s, CONTROL_);
 	seed_u8(s, CLOSE | ON(BULK_));
 	word(s, CONTROL_, MSG_DROPPED);
-	receipt(s);
+	receipt(s, CONTROL_);
 	seed_write(s, "source_session", "hybrid");
 
 	begin(s, "precopy");
@@ -134,4 +218,20 @@ void seeds_there(struct seed *s)
 	ack(s, NEXT_);
 	word(s, NEXT_, MSG_ANSWER);
 	seed_write(s, "source_session", "doubt");
+
+	begin(s, "postcopy");
+	hand_over(s);
+	seed_u8(s, CLOSE | ON(URGENT_));
+	word(s, CONTROL_, MSG_DROPPED);
+	request(s, CONTROL_);
+	seed_u8(s, PAUSE);
+	ack(s, NEXT_);
+	receipt(s, CONTROL_);
+	seed_write(s, "source_session", "mended");
+
+	recovered(s, true);
+	recovered(s, false);
+	resolved(s, "source");
+	resolved(s, "destination");
+	evacuation(s);
 }

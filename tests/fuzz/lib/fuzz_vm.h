@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A native guest, played by the target: it attaches, and answers what it is asked as the library for guests does.
+ * Its memory is this process's own (fuzz_fd.h). For the targets that run a whole agent.
+ */
+#ifndef DECANT_TESTS_FUZZ_VM_H
+#define DECANT_TESTS_FUZZ_VM_H
+
+#include <stdint.h>
+#include "guest/gwire.h"
+
+/**
+ * struct fuzz_vm - the guest
+ * @sock:	to the agent; -1 without
+ * @memory:	fuzz_memory(), borrowed
+ * @uffd, @tag:	that it keeps; -1
+ * @state_fd:	what it is loaded from, until LOAD_END; -1
+ * @load:	id of that LOAD
+ */
+struct fuzz_vm {
+	int sock;
+	int memory;
+	int uffd;
+	uint32_t tag;
+	int state_fd;
+	uint32_t load;
+};
+
+/** FUZZ_VM_NONE - one that has not attached */
+#define FUZZ_VM_NONE ((struct fuzz_vm){.sock = -1, .memory = -1, .uffd = -1, .state_fd = -1})
+
+/**
+ * fuzz_vm_attach() - come as guest "vm" with the one block "ram"
+ * @dir:	where the agent listens, at "attach"
+ * @memory:	of its block
+ * @token:	of the launch; NULL: it runs already
+ */
+void fuzz_vm_attach(struct fuzz_vm *g, const char *dir, int memory, const uint8_t *token);
+/** fuzz_vm_serve() - answer all that has come */
+void fuzz_vm_serve(struct fuzz_vm *g);
+/** fuzz_vm_end() - its process ends; one that is not there is fine */
+void fuzz_vm_end(struct fuzz_vm *g);
+
+#endif

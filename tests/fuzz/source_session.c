@@ -19,24 +19,32 @@
 #include "util/cleanup.h"
 
 #define CONNS         12
+#define BARRIERS      8
+#define BARRIER_LEN   16
 #define HELLO_LEN     76
 #define HELLO_ACK_LEN 56
 /* A while passes: enough for the first of growing pauses, and for what is looked after ten times a second. */
 #define WAIT       0xfe
 #define WAIT_TURNS 400
 
+/** struct barriers - @body: of those that were heard and not answered, in their order */
+struct barriers {
+	unsigned int heard, answered;
+	uint8_t body[BARRIERS][8];
+};
+
 /**
  * struct there - the other end
  * @lock:	of @conns and @n: it is threads that dial
  * @conns, @n:	in the order in which they were made; -1: closed again
- * @pass, @number: of the last BARRIER on each
+ * @due:	barriers on each
  * @greeted:	HELLO has come on it, with @offered and @kind
  */
 struct there {
 	pthread_mutex_t lock;
 	int conns[CONNS];
 	unsigned int n;
-	uint32_t pass[CONNS], number[CONNS];
+	struct barriers due[CONNS];
 	bool greeted[CONNS];
 	uint64_t offered[CONNS];
 	uint8_t kind[CONNS];
@@ -58,6 +66,22 @@ static int on_dial(void *arg, int fd)
 
 /* --- the destination --- */
 
+/* What is sent of the guest's memory has no such bytes. */
+static void hear_barriers(struct there *t, unsigned int i, const uint8_t *p, size_t n)
+{
+	static const uint8_t header[MSG_HEADER_LEN] = {8, 0, 0, 0, MSG_BARRIER};
+	const uint8_t *at;
+
+	while ((at = memmem(p, n, header, sizeof(header))) && at + BARRIER_LEN <= p + n) {
+		struct barriers *b = &t->due[i];
+
+		if (b->heard - b->answered < BARRIERS)
+			memcpy(b->body[b->heard++ % BARRIERS], at + 8, 8);
+		n -= (size_t)(at + BARRIER_LEN - p);
+		p = at + BARRIER_LEN;
+	}
+}
+
 /* Of what was said to it HELLO matters, and barriers: they end what is under way. */
 static void hear(struct there *t)
 {
@@ -66,22 +90,19 @@ static void hear(struct there *t)
 	pthread_mutex_lock(&t->lock);
 	for (unsigned int i = 0; i < t->n; i++) {
 		ssize_t n = t->conns[i] < 0 ? 0 : recv(t->conns[i], buf, sizeof(buf), MSG_DONTWAIT);
-		const uint8_t *p = n >= 16 ? buf + n - 16 : NULL;
 
 		if (n >= HELLO_LEN && buf[4] == MSG_HELLO) {
 			memcpy(&t->offered[i], buf + 16, 8);
 			t->kind[i] = buf[24];
 			t->greeted[i] = true;
 		}
-		if (!p || p[0] != 8 || p[4] != MSG_BARRIER)
-			continue;
-		memcpy(&t->pass[i], p + 8, 4);
-		memcpy(&t->number[i], p + 12, 4);
+		if (n > 0)
+			hear_barriers(t, i, buf, (size_t)n);
 	}
 	pthread_mutex_unlock(&t->lock);
 }
 
-/* Return: whether this answers the last barrier, whatever it says */
+/* Return: whether this answers the next barrier, whatever it says */
 static bool is_ack(uint8_t op, struct fuzz_in piece)
 {
 	return op & 4 && piece.n == 16 && piece.p[4] == MSG_BARRIER_ACK;
@@ -103,11 +124,8 @@ static void say(struct there *t, uint8_t op, struct fuzz_in piece)
 	unsigned int i = (op >> 3) % CONNS;
 	uint8_t *copy = fuzz_copy(piece);
 
-	if (is_ack(op, piece)) {
-		memcpy(copy + 8, &t->pass[i], 4);
-		memcpy(copy + 12, &t->number[i], 4);
-		t->number[i] = 0;
-	}
+	if (is_ack(op, piece) && t->due[i].answered < t->due[i].heard)
+		memcpy(copy + 8, t->due[i].body[t->due[i].answered++ % BARRIERS], 8);
 	if (op & 4 && piece.n == HELLO_ACK_LEN && copy[4] == MSG_HELLO_ACK)
 		put_ack_right(t, i, copy);
 	pthread_mutex_lock(&t->lock);
@@ -145,7 +163,8 @@ static bool due(struct there *t, uint8_t op, struct fuzz_in piece)
 	bool r;
 
 	pthread_mutex_lock(&t->lock);
-	r = i < t->n && t->greeted[i] && (!is_ack(op, piece) || t->number[i]);
+	r = i < t->n && t->greeted[i] &&
+	    (!is_ack(op, piece) || t->due[i].answered < t->due[i].heard);
 	pthread_mutex_unlock(&t->lock);
 	return r;
 }

@@ -13,14 +13,15 @@ static inline void fuzz_source_new(struct source *s, const char *dir)
 	char text[1024];
 	json_t *json;
 
-	snprintf(text, sizeof(text),
-		 "{\"api\":{\"listen\":[\"unix:%s/api.sock\"]},\"tls\":{\"ca\":\"/c\",\"cert\":\"/"
-		 "d\","
-		 "\"key\":\"/e\"},\"attach\":\"%s/attach\",\"run_dir\":\"%s/run\",\"state_dir\":"
-		 "\"%s/"
-		 "state\",\"guests\":[{\"name\":\"vm\",\"driver\":\"native\",\"launcher\":\"run\"}]"
-		 "}",
-		 dir, dir, dir, dir);
+	snprintf(
+		text, sizeof(text),
+		"{\"api\":{\"listen\":[\"unix:%s/api.sock\"]},\"tls\":{\"ca\":\"/c\",\"cert\":\"/"
+		"d\","
+		"\"key\":\"/e\"},\"attach\":\"%s/attach\",\"run_dir\":\"%s/run\",\"state_dir\":"
+		"\"%s/"
+		"state\",\"guests\":[{\"name\":\"vm\",\"driver\":\"native\",\"launcher\":\"run\"}],"
+		"\"dest_api\":\"unix:%s/dest.sock\"}",
+		dir, dir, dir, dir, dir);
 	json = json_loads(text, 0, NULL);
 	FUZZ_CHECK(!conf_source_read(json, &s->conf, &err));
 	json_decref(json);

@@ -14,8 +14,8 @@
 #define PAUSE 0xfe
 #define ON(i) ((i) << 3)
 
-/* In the order in which they are dialled: of a session, of the one that goes on with it, and of what comes behind. */
-enum { CONTROL_, URGENT_, BULK_, NEXT_, NEXT_URGENT_, NEXT_BULK_ };
+/* In the order in which they are dialled: of a session, a question, and the session that goes on. */
+enum { CONTROL_, URGENT_, BULK_, NEXT_, AGAIN_, AGAIN_URGENT_, AGAIN_BULK_ };
 
 static void say(struct seed *s, unsigned int conn, const struct msg *m)
 {
@@ -57,30 +57,42 @@ static void order(struct seed *s, const char *text)
 	seed_text(s, text);
 }
 
+static void acks(struct seed *s, unsigned int bulk)
+{
+	for (int i = 0; i < 3; i++)
+		word(s, bulk, MSG_BARRIER_ACK);
+}
+
+/* From the first answer to the pause; @bulk: its one bulk channel, behind an urgent one if there is to be one. */
+static void session(struct seed *s, unsigned int control, unsigned int bulk)
+{
+	ack(s, control);
+	word(s, control, MSG_PREPARED);
+	for (unsigned int i = control + 1; i <= bulk; i++)
+		ack(s, i);
+	acks(s, bulk);
+	word(s, control, MSG_INTENT_ACK);
+	acks(s, bulk);
+}
+
 static void begin(struct seed *s, const char *mode)
 {
 	char text[200];
 
 	snprintf(text, sizeof(text),
-		 "POST /v1/migrations\n{\"guest\":\"vm\",\"to\":\"b\",\"mode\":\"%s\"}", mode);
+		 "POST /v1/migrations\n{\"guest\":\"vm\",\"to\":\"b\",\"mode\":\"%s\",\"options\":{"
+		 "\"channels\":1}}",
+		 mode);
 	order(s, text);
-	ack(s, CONTROL_);
-	word(s, CONTROL_, MSG_PREPARED);
-	ack(s, URGENT_);
-	ack(s, BULK_);
-	for (int i = 0; i < 3; i++)
-		word(s, BULK_, MSG_BARRIER_ACK);
-	word(s, CONTROL_, MSG_INTENT_ACK);
-	for (int i = 0; i < 3; i++)
-		word(s, BULK_, MSG_BARRIER_ACK);
+	session(s, CONTROL_, strcmp(mode, "precopy") != 0 ? BULK_ : URGENT_);
 }
 
-static void hand_over(struct seed *s)
+static void hand_over(struct seed *s, unsigned int control)
 {
 	struct msg m = {.type = MSG_RUNNING, .number = {.value = 1}};
 
-	word(s, CONTROL_, MSG_READY);
-	say(s, CONTROL_, &m);
+	word(s, control, MSG_READY);
+	say(s, control, &m);
 }
 
 static void request(struct seed *s, unsigned int conn)
@@ -97,41 +109,49 @@ static void receipt(struct seed *s, unsigned int control)
 	m.receipt.digest_ok = true;
 	m.receipt.n = 1;
 	m.receipt.pages[0] = 16;
-	for (int i = 0; control == CONTROL_ && i < 3; i++)
-		word(s, BULK_, MSG_BARRIER_ACK);
+	if (control == CONTROL_)
+		acks(s, BULK_);
 	say(s, control, &m);
 }
 
-/* The received bitmap of a destination that has the first page. */
-static void resumed(struct seed *s)
+static void answer(struct seed *s, enum msg_answer what)
 {
-	struct msg m = {.type = MSG_RECEIVED, .received = {.n = 1, .words = {1}}};
+	struct msg m = {.type = MSG_ANSWER, .answer.answer = (uint8_t)what};
 
 	ack(s, NEXT_);
 	say(s, NEXT_, &m);
-	word(s, NEXT_, MSG_RESUMED);
-	ack(s, NEXT_URGENT_);
-	ack(s, NEXT_BULK_);
+}
+
+/* With the received bitmap of a destination that has the first page. */
+static void resume(struct seed *s, unsigned int control)
+{
+	struct msg m = {.type = MSG_RECEIVED, .received = {.n = 1, .words = {1}}};
+
+	ack(s, control);
+	say(s, control, &m);
+	word(s, control, MSG_RESUMED);
 }
 
 /* Lost when the guest runs there, and gone on with: by an operator's word, or by itself after a while. */
 static void recovered(struct seed *s, bool ordered)
 {
 	begin(s, "postcopy");
-	hand_over(s);
+	hand_over(s, CONTROL_);
 	request(s, URGENT_);
 	seed_u8(s, CLOSE | ON(CONTROL_));
 	if (ordered)
 		order(s, "POST /v1/migrations/@/recover\n{\"to\":\"c:1\"}");
 	else
 		seed_u8(s, PAUSE);
-	resumed(s);
-	request(s, NEXT_URGENT_);
-	for (int i = 0; i < 3; i++)
-		word(s, NEXT_BULK_, MSG_BARRIER_ACK);
+	answer(s, MSG_ANSWER_RUNNING);
+	resume(s, AGAIN_);
+	ack(s, AGAIN_URGENT_);
+	ack(s, AGAIN_BULK_);
+	request(s, AGAIN_URGENT_);
+	acks(s, AGAIN_BULK_);
 	order(s, "GET /v1/migrations/@");
 	order(s, "POST /v1/migrations/@/cancel");
-	receipt(s, NEXT_);
+	receipt(s, AGAIN_);
 	seed_write(s, "source_session", ordered ? "recovered" : "recovered-late");
 }
 
@@ -147,8 +167,7 @@ static void resolved(struct seed *s, const char *keep)
 	order(s, text);
 	order(s, "GET /v1/migrations/@");
 	seed_u8(s, PAUSE);
-	ack(s, NEXT_);
-	word(s, NEXT_, MSG_ANSWER);
+	answer(s, MSG_ANSWER_NOT_STARTED);
 	snprintf(name, sizeof(name), "resolved-%s", keep);
 	seed_write(s, "source_session", name);
 }
@@ -173,13 +192,16 @@ static void room(struct seed *s, unsigned int conn)
 
 static void evacuation(struct seed *s)
 {
-	order(s, "POST /v1/evacuations\n{\"to\":[\"b\"],\"mode\":\"postcopy\"}");
+	order(s,
+	      "POST "
+	      "/v1/"
+	      "evacuations\n{\"to\":[\"b\"],\"mode\":\"postcopy\",\"options\":{\"channels\":1}}");
 	ack(s, CONTROL_);
 	room(s, CONTROL_);
 	order(s, "GET /v1/evacuations/@");
-	seed_u8(s, PAUSE);
-	ack(s, CONTROL_ + 1);
-	word(s, CONTROL_ + 1, MSG_PREPARED);
+	session(s, CONTROL_ + 1, BULK_ + 1);
+	hand_over(s, CONTROL_ + 1);
+	receipt(s, CONTROL_ + 1);
 	seed_u8(s, PAUSE);
 	order(s, "GET /v1/evacuations/@");
 	order(s, "POST /v1/evacuations/@/cancel");
@@ -191,36 +213,42 @@ void seeds_there(struct seed *s)
 	struct msg nack = {.type = MSG_NACK, .nack = {.pass = 1, .length = 4096}};
 
 	begin(s, "postcopy");
-	hand_over(s);
+	hand_over(s, CONTROL_);
 	request(s, URGENT_);
 	receipt(s, CONTROL_);
 	seed_write(s, "source_session", "postcopy");
 
 	begin(s, "hybrid");
 	say(s, BULK_, &nack);
-	hand_over(s);
+	hand_over(s, CONTROL_);
 	request(s, CONTROL_);
 	seed_u8(s, CLOSE | ON(BULK_));
 	word(s, CONTROL_, MSG_DROPPED);
 	receipt(s, CONTROL_);
 	seed_write(s, "source_session", "hybrid");
 
-	begin(s, "precopy");
+	order(s, "POST "
+		 "/v1/migrations\n{\"guest\":\"vm\",\"to\":\"b\",\"mode\":\"precopy\",\"options\":{"
+		 "\"channels\":1}}");
+	ack(s, CONTROL_);
+	word(s, CONTROL_, MSG_PREPARED);
+	ack(s, CONTROL_ + 1);
 	seed_u8(s, CLOSE | ON(CONTROL_));
-	ack(s, NEXT_);
-	word(s, NEXT_, MSG_RESUMED);
+	seed_u8(s, PAUSE);
+	resume(s, CONTROL_ + 2);
+	ack(s, CONTROL_ + 3);
+	acks(s, CONTROL_ + 3);
 	order(s, "GET /v1/migrations\n");
 	seed_write(s, "source_session", "interrupted");
 
 	begin(s, "hybrid");
 	word(s, CONTROL_, MSG_READY);
 	seed_u8(s, CLOSE | ON(CONTROL_));
-	ack(s, NEXT_);
-	word(s, NEXT_, MSG_ANSWER);
+	answer(s, MSG_ANSWER_NOT_STARTED);
 	seed_write(s, "source_session", "doubt");
 
 	begin(s, "postcopy");
-	hand_over(s);
+	hand_over(s, CONTROL_);
 	seed_u8(s, CLOSE | ON(URGENT_));
 	word(s, CONTROL_, MSG_DROPPED);
 	request(s, CONTROL_);

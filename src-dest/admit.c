@@ -16,7 +16,7 @@ int admit_limits(struct incoming *inc, struct error *err)
 	uint64_t limit = inc->d->conf.limit_memory_bytes, used = 0;
 
 	for (const struct incoming *o = inc->d->incomings; o; o = incoming_next(o))
-		if (o != inc && incoming_state(o) != INC_END)
+		if (o != inc && incoming_admitted(o))
 			used += incoming_memory(o);
 	if (limit && (inc->total > limit || used > limit - inc->total))
 		return error_set(err, -ENOMEM, "limit-memory",

@@ -596,25 +596,6 @@ uint64_t incoming_memory(const struct incoming *inc)
 	return inc->total;
 }
 
-/* Zero pages are received and take nothing: then there is more than this says. */
-uint64_t incoming_outstanding(const struct incoming *inc)
-{
-	uint64_t sum = 0;
-
-	if (inc->store || inc->state == INC_END)
-		return 0;
-	for (unsigned int i = 0; i < inc->nblocks; i++) {
-		uint64_t came = inc->placed && i < inc->place.n
-					? atomic_load(&inc->place.blocks[i].received) *
-						  inc->place.blocks[i].page_size
-					: 0;
-
-		if (inc->blocks[i].kind != MSG_BLOCK_HUGETLB)
-			sum += inc->blocks[i].length - MIN(came, inc->blocks[i].length);
-	}
-	return sum;
-}
-
 bool incoming_is_guest(const struct incoming *inc, const char *name,
 		       const uint8_t uuid[static MSG_UUID_LEN])
 {

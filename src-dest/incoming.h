@@ -105,8 +105,6 @@ struct incoming *incoming_next(const struct incoming *inc);
 enum inc_state incoming_state(const struct incoming *inc);
 /** incoming_memory() - Return: bytes of all its blocks, 0 before SETUP */
 uint64_t incoming_memory(const struct incoming *inc);
-/** incoming_outstanding() - Return: bytes of memory, huge pages aside, that it will still take from this host */
-uint64_t incoming_outstanding(const struct incoming *inc);
 /** incoming_count_of() - Return: how many there are from this identity */
 unsigned int incoming_count_of(const struct dest *d, const char *identity);
 /** incoming_is_guest() - Return: whether it is about the guest of that name or uuid and not at its

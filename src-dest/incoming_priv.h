@@ -232,6 +232,11 @@ void incoming_close_control(struct incoming *inc);
 void incoming_timer(struct incoming *inc, uint64_t us, loop_fn *fn);
 /** incoming_pause() - stop or go on reading control */
 void incoming_pause(struct incoming *inc, bool paused);
+/** incoming_admitted() - Return: whether it may come, and is not at its end: what it needs is promised to it */
+static inline bool incoming_admitted(const struct incoming *inc)
+{
+	return inc->past && inc->state != INC_END;
+}
 /** incoming_remove() - off the list, its resources are gone */
 void incoming_remove(struct incoming *inc);
 

@@ -2,6 +2,7 @@
 #include "parts.h"
 #include "adopt.h"
 #include "incoming_priv.h"
+#include "room.h"
 #include "sharing.h"
 #include "util/cleanup.h"
 #include "util/log.h"
@@ -10,6 +11,7 @@ static const struct part parts[] = {
 	{.name = "driver", .advise = admit_driver},
 	{.name = "host", .advise = admit_host},
 	{.name = "limits", .advise = admit_limits},
+	{.name = "room", .advise = room_admit},
 	{.name = "residents", .advise = admit_resident},
 	{.name = "launcher", .advise = admit_launcher},
 	{.name = "adopted", .end = adopt_over},

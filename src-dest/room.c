@@ -7,8 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include "fit.h"
 #include "host/cordon.h"
-#include "incoming.h"
+#include "incoming_priv.h"
 #include "micro.h"
 #include "resident.h"
 #include "uffd/uffd.h"
@@ -28,6 +29,7 @@ int room_cordoned(const struct dest *d, struct error *err)
 
 /* --- memory --- */
 
+/* Return: UINT64_MAX if it cannot be told: then the kernel has the last word, as it has without us */
 static uint64_t available(void)
 {
 	CLEANUP_FREE char *text = NULL;
@@ -36,20 +38,10 @@ static uint64_t available(void)
 
 	if (fdio_read_file("/proc/meminfo", SMALL_FILE, &text) < 0) {
 		text = NULL;
-		return 0;
+		return UINT64_MAX;
 	}
 	at = strstr(text, "MemAvailable:");
-	return at && sscanf(at, "MemAvailable: %" SCNu64, &kb) == 1 ? kb << 10 : 0;
-}
-
-/* Available, less what those that are on their way will still take. */
-static uint64_t memory(const struct dest *d)
-{
-	uint64_t wanted = 0, have = available();
-
-	for (const struct incoming *inc = d->incomings; inc; inc = incoming_next(inc))
-		wanted += incoming_outstanding(inc);
-	return have > wanted ? have - wanted : 0;
+	return at && sscanf(at, "MemAvailable: %" SCNu64, &kb) == 1 ? kb << 10 : UINT64_MAX;
 }
 
 static uint64_t number_in(const char *dir, const char *file)
@@ -65,29 +57,96 @@ static uint64_t number_in(const char *dir, const char *file)
 	return strtoull(text, NULL, 10);
 }
 
-/* A page that somebody has reserved counts as free in the kernel's book until it is touched. */
-static void add_pool(struct msg_room *v, const char *dir, uint64_t size)
+static void add_pool(struct fit_host *h, const char *dir, uint64_t size)
 {
-	uint64_t unused = number_in(dir, "free_hugepages");
-	uint64_t reserved = number_in(dir, "resv_hugepages");
+	uint64_t may = number_in(dir, "nr_overcommit_hugepages");
+	uint64_t added = number_in(dir, "surplus_hugepages");
+	uint64_t unused = number_in(dir, "free_hugepages") + (may > added ? may - added : 0);
 
-	v->pools[v->npools++] = (struct msg_pool){
-		.size = size,
-		.unused = MIN(unused > reserved ? unused - reserved : 0, (1ull << 62) / size)};
+	h->pools[h->npools++] = (struct fit_pool){.size = size,
+						  .unused = MIN(unused, (1ull << 62) / size),
+						  .reserved = number_in(dir, "resv_hugepages")};
 }
 
-static void add_pools(struct msg_room *v)
+static void add_pools(struct fit_host *h)
 {
 	DIR *dir = opendir(HUGE_DIR);
 	struct dirent *e;
 	uint64_t kb;
 
-	while (dir && v->npools < MSG_POOLS_MAX && (e = readdir(dir)))
+	while (dir && h->npools < MSG_POOLS_MAX && (e = readdir(dir)))
 		if (sscanf(e->d_name, "hugepages-%" SCNu64 "kB", &kb) == 1 && kb >= 4 &&
 		    kb <= MSG_POOL_SIZE_MAX >> 10 && !(kb & (kb - 1)))
-			add_pool(v, e->d_name, kb << 10);
+			add_pool(h, e->d_name, kb << 10);
 	if (dir)
 		closedir(dir);
+}
+
+/*
+ * What one will still take, in huge pages of this size, or of all other memory for 0. Zero pages are received and
+ * take nothing: then there is more than this says.
+ */
+static uint64_t promised(const struct incoming *inc, uint64_t huge)
+{
+	uint64_t sum = 0;
+
+	if (inc->store || !incoming_admitted(inc))
+		return 0;
+	for (unsigned int i = 0; i < inc->nblocks; i++) {
+		const struct msg_block *b = &inc->blocks[i];
+		uint64_t came = inc->placed && i < inc->place.n
+					? atomic_load(&inc->place.blocks[i].received) *
+						  inc->place.blocks[i].page_size
+					: 0;
+
+		if (huge == (b->kind == MSG_BLOCK_HUGETLB ? b->page_size : 0))
+			sum += b->length - MIN(came, b->length);
+	}
+	return sum;
+}
+
+/* What all that were admitted will still take. */
+static void add_promises(const struct dest *d, struct fit_host *h)
+{
+	for (const struct incoming *inc = d->incomings; inc; inc = incoming_next(inc)) {
+		h->promised += promised(inc, 0);
+		for (unsigned int i = 0; i < h->npools; i++)
+			h->pools[i].promised += promised(inc, h->pools[i].size) / h->pools[i].size;
+	}
+}
+
+static void look(const struct dest *d, struct fit_host *ret)
+{
+	*ret = (struct fit_host){.available = available(), .margin = d->conf.margin_bytes};
+	add_pools(ret);
+	add_promises(d, ret);
+}
+
+int room_admit(struct incoming *inc, struct error *err)
+{
+	struct fit_host h;
+	int r;
+
+	if (!inc->d->conf.check_room)
+		return 0;
+	look(inc->d, &h);
+	r = fit_check(&h, inc->blocks, inc->nblocks, err);
+	if (r)
+		error_prefix(err, "guest %s", inc->setup->name);
+	return r;
+}
+
+static void tell_memory(const struct dest *d, struct msg_room *v)
+{
+	struct fit_host h;
+
+	look(d, &h);
+	v->memory = d->conf.check_room ? MIN(fit_memory(&h), MSG_MEMORY_MAX) : MSG_MEMORY_MAX;
+	for (unsigned int i = 0; i < h.npools; i++)
+		v->pools[v->npools++] = (struct msg_pool){
+			.size = h.pools[i].size,
+			.unused = d->conf.check_room ? fit_pages(&h.pools[i])
+						     : MSG_MEMORY_MAX / h.pools[i].size};
 }
 
 /* --- the rest --- */
@@ -118,9 +177,8 @@ void room_fill(const struct dest *d, const char *identity, struct msg_room *ret)
 	ret->yours = incoming_count_of(d, identity);
 	ret->limit = d->conf.limit_incoming;
 	ret->per_source = d->conf.limit_incoming_per_source;
-	ret->memory = memory(d);
 	ret->memory_limit = d->conf.limit_memory_bytes;
-	add_pools(ret);
+	tell_memory(d, ret);
 	add_launchers(d, ret);
 }
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What this host has to spare: the answer to PROBE, and what GET /v1/host tells of guests (PROTOCOL.md, section 14). */
+/* What this host has to spare: who is admitted to it, the answer to PROBE, and what GET /v1/host tells of guests (PROTOCOL.md, section 14). */
 #ifndef DECANT_ROOM_H
 #define DECANT_ROOM_H
 
@@ -9,6 +9,12 @@
 
 /** room_cordoned() - may a guest begin to come here? Return: 0, or -EBUSY with @err ("host-cordoned") filled */
 int room_cordoned(const struct dest *d, struct error *err);
+/**
+ * room_admit() - is there memory for it, beside what is promised to all that are arriving? A part: see parts.h
+ *
+ * Return: 0, or -ENOMEM with @err filled (no-room)
+ */
+int room_admit(struct incoming *inc, struct error *err);
 /**
  * room_fill() - look around
  * @identity:	who asks

@@ -128,6 +128,22 @@ static int take_launcher(const json_t *value, const char *key, const struct json
 	return 0;
 }
 
+/* null: whoever has set that knows better than the kernel what will be free. */
+static int take_margin(const json_t *value, const char *key, const struct jsonx_at *at, void *obj)
+{
+	struct conf_dest *c = obj;
+
+	(void)key;
+	c->check_room = !json_is_null(value);
+	if (!c->check_room)
+		return 0;
+	if (!json_is_integer(value) || json_integer_value(value) > CONF_MARGIN_MAX ||
+	    json_integer_value(value) < -CONF_MARGIN_MAX)
+		return jsonx_bad(at, "must be null or a whole number of -2^46 to 2^46");
+	c->margin_bytes = json_integer_value(value);
+	return 0;
+}
+
 static const struct jsonx_field limits[] = {
 	{"incoming", JSONX_UINT, .min = 1, .max = 1000,
 	 JSONX_INTO(struct conf_dest, limit_incoming)},
@@ -140,6 +156,7 @@ static const struct jsonx_field limits[] = {
 	{"interrupted_s", JSONX_UINT, .max = 86400,
 	 JSONX_INTO(struct conf_dest, limit_interrupted_s)},
 	{"memory_bytes", JSONX_UINT, JSONX_INTO(struct conf_dest, limit_memory_bytes)},
+	{"margin_bytes", JSONX_ANY, .take = take_margin},
 };
 
 static int take_limits(const json_t *value, const char *key, const struct jsonx_at *at, void *obj)
@@ -189,6 +206,7 @@ static int defaults(struct conf_dest *c)
 	c->limit_connections = CONF_CONNECTIONS_DEFAULT;
 	c->limit_connections_per_address = CONF_CONNECTIONS_PER_ADDRESS_DEFAULT;
 	c->limit_interrupted_s = CONF_INTERRUPTED_DEFAULT;
+	c->check_room = true;
 	return bad ? -ENOMEM : 0;
 }
 

@@ -3,6 +3,7 @@
 #ifndef DECANT_CONF_DEST_H
 #define DECANT_CONF_DEST_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include "conf/conf_common.h"
 #include "conf/conf_hooks.h"
@@ -22,6 +23,8 @@
  * limit_connections_per_address */
 #define CONF_CONNECTIONS_DEFAULT             256
 #define CONF_CONNECTIONS_PER_ADDRESS_DEFAULT 64
+/** CONF_MARGIN_MAX - of margin_bytes: more than guests have */
+#define CONF_MARGIN_MAX (INT64_C(1) << 46)
 
 /**
  * struct conf_dest - all of it, defaults filled in; owns its memory
@@ -44,6 +47,9 @@
  * @limit_connections_per_address: most of them from one address, default
  *		CONF_CONNECTIONS_PER_ADDRESS_DEFAULT
  * @limit_memory_bytes: most memory of all incoming guests together, 0 for no limit (default)
+ * @check_room: a guest comes only if there is memory for it; default true
+ * @margin_bytes: then so much of what is available stays free, -CONF_MARGIN_MAX..CONF_MARGIN_MAX, default 0; negative:
+ *		so much more than that may be promised to guests
  * @launchers:	@n_launchers of them
  * @hooks:	who is told
  */
@@ -65,6 +71,8 @@ struct conf_dest {
 	uint32_t limit_connections_per_address;
 	uint32_t limit_interrupted_s;
 	uint64_t limit_memory_bytes;
+	bool check_room;
+	int64_t margin_bytes;
 	struct conf_launcher *launchers;
 	size_t n_launchers;
 	struct conf_hooks hooks;

@@ -34,6 +34,8 @@ Test(conf_dest, defaults_are_those_of_the_contract)
 	cr_expect(eq(str, c.source_api, "unix:/run/decant/source.sock"));
 	cr_expect(eq(u32, c.limit_incoming, CONF_INCOMING_DEFAULT));
 	cr_expect(eq(u64, c.limit_memory_bytes, 0));
+	cr_expect(c.check_room);
+	cr_expect(eq(i64, c.margin_bytes, 0));
 	cr_expect(eq(sz, c.n_launchers, 0));
 	conf_dest_clear(&c);
 }
@@ -44,7 +46,8 @@ Test(conf_dest, every_key_is_taken)
 		"\"allow\": [\"DNS:host-a\", \"DNS:a.b.c\", \"IP:10.0.0.1\", \"IP:fe80::1\", "
 		"\"URI:spiffe://x/y\"], \"api\": {\"listen\": [\"unix:/a\"]}, \"attach\": \"/at\", "
 		"\"run_dir\": \"/r\", \"state_dir\": \"/s\", \"source_api\": \"unix:/src\", "
-		"\"limits\": {\"incoming\": 3, \"memory_bytes\": 8589934592}, \"hooks\": [], "
+		"\"limits\": {\"incoming\": 3, \"memory_bytes\": 8589934592, "
+		"\"margin_bytes\": -4096}, \"hooks\": [], "
 		"\"launchers\": {\"vm\": {\"driver\": \"qemu\", \"argv\": [\"/bin/q\", "
 		"\"{name}\"]}, "
 		"\"prog\": {\"driver\": \"native\", \"argv\": [\"/bin/p\"]}}");
@@ -54,6 +57,8 @@ Test(conf_dest, every_key_is_taken)
 	cr_expect(eq(str, c.source_api, "unix:/src"));
 	cr_expect(eq(u32, c.limit_incoming, 3));
 	cr_expect(eq(u64, c.limit_memory_bytes, UINT64_C(8589934592)));
+	cr_expect(c.check_room);
+	cr_expect(eq(i64, c.margin_bytes, -4096));
 	cr_expect(eq(sz, c.n_launchers, 2));
 	cr_assert(ne(ptr, (void *)conf_dest_launcher(&c, "vm"), NULL));
 	cr_expect(eq(int, conf_dest_launcher(&c, "vm")->driver, GUEST_DRIVER_QEMU));
@@ -70,8 +75,10 @@ Test(conf_dest, registering_can_be_turned_off)
 	struct conf_dest c;
 
 	json_object_set_new(json, "source_api", json_null());
+	json_object_set_new(json, "limits", json_pack("{s:n}", "margin_bytes"));
 	cr_assert(eq(int, conf_dest_read(json, &c, &err), 0), "%s", err.msg);
 	cr_expect(eq(ptr, c.source_api, NULL));
+	cr_expect(not(c.check_room));
 	conf_dest_clear(&c);
 	json_decref(json);
 }
@@ -143,6 +150,8 @@ Test(conf_dest, every_key_wrong_once)
 		{"\"limits\": {\"incoming_per_source\": -1}", -EINVAL,
 		 "limits.incoming_per_source"},
 		{"\"limits\": {\"memory_bytes\": \"1G\"}", -EINVAL, "limits.memory_bytes"},
+		{"\"limits\": {\"margin_bytes\": \"1G\"}", -EINVAL, "limits.margin_bytes"},
+		{"\"limits\": {\"margin_bytes\": 70368744177665}", -EINVAL, "limits.margin_bytes"},
 		{"\"limits\": {\"guests\": 1}", -EINVAL, "limits.guests: unknown key"},
 		{"\"launchers\": []", -EINVAL, "launchers"},
 		{"\"launchers\": {\"a/b\": {}}", -EINVAL, "is no name of a launcher"},

@@ -177,6 +177,10 @@ Test(dest_admit, objections)
 	refused(&b, "limit-memory", "limits.memory_bytes");
 	b.d.conf.limit_memory_bytes = b.inc.total;
 	cr_assert_eq(admit(&b), 0, "%s", b.err.msg);
+	b.d.conf.check_room = true;
+	b.d.conf.margin_bytes = CONF_MARGIN_MAX;
+	refused(&b, "no-room", "guest g: no room: needs 12288 bytes");
+	b.d.conf.check_room = false;
 	strcpy(b.setup.launcher, "other");
 	refused(&b, "unknown-launcher", "\"other\"");
 	strcpy(b.setup.launcher, "vm");

@@ -128,14 +128,15 @@ struct lab_vm {
  * @disk_pages, @disk_bad, @disk_reads, @disk_writes, @disk_errors: the same of the disk checker
  * @mono_ns, @real_ns: its clocks
  * @step_ns:	longest delay of its 2 ms ticker since the last time
- * @host_ns:	CLOCK_MONOTONIC here when its clocks were asked
+ * @asked_ns:	CLOCK_MONOTONIC here before its clocks were asked
+ * @heard_ns:	and when the answer was here: they were read somewhere between the two
  * @warnings:	messages of its kernel since it was ready, or since the last time
  */
 struct lab_vm_state {
 	uint64_t pages, bad, counter;
 	int64_t gap;
 	uint64_t disk_pages, disk_bad, disk_reads, disk_writes, disk_errors;
-	uint64_t mono_ns, real_ns, step_ns, host_ns;
+	uint64_t mono_ns, real_ns, step_ns, asked_ns, heard_ns;
 	unsigned int warnings;
 };
 

@@ -108,7 +108,11 @@ build/openapi.json: deploy/openapi.yaml
 	$(call say,JSON,$@)
 	$(Q)mkdir -p $(@D) && /usr/bin/python3 -c 'import json, sys, yaml; json.dump(yaml.safe_load(open(sys.argv[1])), sys.stdout, separators=(",", ":"))' \
 		$< >$@.new && mv $@.new $@
-$(call obj,common/rest/rest_doc.c): build/openapi.json deploy/page.html
+# The page's policy names its script and its style by what they are.
+build/page.csp: deploy/page.html common/rest/policy
+	$(call say,CSP,$@)
+	$(Q)mkdir -p $(@D) && /usr/bin/python3 common/rest/policy $< >$@.new && mv $@.new $@
+$(call obj,common/rest/rest_doc.c): build/openapi.json build/page.csp deploy/page.html
 
 $(BUILD)/libcommon.a: $(call obj,$(COMMON_SRC))
 	$(archive)

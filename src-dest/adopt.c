@@ -116,6 +116,7 @@ static void note_dead(struct dest *d, struct past *p)
 	log_error("guest %s has died; it was held by incoming %s", p->name, p->id);
 	if (history_note(p, HISTORY_GONE, NULL, true, &err))
 		log_error("incoming %s: %s", p->id, err.msg);
+	incoming_tell_past(d, p, "failed", "guest-died", "the guest has died while it was held");
 	adopt_qemu_gone(p);
 	history_end(d->history, p, NULL);
 	remove_states(d);
@@ -404,6 +405,7 @@ static void end_launched(const struct dest *d, const struct past *p)
 
 void adopt_start(struct dest *d)
 {
+	incoming_tell_aborted(d);
 	/* First of all: somebody may have had it continued. */
 	for (struct past *p = history_first(d->history); p; p = p->next)
 		if (p->overruled && p->same_boot && overrule_stop(p))

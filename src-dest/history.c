@@ -176,6 +176,7 @@ static void abort_unfinished(struct past *p)
 
 	if (!doubt_abort_at_start(p->fate, p->same_boot))
 		return;
+	p->untold = true;
 	if (history_note(p, HISTORY_ABORTED, NULL, true, &err))
 		log_error("history: %s: %s", p->id, err.msg);
 	else

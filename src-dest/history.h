@@ -51,6 +51,7 @@ struct journal;
  * @same_boot:	all of it is of this boot of the host
  * @registered:	nothing is left to be done after COMPLETED
  * @overruled:	the guest was kept at its source; the one here is not to run
+ * @untold:	it was aborted when the records were read: nobody has heard of that
  * @unsynced:	a record was written that may not be on the disk yet
  * @facts:	the "setup" record: name, uuid, launcher, driver, vars, from
  * @view:	as the REST interface showed it last, as text: a tenth of what the objects take, and there are many;
@@ -82,6 +83,7 @@ struct past {
 	uint32_t pass;
 	bool listened;
 	bool unsynced;
+	bool untold;
 	struct past *next;
 };
 

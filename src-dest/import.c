@@ -10,8 +10,10 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include "hooks/hooks.h"
 #include "image.h"
 #include "incoming_priv.h"
+#include "rest/rest_events.h"
 #include "util/cleanup.h"
 #include "util/clock.h"
 #include "util/digest.h"
@@ -31,6 +33,7 @@
  * @worker:	its thread; NULL once it has ended
  * @job:	all of it
  * @quit:	the agent ends
+ * @made:	the image is complete
  * @done_bytes:	so far
  * @ended_us:	wall clock, 0 while it runs
  * @err:	why it failed
@@ -47,6 +50,7 @@ struct import {
 	struct worker *worker;
 	struct worker_job job;
 	_Atomic bool quit;
+	_Atomic bool made;
 	_Atomic uint64_t done_bytes;
 	uint64_t created_us;
 	uint64_t ended_us;
@@ -169,10 +173,30 @@ static int run(struct worker_job *job, struct error *err)
 		r = copy_all(im, buf, err);
 	if (!r)
 		r = check_unchanged(im, err);
-	return r ? r : image_finish(im->writer, err);
+	if (!r)
+		r = image_finish(im->writer, err);
+	atomic_store(&im->made, !r);
+	return r;
 }
 
 /* --- on the loop --- */
+
+/* @before: NULL at the beginning */
+static void tell(const struct import *im, const char *before)
+{
+	json_t *data = import_view(im);
+	const char *phase = json_string_value(json_object_get(data, "phase"));
+	char type[HOOKS_TYPE_MAX], job[HOOKS_JOB_MAX];
+
+	if (!phase)
+		return;
+	snprintf(type, sizeof(type), "import.%s", phase);
+	snprintf(job, sizeof(job), "snapshots/%s", im->name);
+	rest_events_publish(im->d->events, "snapshot",
+			    json_pack("{s:s, s:s}", "id", im->name, "phase", phase));
+	json_object_set_new(data, "previous_phase", before ? json_string(before) : json_null());
+	hooks_emit(im->d->hooks, type, job, data);
+}
 
 static void done(struct worker_job *job)
 {
@@ -190,6 +214,7 @@ static void done(struct worker_job *job)
 		log_notice("image %s was made of %s, %" PRIu64 " bytes", im->name, im->memory,
 			   im->size);
 	}
+	tell(im, "importing");
 }
 
 static int open_memory(struct import *im, struct error *err)
@@ -292,6 +317,7 @@ int import_begin(struct dest *d, const char *memory, const char *name, struct im
 	im->job = (struct worker_job){.run = run, .done = done};
 	worker_push(im->worker, &im->job);
 	log_info("image %s is being made of %s, %" PRIu64 " bytes", im->name, im->memory, im->size);
+	tell(im, NULL);
 	*ret = im;
 	return 0;
 }
@@ -336,10 +362,25 @@ json_t *import_view(const struct import *im)
 			: json_null());
 }
 
+/* Its thread may have come to the end all the same. */
+static void cut_short(struct import *im)
+{
+	worker_stop(steal_ptr(&im->worker));
+	im->ended_us = clock_wall_us();
+	if (!atomic_load(&im->made))
+		error_set(&im->err, -ECANCELED, "cancelled", "decant-dest was stopped");
+	tell(im, "importing");
+}
+
 void import_free_all(struct dest *d)
 {
 	for (struct import *im = d->imports; im; im = im->next)
 		atomic_store(&im->quit, true);
-	while (d->imports)
-		import_free(d->imports);
+	while (d->imports) {
+		struct import *im = d->imports;
+
+		if (!im->ended_us)
+			cut_short(im);
+		import_free(im);
+	}
 }

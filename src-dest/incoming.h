@@ -14,6 +14,7 @@
 #include "state.h"
 
 struct incoming;
+struct past;
 
 /**
  * incoming_open() - a source has said HELLO for a new control channel
@@ -32,6 +33,15 @@ int incoming_open(struct dest *d, struct conn *conn, const struct msg_hello *h,
  * Return: 0 with @ret in the list, or -errno with @err filled: the limit is reached
  */
 int incoming_local(struct dest *d, const char *from, struct incoming **ret, struct error *err);
+/**
+ * incoming_tell_past() - hooks and the audit hear how one of an earlier life has ended, a micro-VM as well
+ * @now:	its phase, "aborted" or "failed"
+ * @code, @why:	of the error
+ */
+void incoming_tell_past(struct dest *d, const struct past *p, const char *now, const char *code,
+			const char *why);
+/** incoming_tell_aborted() - the same of all that were aborted when the agent was started */
+void incoming_tell_aborted(struct dest *d);
 /** incoming_id() - Return: of the migration, as text */
 const char *incoming_id(const struct incoming *inc);
 /**

@@ -408,6 +408,8 @@ json_t *incoming_view_postcopy(const struct place *p);
 
 /** incoming_tell() - others hear that @ev has changed the state, before its action. @was: the one before */
 void incoming_tell(struct incoming *inc, enum inc_state was, enum inc_event ev);
+/** incoming_tell_again() - that it goes on after a restart; what it was in before nobody knows */
+void incoming_tell_again(const struct incoming *inc);
 
 /* resume.c: a session after the one that was lost */
 

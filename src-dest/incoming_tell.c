@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
  * What others hear of what arrives here: the audit and hooks are told of each change of phase, by the one who sets the state
- * (incoming_event(), micro_event()). Some of these changes fall into the guest's pause: so little is told, and
- * nothing is counted for it.
+ * (incoming_event(), micro_event(), import.c), and when an agent that was started again has found what became of the
+ * jobs of its earlier life. Some of these changes fall into the guest's pause: so little is told, and nothing is counted for it.
  */
 #include <stdio.h>
 #include <string.h>
@@ -94,22 +94,85 @@ static void audit_step(const struct incoming *inc, enum inc_state was, enum inc_
 			   AUDIT_SYNC);
 }
 
-void incoming_tell(struct incoming *inc, enum inc_state was, enum inc_event ev)
+/* @before: NULL if nobody knows it */
+static void emit_step(const struct incoming *inc, const char *now, const char *before)
 {
-	const char *now = phase(inc, was);
 	char uuid[UUID_TEXT_MAX] = "", at[CLOCK_TEXT_MAX];
 
-	audit_step(inc, was, ev, now);
 	if (!inc->d->hooks)
 		return;
 	if (inc->setup)
 		uuid_text(inc->setup->uuid, uuid);
 	emit(inc->d, kind(inc), now, inc->id_text,
-	     json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:o, s:I}", "id", inc->id_text,
+	     json_pack("{s:s, s:s, s:s, s:s, s:s?, s:s, s:s, s:s, s:o, s:I}", "id", inc->id_text,
 		       "guest", inc->setup ? inc->setup->name : "", "uuid", uuid, "phase", now,
-		       "previous_phase", inc_state_name(was), "from", inc->from, "identity",
-		       inc->identity, "created_at", clock_rfc3339(at, inc->created_us), "error",
+		       "previous_phase", before, "from", inc->from, "identity", inc->identity,
+		       "created_at", clock_rfc3339(at, inc->created_us), "error",
 		       error_json(&inc->err), "total_bytes", (json_int_t)inc->total));
+}
+
+void incoming_tell(struct incoming *inc, enum inc_state was, enum inc_event ev)
+{
+	const char *now = phase(inc, was);
+
+	audit_step(inc, was, ev, now);
+	emit_step(inc, now, inc_state_name(was));
+}
+
+/* --- what an earlier life has left --- */
+
+void incoming_tell_again(const struct incoming *inc)
+{
+	emit_step(inc, inc_state_name(inc->state), NULL);
+}
+
+static const char *text_of(const struct past *p, const char *key)
+{
+	const char *s = json_string_value(json_object_get(p->facts, key));
+
+	return s ? s : "";
+}
+
+/* "local" is no name that a certificate has. */
+static const char *past_kind(const struct past *p)
+{
+	return !strcmp(text_of(p, "driver"), "uffd") ? "micro"
+	       : !strcmp(p->identity, "local")       ? "restore"
+						     : "incoming";
+}
+
+void incoming_tell_past(struct dest *d, const struct past *p, const char *now, const char *code,
+			const char *why)
+{
+	json_int_t created = json_integer_value(json_object_get(p->facts, "created"));
+	bool micro = !strcmp(past_kind(p), "micro");
+	char at[CLOCK_TEXT_MAX];
+
+	audit_note(d->audit, micro ? "micro-ended" : "incoming-ended",
+		   json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:n}", "job", p->id,
+			     "kind", past_kind(p), "guest", p->name, "uuid", text_of(p, "uuid"),
+			     "from", text_of(p, "from"), "identity", p->identity, "phase", now,
+			     "code", code, "error", why, "digest_ok"),
+		   AUDIT_SYNC);
+	if (!d->hooks)
+		return;
+	emit(d, past_kind(p), now, p->id,
+	     json_pack("{s:s, s:s, s:s, s:s, s:n, s:s, s:s, s:s, s:{s:s, s:s}}", "id", p->id,
+		       "guest", p->name, "uuid", text_of(p, "uuid"), "phase", now, "previous_phase",
+		       "from", text_of(p, "from"), "identity", p->identity, "created_at",
+		       clock_rfc3339(at, (uint64_t)created), "error", "code", code, "message",
+		       why));
+}
+
+void incoming_tell_aborted(struct dest *d)
+{
+	for (struct past *p = history_first(d->history); p; p = p->next) {
+		if (p->untold)
+			incoming_tell_past(
+				d, p, "aborted", "agent-restarted",
+				"decant-dest had ended before the guest was handed over");
+		p->untold = false;
+	}
 }
 
 /* --- micro-VMs --- */

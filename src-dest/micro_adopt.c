@@ -17,6 +17,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #include "host/supervisor.h"
+#include "incoming.h"
 #include "micro_priv.h"
 #include "proc.h"
 #include "util/cleanup.h"
@@ -216,7 +217,7 @@ static int take_up(struct micro *m, struct error *err)
 	return r ? r : micro_serve(m, true, err);
 }
 
-static void dead(struct past *p)
+static void dead(struct dest *d, struct past *p)
 {
 	struct error err = {0};
 	char name[64];
@@ -227,6 +228,8 @@ static void dead(struct past *p)
 	log_notice("micro %s: its micro-VM has ended meanwhile", p->id);
 	if (history_note(p, HISTORY_GONE, NULL, true, &err))
 		log_error("micro %s: %s", p->id, err.msg);
+	incoming_tell_past(d, p, "failed", "guest-died",
+			   "the micro-VM has ended while decant-dest was away");
 }
 
 static const char *fact(const struct past *p, const char *key)
@@ -246,7 +249,7 @@ static void adopt(struct dest *d, struct past *p)
 	if (pidfd < 0 || !proc_lives(p->pid, p->pid_start)) {
 		if (pidfd >= 0)
 			close(pidfd);
-		dead(p);
+		dead(d, p);
 		return;
 	}
 	m = micro_new(d, p->id, fact(p, "image"), fact(p, "socket"));

@@ -323,6 +323,7 @@ static void taken_over(struct incoming *inc, struct past *p)
 	inc->past = p;
 	p->live = true;
 	incoming_add(inc);
+	incoming_tell_again(inc);
 	if (inc->restore) {
 		log_notice("incoming %s: guest %s goes on to be restored out of image %s",
 			   inc->id_text, inc->setup->name, restore_name(inc->restore));

@@ -135,22 +135,36 @@ static void reply_accepted(struct rest_req *req, const struct evac *e)
 	rest_reply(req, 202, evac_json(e));
 }
 
+/* A client that never saw the answer asks again. Return: whether that was the answer */
+static bool answer_repeat(struct rest_req *req, struct source *s, const struct evac_wish *w)
+{
+	const struct evac *e = w->key ? evac_find_key(s, w->key) : NULL;
+
+	if (!e)
+		return false;
+	if (evac_asked_so(e, w->asked))
+		reply_accepted(req, e);
+	else
+		rest_problemf(req, 422, "key-reused",
+			      "this Idempotency-Key has made evacuation %s, which was asked for "
+			      "otherwise",
+			      evac_id(e));
+	return true;
+}
+
 void api_post_evacuations(struct rest_req *req, void *ctx)
 {
-	const char *key = rest_header(req, "Idempotency-Key");
 	struct source *s = ctx;
 	struct evac_wish w;
 	struct error err = {0};
 	struct evac *e;
 	int r = read_wish(s, rest_body(req), &w, &err);
 
-	if (!r && key && strlen(key) > 128)
-		r = error_set(&err, -EINVAL, "bad-key",
-			      "Idempotency-Key is longer than 128 characters");
-	/* A client that never saw the answer asks again. */
-	e = !r && key ? evac_find_key(s, key) : NULL;
-	w.key = key;
-	if (!r && !e)
+	w.key = rest_header(req, "Idempotency-Key");
+	w.asked = rest_request_digest(req);
+	if (!r && answer_repeat(req, s, &w))
+		return;
+	if (!r)
 		r = evac_new(s, &w, &e, &err);
 	if (r < 0)
 		rest_problem(req, status_of(r), &err);

@@ -72,27 +72,26 @@ static void reply_accepted(struct rest_req *req, const struct migration *m)
 }
 
 /* A client that never saw the answer asks again: it gets the job that it has made already. */
-static bool answer_repeat(struct rest_req *req, struct source *s, const char *key, const char *name,
-			  const char *to, bool snapshot)
+static bool answer_repeat(struct rest_req *req, struct source *s,
+			  const struct migration_asked *asked)
 {
-	const struct migration *m = key ? migration_find_key(s, key) : NULL;
+	const struct migration *m = migration_find_key(s, asked->key);
 
-	if (key && strlen(key) > 128)
-		rest_problemf(req, 400, "bad-key", "Idempotency-Key is longer than 128 characters");
-	else if (!m)
+	if (!m)
 		return false;
-	else if (!migration_is_for(m, name, to) || migration_is_snapshot(m) != snapshot)
+	if (migration_asked_so(m, asked->digest))
+		reply_accepted(req, m);
+	else
 		rest_problemf(req, 422, "key-reused",
 			      "this Idempotency-Key has made job %s, which is another one",
 			      migration_id(m));
-	else
-		reply_accepted(req, m);
 	return true;
 }
 
 static void post_job(struct rest_req *req, void *ctx, struct migration_image *image)
 {
 	const char *key = rest_header(req, "Idempotency-Key");
+	const struct migration_asked asked = {key, rest_request_digest(req)};
 	struct source *s = ctx;
 	const char *name, *to;
 	struct mig_options options;
@@ -101,13 +100,13 @@ static void post_job(struct rest_req *req, void *ctx, struct migration_image *im
 	struct error err = {0};
 	int r = read_request(s, rest_body(req), &name, &to, &options, image, &err);
 
-	if (!r && answer_repeat(req, s, key, name, to, image))
+	if (!r && key && answer_repeat(req, s, &asked))
 		return;
 	if (!r && !(g = guests_find(s, name)))
 		r = error_set(&err, -ENOENT, "no-such-guest",
 			      "no guest is named %s (decant guests lists them)", name);
 	if (!r)
-		r = migration_new(s, g, to, key, &options, image, &m, &err);
+		r = migration_new(s, g, to, key ? &asked : NULL, &options, image, &m, &err);
 	if (r < 0) {
 		rest_problem(req, api_status(r), &err);
 		return;

@@ -482,6 +482,11 @@ struct evac *evac_find_key(struct source *s, const char *key)
 	return NULL;
 }
 
+bool evac_asked_so(const struct evac *e, uint64_t digest)
+{
+	return !e->wish.asked || e->wish.asked == digest;
+}
+
 struct evac *evac_active(const struct source *s)
 {
 	for (struct evac *e = s->evacs; e; e = e->next)

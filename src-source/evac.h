@@ -34,6 +34,7 @@ struct evac;
  * @dry_run:	plan, and do nothing
  * @options:	of each migration
  * @key:	Idempotency-Key, NULL without
+ * @asked:	rest_request_digest() of the request, 0 without
  */
 struct evac_wish {
 	const char *to[EVAC_HOSTS_MAX];
@@ -44,6 +45,7 @@ struct evac_wish {
 	bool dry_run;
 	struct mig_options options;
 	const char *key;
+	uint64_t asked;
 };
 
 /**
@@ -56,6 +58,8 @@ int evac_new(struct source *s, const struct evac_wish *w, struct evac **ret, str
 struct evac *evac_find(struct source *s, const char *id);
 /** evac_find_key() - Return: the one that a request with this Idempotency-Key has made, or NULL */
 struct evac *evac_find_key(struct source *s, const char *key);
+/** evac_asked_so() - Return: whether it was made by a request of this digest */
+bool evac_asked_so(const struct evac *e, uint64_t digest);
 /** evac_active() - Return: the one that has not ended, dry runs aside, or NULL */
 struct evac *evac_active(const struct source *s);
 const char *evac_id(const struct evac *e);

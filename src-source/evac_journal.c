@@ -55,11 +55,12 @@ static json_t *created(const struct evac *e)
 
 	for (unsigned int i = 0; to && i < e->wish.n_to; i++)
 		json_array_append_new(to, json_string(e->dests[i].to));
-	return json_pack("{s:s, s:s, s:s, s:o, s:i, s:I, s:s, s:I, s:o}", "type", "created", "id",
-			 e->id, "key", e->key, "to", to, "concurrency", (int)e->wish.concurrency,
-			 "bandwidth", (json_int_t)e->wish.bandwidth, "order",
-			 evac_order_name(e->wish.order), "created_at", (json_int_t)e->created_us,
-			 "options", conf_options_json(&e->wish.options));
+	return json_pack("{s:s, s:s, s:s, s:I, s:o, s:i, s:I, s:s, s:I, s:o}", "type", "created",
+			 "id", e->id, "key", e->key, "asked", (json_int_t)e->wish.asked, "to", to,
+			 "concurrency", (int)e->wish.concurrency, "bandwidth",
+			 (json_int_t)e->wish.bandwidth, "order", evac_order_name(e->wish.order),
+			 "created_at", (json_int_t)e->created_us, "options",
+			 conf_options_json(&e->wish.options));
 }
 
 int evac_journal_open(struct evac *e, struct error *err)
@@ -152,19 +153,21 @@ static int take_created(struct evac *e, json_t *rec)
 {
 	const char *type, *id, *key, *order;
 	json_t *to, *options;
-	json_int_t bandwidth, at;
+	json_int_t bandwidth, at, asked = 0;
 	uint8_t raw[UUID_LEN];
 	int concurrency;
 
-	if (json_unpack(rec, "{s:s, s:s, s:s, s:o, s:i, s:I, s:s, s:I, s:o}", "type", &type, "id",
-			&id, "key", &key, "to", &to, "concurrency", &concurrency, "bandwidth",
-			&bandwidth, "order", &order, "created_at", &at, "options", &options) ||
+	if (json_unpack(rec, "{s:s, s:s, s:s, s:o, s:i, s:I, s:s, s:I, s:o, s?I}", "type", &type,
+			"id", &id, "key", &key, "to", &to, "concurrency", &concurrency, "bandwidth",
+			&bandwidth, "order", &order, "created_at", &at, "options", &options,
+			"asked", &asked) ||
 	    strcmp(type, "created") != 0 || uuid_parse(id, raw) || strlen(key) >= sizeof(e->key) ||
 	    concurrency < 1 || concurrency > EVAC_CONCURRENCY_MAX || bandwidth < 0 ||
 	    evac_order_parse(order, &e->wish.order, NULL))
 		return -EBADMSG;
 	strcpy(e->id, id);
 	strcpy(e->key, key);
+	e->wish.asked = (uint64_t)asked;
 	e->wish.concurrency = (unsigned int)concurrency;
 	e->wish.bandwidth = (uint64_t)bandwidth;
 	e->created_us = (uint64_t)at;

@@ -151,13 +151,13 @@ int mig_journal_open(struct migration *m, struct error *err)
 		return r;
 	return append(
 		m,
-		json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:s, s:s, s:I, s:b, s:o, s:s*}",
+		json_pack("{s:s, s:s, s:s, s:s, s:I, s:s, s:s, s:I, s:s, s:s, s:I, s:b, s:o, s:s*}",
 			  "type", "created", "boot", fdio_boot_id(id), "id", m->id, "key", m->key,
-			  "guest", m->guest_name, "uuid", uuid_text(m->uuid, uuid), "generation",
-			  (json_int_t)m->generation, "host", m->host, "port", m->port, "created_at",
-			  (json_int_t)m->created_us, "paused", m->arrives_paused, "options",
-			  conf_options_json(&m->options), "snapshot",
-			  m->snapshot ? m->snap.name : NULL),
+			  "asked", (json_int_t)m->asked, "guest", m->guest_name, "uuid",
+			  uuid_text(m->uuid, uuid), "generation", (json_int_t)m->generation, "host",
+			  m->host, "port", m->port, "created_at", (json_int_t)m->created_us,
+			  "paused", m->arrives_paused, "options", conf_options_json(&m->options),
+			  "snapshot", m->snapshot ? m->snap.name : NULL),
 		err);
 }
 
@@ -209,15 +209,16 @@ static int take_created(struct migration *m, json_t *rec)
 {
 	const char *id, *key, *guest, *uuid, *host, *port, *image = NULL, *at = NULL;
 	char now[UUID_TEXT_MAX];
-	json_int_t generation, created;
+	json_int_t generation, created, asked = 0;
 	struct error err = {0};
 	json_t *options;
 	int paused;
 
-	if (json_unpack(rec, "{s:s, s:s, s:s, s:s, s:I, s:s, s:s, s:I, s:b, s:o, s?s, s?s}", "id",
-			&id, "key", &key, "guest", &guest, "uuid", &uuid, "generation", &generation,
-			"host", &host, "port", &port, "created_at", &created, "paused", &paused,
-			"options", &options, "snapshot", &image, "boot", &at) ||
+	if (json_unpack(rec, "{s:s, s:s, s:s, s:s, s:I, s:s, s:s, s:I, s:b, s:o, s?s, s?s, s?I}",
+			"id", &id, "key", &key, "guest", &guest, "uuid", &uuid, "generation",
+			&generation, "host", &host, "port", &port, "created_at", &created, "paused",
+			&paused, "options", &options, "snapshot", &image, "boot", &at, "asked",
+			&asked) ||
 	    (image && strlen(image) >= sizeof(m->snap.name)) || uuid_parse(id, m->id_raw) ||
 	    uuid_parse(uuid, m->uuid) || strlen(guest) >= sizeof(m->guest_name) ||
 	    strlen(host) >= sizeof(m->host) || strlen(port) >= sizeof(m->port) ||
@@ -227,6 +228,7 @@ static int take_created(struct migration *m, json_t *rec)
 	m->snapshot = image;
 	strcpy(m->snap.name, image ? image : "");
 	strcpy(m->key, key);
+	m->asked = (uint64_t)asked;
 	strcpy(m->guest_name, guest);
 	take_address(m, host, port);
 	m->generation = (uint64_t)generation;

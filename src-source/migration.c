@@ -168,9 +168,9 @@ void mig_set_dma(struct migration *m)
 	snprintf(m->dma_device, sizeof(m->dma_device), "%s", g->dma);
 }
 
-int migration_new(struct source *s, struct source_guest *sg, const char *to, const char *key,
-		  const struct mig_options *options, const struct migration_image *image,
-		  struct migration **ret, struct error *err)
+int migration_new(struct source *s, struct source_guest *sg, const char *to,
+		  const struct migration_asked *asked, const struct mig_options *options,
+		  const struct migration_image *image, struct migration **ret, struct error *err)
 {
 	struct mig_options own = *options;
 	struct migration *m;
@@ -197,7 +197,8 @@ int migration_new(struct source *s, struct source_guest *sg, const char *to, con
 	}
 	m->src = s;
 	m->guest = sg;
-	snprintf(m->key, sizeof(m->key), "%s", key ? key : "");
+	snprintf(m->key, sizeof(m->key), "%s", asked ? asked->key : "");
+	m->asked = asked ? asked->digest : 0;
 	m->options = own;
 	m->created_us = clock_wall_us();
 	m->phase_us = clock_us();
@@ -244,12 +245,10 @@ struct migration *migration_find_key(struct source *s, const char *key)
 	return NULL;
 }
 
-bool migration_is_for(const struct migration *m, const char *guest, const char *to)
+/* Of a job whose record is silent about it nothing can be said. */
+bool migration_asked_so(const struct migration *m, uint64_t digest)
 {
-	struct migration other = {0};
-
-	return !strcmp(m->guest_name, guest) && !mig_to(&other, to, NULL) &&
-	       !strcmp(m->to, other.to);
+	return !m->asked || m->asked == digest;
 }
 
 bool migration_is_snapshot(const struct migration *m)

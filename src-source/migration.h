@@ -21,21 +21,27 @@ struct migration_image {
 	bool start;
 };
 
+/** struct migration_asked - the request that makes a job: its Idempotency-Key, at most 128 characters, and rest_request_digest() */
+struct migration_asked {
+	const char *key;
+	uint64_t digest;
+};
+
 /**
  * migration_new() - make a job and start it
  * @to:		"HOST[:PORT]", "[V6]:PORT"
- * @key:	Idempotency-Key of the request, NULL without; at most 128 characters
+ * @asked:	by what request; NULL for none that could be repeated
  * @image:	makes a snapshot instead; NULL: a migration
  *
  * Return: 0 with @ret; -errno with @err filled: what was asked for cannot be done now
  */
-int migration_new(struct source *s, struct source_guest *sg, const char *to, const char *key,
-		  const struct mig_options *options, const struct migration_image *image,
-		  struct migration **ret, struct error *err);
+int migration_new(struct source *s, struct source_guest *sg, const char *to,
+		  const struct migration_asked *asked, const struct mig_options *options,
+		  const struct migration_image *image, struct migration **ret, struct error *err);
 /** migration_find_key() - Return: the job that a request with this Idempotency-Key has made, or NULL */
 struct migration *migration_find_key(struct source *s, const char *key);
-/** migration_is_for() - Return: whether the job moves this guest to this destination, as written in the request */
-bool migration_is_for(const struct migration *m, const char *guest, const char *to);
+/** migration_asked_so() - Return: whether it was made by a request of this digest */
+bool migration_asked_so(const struct migration *m, uint64_t digest);
 /** migration_is_snapshot() - Return: whether the job stores an image */
 bool migration_is_snapshot(const struct migration *m);
 /** migration_find() - Return: the job of that id, or NULL */

@@ -232,6 +232,7 @@ struct mig_resolve {
  * @arrives_paused: the guest was paused by its own wish when the job began
  * @held:	the guest is paused by us
  * @key:	Idempotency-Key of the request that made it, "" without
+ * @asked:	digest of that request, 0 if it is not known
  * @err:	what ended it, empty if nothing did
  * @control:	the control channel, NULL while there is none
  * @dial:	the channel that is being made
@@ -281,6 +282,7 @@ struct migration {
 	bool arrives_paused;
 	bool held;
 	char key[MIG_KEY_MAX];
+	uint64_t asked;
 	struct error err;
 	uint64_t created_us, ended_us;
 	struct conn *control;

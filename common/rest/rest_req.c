@@ -257,7 +257,7 @@ bool rest_refuse_type(struct rest_req *req, const char *type)
 
 /* --- repeats --- */
 
-static uint64_t request_digest(const struct rest_req *req)
+uint64_t rest_request_digest(const struct rest_req *req)
 {
 	CLEANUP_FREE char *body =
 		req->body ? json_dumps(req->body, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
@@ -300,7 +300,7 @@ static bool answer_by_key(struct rest_req *req, struct rest_idem *idem)
 			      REST_IDEM_KEY_MAX);
 		return true;
 	}
-	switch (rest_idem_begin(idem, key, request_digest(req), &a)) {
+	switch (rest_idem_begin(idem, key, rest_request_digest(req), &a)) {
 	case REST_IDEM_NEW:
 		req->idem = rest_idem_ref(idem);
 		return false;

@@ -11,6 +11,7 @@
 #include <jansson.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/socket.h>
 #include "util/error.h"
 #include "util/loop.h"
@@ -178,6 +179,12 @@ const char *rest_query(const struct rest_req *req, const char *name);
 const char *rest_header(const struct rest_req *req, const char *name);
 /** rest_body() - Return: borrowed reference to the JSON object, NULL for REST_BODY_NONE */
 const json_t *rest_body(const struct rest_req *req);
+/**
+ * rest_request_digest() - what is asked: method, path and body
+ *
+ * The same of a repeat, in every life of the agent, however its body is laid out. Return: 0 when out of memory
+ */
+uint64_t rest_request_digest(const struct rest_req *req);
 /** rest_peer() - who has asked. Return: valid as long as the request is; never NULL */
 const struct rest_peer *rest_peer(const struct rest_req *req);
 

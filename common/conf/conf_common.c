@@ -116,11 +116,18 @@ int conf_default_cordon(char **p, const char *state_dir, struct error *err)
 
 int conf_take_api(const json_t *value, const char *key, const struct jsonx_at *at, void *obj)
 {
-	const char *path;
-	int r = rest_addr_unix(json_string_value(value), &path, at->err);
+	const char *path, *addr = json_string_value(value);
+	int r;
 
 	(void)key;
 	(void)obj;
+	if (!strncmp(addr, "http", 4))
+		return error_set(
+			at->err, -ENOTSUP, "not-supported",
+			"%s: \"%s\" is not supported: the agents of a host ask each other by "
+			"a Unix socket, unix:PATH",
+			at->path, addr);
+	r = rest_addr_unix(addr, &path, at->err);
 	if (r < 0)
 		error_prefix(at->err, "%s", at->path);
 	return r;

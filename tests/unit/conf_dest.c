@@ -141,6 +141,7 @@ Test(conf_dest, every_key_wrong_once)
 		{"\"state_dir\": []", -EINVAL, "state_dir"},
 		{"\"cordon_file\": 1", -EINVAL, "cordon_file"},
 		{"\"source_api\": \"/x\"", -EINVAL, "source_api: \"/x\" is not unix:PATH"},
+		{"\"source_api\": \"https://h:1\"", -ENOTSUP, "ask each other by a Unix socket"},
 		{"\"source_api\": 1", -EINVAL, "source_api"},
 		{"\"limits\": []", -EINVAL, "limits"},
 		{"\"limits\": {\"incoming\": 0}", -EINVAL, "limits.incoming"},

@@ -42,7 +42,7 @@ struct dial *mig_dial(struct migration *m, const struct msg_hello *hello, dial_f
 		.ctx = m->src->tls,
 		.host = m->host,
 		.port = m->port,
-		.timeout_us = MIG_DIAL_US,
+		.timeout_us = MIN(MIG_DIAL_US, mig_answer_us(m)),
 	};
 
 	return dial_start(m->src->loop, &to, hello, fn, m);

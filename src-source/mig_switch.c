@@ -302,7 +302,7 @@ void mig_act_commit(struct migration *m)
 
 	FAULTPOINT(READY_RECEIVED);
 	m->committed = true;
-	mig_stage(m, MIG_STAGE_NONE, MIG_RUNNING_US);
+	mig_stage(m, MIG_STAGE_NONE, MIN(MIG_RUNNING_US, mig_answer_us(m)));
 	mig_send(m, &msg);
 	FAULTPOINT(COMMIT_QUEUED);
 }

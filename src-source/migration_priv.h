@@ -22,7 +22,7 @@ struct hooks_gate;
 
 /*
  * Bounds of single steps, in microseconds; the switchover as a whole has switchover_timeout_ms, and what
- * the destination answers while the guest runs answer_timeout_ms.
+ * the destination answers while the guest runs answer_timeout_ms, which shortens those of its other answers.
  */
 #define MIG_DIAL_US    10000000ull
 #define MIG_PREPARE_US 60000000ull

@@ -38,7 +38,7 @@ enum mig_compression { MIG_COMPRESSION_NONE };
  * @max_passes:		most passes of precopy
  * @switchover_timeout_ms: longest wait for *ready* with the guest paused
  * @answer_timeout_ms:	how long the other agent may take for an answer while the guest runs: PREPARED, BARRIER_ACK,
- *			RECEIVED, RECEIPT
+ *			RECEIVED, RECEIPT; if it is shorter than their own bounds, also for a connection, and for RUNNING
  * @dma_quarantine_ms:	mode precopy: a page that a device may be writing to is copied when its last report is
  *			so old: longer than the longest I/O of the guest
  * @urgent:		a connection of its own for the pages asked for

@@ -58,7 +58,8 @@ struct journal;
  *		NULL while an incoming lives
  * @live:	an incoming of this life of the agent is behind it
  * @journal:	open while there may be further records, else NULL
-  * @pid, @pid_start: process of the guest, as "owner" noted it (proc.h); before that the one that was launched
+  * @pid, @pid_start: process of the guest, as "owner" noted it (proc.h); before that the one that was launched,
+ *		or has connected; 0 once it is nobody's to be ended
  * @place:	what "may-own" noted of its memory, for revive.h; of an earlier life only, else NULL
  * @pass, @listened: as "owner" noted them: the pass of SWITCH, and whether pages may have been missing
  * @next:	older
@@ -111,7 +112,8 @@ void history_close(struct history *h);
  */
 int history_begin(struct history *h, const json_t *facts, struct past **ret, struct error *err);
 /**
- * history_launched() - what process was launched for it, before COMMIT: a next life of the agent ends it
+ * history_launched() - what process was launched for it, or has connected to be served, before COMMIT: a next life
+ * of the agent ends it
  *
  * Not synced: the process does not outlive the host either. Return: 0 or -errno with @err filled
  */

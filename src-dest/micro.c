@@ -71,7 +71,7 @@ static const struct step table[] = {
 	{MICRO_GREETING, MICRO_EV_REFUSED, MICRO_END, do_aborted},
 	{MICRO_GREETING, MICRO_EV_TROUBLE, MICRO_HELD, do_hold},
 	{MICRO_GREETING, MICRO_EV_GONE, MICRO_END, do_aborted},
-	{MICRO_GREETING, MICRO_EV_STOP, MICRO_END, do_aborted},
+	{MICRO_GREETING, MICRO_EV_STOP, MICRO_END, do_leave},
 	{MICRO_SERVING, MICRO_EV_COMPLETE, MICRO_COMPLETED, do_complete},
 	{MICRO_SERVING, MICRO_EV_TROUBLE, MICRO_HELD, do_hold},
 	{MICRO_SERVING, MICRO_EV_GONE, MICRO_END, do_gone},
@@ -190,6 +190,9 @@ static void note(struct micro *m, enum history_fate fate)
 	struct error err = {0};
 	json_t *more = json_pack("{s:o*}", "view", micro_view(m));
 
+	/* Whoever had connected may be another one's by now: nobody is to be ended for it later. */
+	if (more && fate == HISTORY_ABORTED)
+		json_object_set_new(more, "pid", json_integer(0));
 	if (m->past && history_note(m->past, fate, more, true, &err))
 		log_error("micro %s: %s", m->id_text, err.msg);
 	json_decref(more);

@@ -4,12 +4,17 @@
  * service manager does, where it keeps one, or their own copy of it is found in their process; what is
  * missing is told by the page states in run_dir, and where their memory is by a file beside those.
  *
+ * One that had connected and was not served yet cannot be: its handshake went with the agent. It has run on no page of
+ * the image, and would wait for the first one for ever; so it is ended (rule 5), and who started it sees that, and can
+ * start it again.
+ *
  * Rules 1, 2: a page that had been placed when the agent ended, but not noted, is found to be there
  * when it is placed again (place.h). What cannot be taken up stays as it is: the micro-VM waits, and
  * its record says why.
  */
 #include <dirent.h>
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -270,6 +275,41 @@ static void adopt(struct dest *d, struct past *p)
 		micro_event(m, MICRO_EV_GREETED, NULL);
 }
 
+/* --- not served --- */
+
+/* Is it another one's, having connected again? */
+static bool served_by_other(const struct dest *d, const struct past *p)
+{
+	for (const struct past *o = history_first(d->history); o; o = o->next)
+		if (o != p && o->pid == p->pid && o->pid_start == p->pid_start &&
+		    (o->fate == HISTORY_OWNER || o->fate == HISTORY_COMPLETED))
+			return true;
+	return false;
+}
+
+static void end_unserved(struct dest *d, const struct past *p)
+{
+	CLEANUP_CLOSE int pidfd = p->pid > 0 ? pidfd_open(p->pid, 0) : -1;
+	char name[64];
+
+	/* Looked at behind the opening: the pid may be another one's by now. */
+	if (pidfd < 0 || !proc_lives(p->pid, p->pid_start) || served_by_other(d, p))
+		return;
+	if (pidfd_send_signal(pidfd, SIGKILL, NULL, 0)) {
+		log_error(
+			"micro %s: process %d waits for pages that nobody can give it, and cannot "
+			"be ended: %s: end it",
+			p->id, (int)p->pid, strerror(errno));
+		return;
+	}
+	log_error(
+		"micro %s: process %d had connected when the agent ended, and had no page yet: its "
+		"handshake is lost and it would wait for ever: it is ended, start it again",
+		p->id, (int)p->pid);
+	kept_name(p->id, name);
+	supervisor_forget(name);
+}
+
 /* The earlier life had no time to. Of any other fate it is kept: it may be the last copy. */
 static void forget_if_over(struct dest *d, const struct past *p)
 {
@@ -293,6 +333,8 @@ void micro_adopt_start(struct dest *d)
 			continue;
 		if (p->fate == HISTORY_OWNER && p->same_boot)
 			adopt(d, p);
+		else if (p->fate == HISTORY_ABORTED && p->same_boot)
+			end_unserved(d, p);
 		else
 			forget_if_over(d, p);
 	}

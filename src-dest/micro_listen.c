@@ -156,6 +156,19 @@ static int who(int fd, pid_t *ret_pid, int *ret_pidfd, struct error *err)
 	return 0;
 }
 
+/*
+ * Before anything of the handshake is read: its descriptor comes once, and were the agent to die with it, its
+ * next life has to know who waits in vain.
+ */
+static void note_who(struct micro *m, pid_t pid)
+{
+	struct error err = {0};
+
+	if (history_launched(m->past, pid, &err))
+		log_error("micro %s: %s", m->id_text, err.msg);
+	FAULTPOINT(MICRO_CONNECTED);
+}
+
 static int greet(struct micro *m, struct error *err)
 {
 	int pidfd = -1;
@@ -164,6 +177,7 @@ static int greet(struct micro *m, struct error *err)
 
 	if (r)
 		return r;
+	note_who(m, pid);
 	m->hello = malloc(sizeof(*m->hello));
 	if (micro_watch(m, pid, pidfd) || !m->hello) {
 		free(steal_ptr(&m->hello));
@@ -192,7 +206,6 @@ static void on_connect(evutil_socket_t fd, short what, void *arg)
 	m->conn_fd = conn;
 	stop_listening(m);
 	micro_event(m, MICRO_EV_CONNECTED, NULL);
-	FAULTPOINT(MICRO_CONNECTED);
 	if (greet(m, &err))
 		refuse(m, &err);
 }

@@ -75,6 +75,7 @@
 	X(LISTEN_RECEIVED, "listen-received", "dest", "switchover")                  \
 	X(MEMORY_GUARDED, "memory-guarded", "dest", "switchover")                    \
 	X(LOAD_BEGUN, "load-begun", "dest", "switchover")                            \
+	X(STATE_PIPE_GIVEN, "state-pipe-given", "source", "switchover")              \
 	X(STATE_PIECE_QUEUED, "state-piece-queued", "source", "switchover")          \
 	X(STATE_PIECE_FED, "state-piece-fed", "dest", "switchover")                  \
 	X(STATE_QUEUED, "state-queued", "source", "switchover")                      \

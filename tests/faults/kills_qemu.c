@@ -296,9 +296,10 @@ Test(kills_qemu, while_it_is_loaded)
 Test(kills_qemu, around_the_commit)
 {
 	go(2, &(struct journey){.mode = "postcopy",
-				.stays = {AT(STATE_PIECE_FED, 1), AT(STATE_LOADED, 1),
-					  AT(READY_QUEUED, 1), AT(READY_RECEIVED, 1),
-					  AT(COMMIT_QUEUED, 1), AT(COMMIT_RECEIVED, 1)},
+				.stays = {AT(STATE_PIECE_FED, 1), AT(STATE_PIPE_GIVEN, 1),
+					  AT(STATE_LOADED, 1), AT(READY_QUEUED, 1),
+					  AT(READY_RECEIVED, 1), AT(COMMIT_QUEUED, 1),
+					  AT(COMMIT_RECEIVED, 1)},
 				.moves = {AT(PAGES_MARKED, 500), AT(RUNNING_RECEIVED, 1),
 					  AT(COMPLETED_JOURNALED, 1)},
 				.quick = 1});

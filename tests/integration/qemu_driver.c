@@ -12,6 +12,7 @@
 
 #include "guest/gmem.h"
 #include "guest/qemu/qemu.h"
+#include "guest/qemu/qmp.h"
 #include "lib/lab_test.h"
 #include "lib/lab_vm.h"
 #include "util/cleanup.h"
@@ -200,6 +201,24 @@ Test(qemu_driver, finds_what_it_is)
 	/* One client at a time: the second waits for a greeting that does not come. */
 	lab_check(w.lab, !try_attach(w.vm->qmp) && !strcmp(w.why.code, "monitor-busy"), "%s",
 		  w.why.msg);
+	guest_free(g);
+	end();
+}
+
+Test(qemu_driver, one_without_a_uuid_has_the_same_for_life)
+{
+	uint8_t uuid[GUEST_UUID_LEN];
+	struct guest *g;
+
+	begin(&(struct lab_vm_opts){.mb = 128});
+	g = attach(w.vm->qmp);
+	memcpy(uuid, g->uuid, sizeof(uuid));
+	guest_free(g);
+	/* Its address space grows, by a thread's stack. */
+	json_decref(lab_vm_qmp(w.vm, "object-add",
+			       json_pack("{s:s, s:s}", "qom-type", "iothread", "id", "io1")));
+	g = attach(w.vm->qmp);
+	lab_check(w.lab, !memcmp(uuid, g->uuid, sizeof(uuid)), "it is taken for another one");
 	guest_free(g);
 	end();
 }
@@ -479,6 +498,70 @@ Test(qemu_driver, settings_of_its_own_migrations_come_back)
 	guest_free(a);
 	guest_free(b);
 	lab_vm_end(twin);
+	end();
+}
+
+static void on_monitor(void *arg)
+{
+	*(bool *)arg = true;
+}
+
+static void on_monitor_closed(void *arg, const struct error *why)
+{
+	(void)arg;
+	lab_check(w.lab, false, "%s", why->msg);
+}
+
+static void on_given(void *arg, int ret, const json_t *result, const struct error *err)
+{
+	(void)result;
+	lab_check(w.lab, !ret, "%s", err->msg);
+	*(bool *)arg = true;
+}
+
+/* As an agent does that dies before it says what it is for. */
+static void give(struct lab_vm *vm, const char *name, int fd)
+{
+	static const struct qmp_ops ops = {.ready = on_monitor, .closed = on_monitor_closed};
+	bool ready = false, given = false;
+	struct qmp *q;
+
+	lab_check(w.lab, !qmp_open(w.loop, vm->qmp, &ops, &ready, &q, &w.err), "%s", w.err.msg);
+	spin_until(ready, "no monitor");
+	lab_check(w.lab,
+		  !qmp_ask(q, "getfd", json_pack("{s:s}", "fdname", name), fd, 5000, on_given,
+			   &given),
+		  "getfd");
+	spin_until(given, "QEMU does not take it");
+	qmp_free(q);
+}
+
+static bool open_there(struct lab_vm *vm, const char *before)
+{
+	CLEANUP_FREE char *now = lab_vm_note(vm);
+
+	return strcmp(now, before) != 0;
+}
+
+Test(qemu_driver, what_a_dead_agent_gave_is_closed)
+{
+	CLEANUP_CLOSE int device = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	CLEANUP_FREE char *before = NULL;
+	struct guest *g;
+	int p[2];
+
+	begin(&(struct lab_vm_opts){.mb = 128});
+	g = attach(w.vm->qmp);
+	before = lab_vm_note(w.vm);
+	guest_free(g);
+	lab_check(w.lab, !pipe2(p, O_CLOEXEC), "%m");
+	give(w.vm, "decant-state", p[1]);
+	give(w.vm, "decant-userfaultfd", device);
+	g = attach(w.vm->qmp);
+	spin_until(!open_there(w.vm, before), "something stays open: before:\n%s", before);
+	guest_free(g);
+	close(p[0]);
+	close(p[1]);
 	end();
 }
 

@@ -318,6 +318,119 @@ Test(qemu_inject, no_signal_is_lost)
 	cr_assert_eq(s->wrong, 0);
 }
 
+static int run_calls(struct inject_call *calls, size_t n, struct inject_script *ret)
+{
+	struct error err = {0};
+	int r;
+
+	*ret = (struct inject_script){.pid = child,
+				      .pidfd = (int)syscall(SYS_pidfd_open, child, 0),
+				      .calls = calls,
+				      .n = n};
+	cr_assert_geq(ret->pidfd, 0);
+	r = inject_run(ret, &err);
+	close(ret->pidfd);
+	cr_assert_eq(r != 0, error_is_set(&err), "%d: %s", r, err.msg);
+	return r;
+}
+
+Test(qemu_inject, a_script_ends_at_a_failure_unless_that_does_not_matter)
+{
+	struct inject_call calls[] = {{.nr = SYS_getpid},
+				      {.nr = SYS_close, .args = {9999}},
+				      {.nr = SYS_getppid, .result = 1}};
+	struct inject_script script;
+
+	spawn(compute);
+	cr_assert_eq(run_calls(calls, 3, &script), 0);
+	cr_assert(calls[0].result == child && calls[1].result == -EBADF && calls[2].result == 1);
+	cr_assert(script.us && script.fd < 0);
+	script.all = true;
+	cr_assert_eq(inject_run(&script, NULL), 0);
+	cr_assert_eq(calls[2].result, getpid());
+	cr_assert_eq(s->wrong, 0);
+}
+
+Test(qemu_inject, what_a_script_makes_comes_here_and_stays_there_only_if_it_is_to)
+{
+	struct inject_call make = {.nr = SYS_eventfd2, .args = {7, O_CLOEXEC | O_NONBLOCK}};
+	char before[4096], after[4096];
+	struct inject_script script;
+
+	spawn(compute);
+	list_fds(before, sizeof(before));
+	for (int keep = 0; keep < 2; keep++) {
+		script = (struct inject_script){.pid = child,
+						.pidfd = (int)syscall(SYS_pidfd_open, child, 0),
+						.calls = &make,
+						.n = 1,
+						.fetch = true,
+						.keep = keep};
+		cr_assert_eq(inject_run(&script, NULL), 0);
+		cr_assert_geq(script.fd, 0);
+		cr_assert(fcntl(script.fd, F_GETFD) & FD_CLOEXEC);
+		cr_assert_eq(read(script.fd, &(uint64_t){0}, 8), 8);
+		close(script.fd);
+		close(script.pidfd);
+		list_fds(after, sizeof(after));
+		cr_assert_eq(!strcmp(before, after), !keep);
+	}
+	cr_assert_eq(s->wrong, 0);
+}
+
+/* An agent that does nothing else, and is killed wherever it is. */
+static pid_t start_agent(void)
+{
+	pid_t p = fork();
+
+	while (!p) {
+		struct inject_call calls[2] = {{.nr = SYS_getpid}, {.nr = SYS_getppid}};
+		struct inject_script script = {.pid = child, .pidfd = -1, .calls = calls, .n = 2};
+
+		if (inject_run(&script, NULL))
+			s->wrong++;
+	}
+	cr_assert_gt(p, 0);
+	return p;
+}
+
+static bool at_peace(uint64_t mask)
+{
+	char path[48], text[4096] = "", *at;
+	uint64_t now = 0;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/status", (int)child);
+	f = fopen(path, "re");
+	cr_assert(f && fread(text, 1, sizeof(text) - 1, f));
+	fclose(f);
+	at = strstr(text, "SigBlk:");
+	cr_assert(at && sscanf(at + 7, "%lx", &now) == 1);
+	return !inject_traced(child) && now == mask;
+}
+
+Test(qemu_inject, an_agent_that_dies_in_between_leaves_it_as_it_was)
+{
+	uint64_t before;
+
+	spawn(compute);
+	for (int i = 0; i < 100; i++) {
+		pid_t agent = start_agent();
+
+		usleep((useconds_t)(3000 + i * 37));
+		kill(agent, SIGKILL);
+		waitpid(agent, NULL, 0);
+		/* What it had begun comes to its end. */
+		while (!at_peace(0))
+			usleep(100);
+		cr_assert_eq(waitpid(child, NULL, WNOHANG), 0, "it was ended by kill %d", i);
+	}
+	before = s->rounds;
+	while (s->rounds < before + 20)
+		usleep(1000);
+	cr_assert_eq(s->wrong, 0);
+}
+
 Test(qemu_inject, one_that_is_gone_is_told)
 {
 	struct error err = {0};

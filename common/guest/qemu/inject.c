@@ -52,6 +52,14 @@ static long read_number(const char *path, const char *label)
 	return at ? strtol(at + (label ? strlen(label) : 0), NULL, 10) : -1;
 }
 
+bool inject_traced(pid_t pid)
+{
+	char path[48];
+
+	snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
+	return read_number(path, "TracerPid:") > 0;
+}
+
 /* Who may trace is decided in several places; say which of them it was. */
 static int refused(pid_t pid, struct error *err)
 {
@@ -259,45 +267,68 @@ static int look_and_mask(struct inject *in)
 	return 0;
 }
 
-static int stop_it(struct inject *in, pid_t pid, struct error *err)
+static int stop_it(struct inject *in)
 {
 	int r;
 
-	r = find_insn(pid, &in->insn, err);
+	in->stage = INJECT_TRACE;
+	if (ptrace(PTRACE_SEIZE, in->pid, 0, 0))
+		return -errno;
+	in->stage = INJECT_STOP;
+	r = interrupt(in->pid);
 	if (r < 0)
 		return r;
-	if (ptrace(PTRACE_SEIZE, pid, 0, 0)) {
-		r = -errno;
-		return r == -EPERM ? refused(pid, err)
-				   : error_set(err, r, NULL, "process %d cannot be traced: %s",
-					       (int)pid, strerror(-r));
-	}
-	r = interrupt(pid);
-	if (r < 0)
-		return error_set(err, r, r == -ETIMEDOUT ? "ptrace-timeout" : NULL,
-				 "the main thread of process %d does not stop: %s", (int)pid,
-				 strerror(-r));
+	in->stage = INJECT_LOOK;
 	in->since_us = clock_us();
 	hurry_target(in);
 	r = look_and_mask(in);
-	if (r < 0) {
-		ptrace(PTRACE_DETACH, pid, 0, 0);
-		return error_set(err, r, NULL, "process %d: %s", (int)pid,
-				 r == -ENOEXEC ? "it is no 64-bit program" : strerror(-r));
-	}
-	return 0;
+	if (r < 0)
+		ptrace(PTRACE_DETACH, in->pid, 0, 0);
+	return r;
+}
+
+int inject_find(struct inject *in, pid_t pid, struct error *err)
+{
+	*in = (struct inject){.pid = pid};
+	return find_insn(pid, &in->insn, err);
+}
+
+int inject_stop(struct inject *in)
+{
+	int r;
+
+	hurry(in);
+	r = stop_it(in);
+	if (r < 0)
+		calm_down(in);
+	return r;
+}
+
+int inject_why(const struct inject *in, int r, struct error *err)
+{
+	int pid = (int)in->pid;
+
+	if (in->stage == INJECT_TRACE && r == -EPERM)
+		return refused(in->pid, err);
+	if (in->stage == INJECT_TRACE)
+		return error_set(err, r, NULL, "process %d cannot be traced: %s", pid,
+				 strerror(-r));
+	if (in->stage == INJECT_STOP)
+		return error_set(err, r, r == -ETIMEDOUT ? "ptrace-timeout" : NULL,
+				 "the main thread of process %d does not stop: %s", pid,
+				 strerror(-r));
+	return error_set(err, r, NULL, "process %d: %s", pid,
+			 r == -ENOEXEC ? "it is no 64-bit program" : strerror(-r));
 }
 
 int inject_begin(struct inject *in, pid_t pid, struct error *err)
 {
-	int r;
+	int r = inject_find(in, pid, err);
 
-	*in = (struct inject){.pid = pid};
-	hurry(in);
-	r = stop_it(in, pid, err);
 	if (r < 0)
-		calm_down(in);
-	return r;
+		return r;
+	r = inject_stop(in);
+	return r < 0 ? inject_why(in, r, err) : 0;
 }
 
 /* --- calling ------------------------------------------------------------------------------------ */

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Attaching to a QEMU: which process it is, what it is made of, what its memory is. Questions are
- * sent in two rounds, all of a round at once; nothing in QEMU is changed.
+ * sent in two rounds, all of a round at once; nothing in QEMU is changed but what an agent that has
+ * died left there.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -167,26 +168,33 @@ static const char *text_of(const json_t *o, const char *key)
 	return json_string_value(json_object_get(o, key));
 }
 
+/* When it was started, in ticks since the boot; 0 if that cannot be told. Nothing else there stays as it is. */
+static unsigned long long start_time(pid_t pid)
+{
+	CLEANUP_FREE char *stat = NULL;
+	const char *at;
+	char path[48];
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+	fdio_read_file(path, 4096, &stat);
+	at = stat ? strrchr(stat, ')') : NULL;
+	for (int field = 2; at && field < 22; field++)
+		at = strchr(at + 1, ' ');
+	return at ? strtoull(at, NULL, 10) : 0;
+}
+
 /* One that is the same for as long as the process lives, and no other's. */
 static void make_uuid(struct qemu *v)
 {
 	CLEANUP_FREE char *boot = NULL;
-	CLEANUP_FREE char *stat = NULL;
 	CLEANUP_FREE char *text = NULL;
-	char path[48];
 	uint64_t half;
 
-	snprintf(path, sizeof(path), "/proc/%d/stat", (int)v->g.pid);
 	fdio_read_file("/proc/sys/kernel/random/boot_id", 64, &boot);
-	fdio_read_file(path, 4096, &stat);
 	for (int i = 0; i < 2; i++) {
-		const char *start = stat ? strrchr(stat, ')') : NULL;
-
-		for (int field = 2; start && field < 22; field++)
-			start = strchr(start + 1, ' ');
 		free(text);
-		if (asprintf(&text, "%d %s %d %.20s", i, boot ? boot : "", (int)v->g.pid,
-			     start ? start : "") < 0)
+		if (asprintf(&text, "%d %s %d %llu", i, boot ? boot : "", (int)v->g.pid,
+			     start_time(v->g.pid)) < 0)
 			text = NULL;
 		half = text ? digest_xxh3(text, strlen(text)) : 1;
 		memcpy(v->g.uuid + i * 8, &half, 8);
@@ -214,6 +222,18 @@ static void set_uuid(struct qemu_attach *a)
 		make_uuid(a->v);
 }
 
+/* A migration of QEMU's that an agent has left behind, or somebody else's. */
+static bool is_migrating(const struct qemu_attach *a)
+{
+	static const char *const ends[] = {"none", "completed", "failed", "cancelled"};
+	const char *status = text_of(a->got[QEMU_Q_MIGRATE], "status");
+
+	for (size_t i = 0; status && i < ARRAY_SIZE(ends); i++)
+		if (!strcmp(status, ends[i]))
+			return false;
+	return status != NULL;
+}
+
 static void set_run_state(struct qemu_attach *a)
 {
 	const char *status = text_of(a->got[QEMU_Q_STATUS], "status");
@@ -226,6 +246,8 @@ static void set_run_state(struct qemu_attach *a)
 		qemu_tell(v, "object-del", json_pack("{s:s}", "id", QEMU_HOLD));
 	if (hold && !running) {
 		v->held = true;
+		/* The end of a save that is under way would stop it again: it is waited for before it goes on. */
+		v->stream.migrating = is_migrating(a);
 		v->go_on = !strcmp(hold, "running");
 		v->g.run_state = GUEST_PAUSED_MIGRATION;
 	} else if (status && !strcmp(status, "inmigrate")) {
@@ -244,19 +266,10 @@ static void set_kept(struct qemu_attach *a)
 	v->g.arriving = a->got[QEMU_Q_ARRIVING] != NULL;
 	v->kept_fd = qemu_proc_fd_of(v->g.pid, QEMU_UFFD_LINK);
 	v->g.kept_uffd = v->kept_fd >= 0;
+	/* The note is made first: its agent came no further. */
+	if (tag && !v->g.kept_uffd)
+		qemu_tell(v, "object-del", json_pack("{s:s}", "id", QEMU_KEPT));
 	v->g.kept_tag = v->g.kept_uffd && tag ? (uint32_t)strtoul(tag, NULL, 10) : 0;
-}
-
-/* A migration of QEMU's that an agent has left behind, or somebody else's. */
-static bool is_migrating(const struct qemu_attach *a)
-{
-	static const char *const ends[] = {"none", "completed", "failed", "cancelled"};
-	const char *status = text_of(a->got[QEMU_Q_MIGRATE], "status");
-
-	for (size_t i = 0; status && i < ARRAY_SIZE(ends); i++)
-		if (!strcmp(status, ends[i]))
-			return false;
-	return status != NULL;
 }
 
 static int set_settings(struct qemu_attach *a)
@@ -269,6 +282,18 @@ static int set_settings(struct qemu_attach *a)
 	if (!r && !is_migrating(a))
 		qemu_settings_restore(v);
 	return r;
+}
+
+/*
+ * What an agent gave QEMU by name, and died before it said what for, would stay open there for good. A name that
+ * is in use is none any more: QEMU has taken its descriptor.
+ */
+static void forget_descriptors(struct qemu *v)
+{
+	static const char *const names[] = {QEMU_STATE_FD, QEMU_DEVICE_FD};
+
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
+		qemu_tell(v, "closefd", json_pack("{s:s}", "fdname", names[i]));
 }
 
 /* --- memory -------------------------------------------------------------------------------------- */
@@ -375,6 +400,7 @@ static int complete(struct qemu_attach *a, struct error *err)
 	set_uuid(a);
 	set_run_state(a);
 	set_kept(a);
+	forget_descriptors(v);
 	if (set_settings(a))
 		return error_set(err, -EOPNOTSUPP, "qemu-too-old",
 				 "QEMU %s cannot leave shared memory out of its state "

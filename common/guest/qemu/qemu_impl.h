@@ -32,6 +32,9 @@
 #define QEMU_KEPT     "decant-uffd"
 #define QEMU_ARRIVING "decant-arriving"
 #define QEMU_SETTINGS "decant-settings"
+/** QEMU_STATE_FD, QEMU_DEVICE_FD - names by which QEMU is given descriptors */
+#define QEMU_STATE_FD  "decant-state"
+#define QEMU_DEVICE_FD "decant-userfaultfd"
 /** QEMU_UFFD_LINK - what a userfaultfd is in /proc/PID/fd */
 #define QEMU_UFFD_LINK "anon_inode:[userfaultfd]"
 

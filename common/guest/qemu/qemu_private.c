@@ -33,8 +33,7 @@
 #define CHUNK 65536
 /* Of a turn of the loop, so that others get theirs. */
 #define CHUNKS_A_TURN 16
-#define FILE_NAME     "decant-state"
-#define FILE_LINK     "/memfd:" FILE_NAME " (deleted)"
+#define FILE_LINK     "/memfd:" QEMU_STATE_FD " (deleted)"
 
 /* --- what else there is -------------------------------------------------------------------------- */
 
@@ -212,7 +211,7 @@ void qemu_private_save_more(struct qemu *v)
 
 static void forget_file(struct qemu *v)
 {
-	qemu_tell(v, "closefd", json_pack("{s:s}", "fdname", FILE_NAME));
+	qemu_tell(v, "closefd", json_pack("{s:s}", "fdname", QEMU_STATE_FD));
 }
 
 static void on_saved(struct qemu_op *op, int ret, const json_t *result, const struct error *err)
@@ -269,11 +268,11 @@ static void on_ramblocks(struct qemu_op *op, int ret, const json_t *result, cons
 	if (!ret && s->given_up)
 		ret = s->given_up;
 	if (!ret) {
-		s->file = memfd_create(FILE_NAME, MFD_CLOEXEC);
+		s->file = memfd_create(QEMU_STATE_FD, MFD_CLOEXEC);
 		ret = s->file < 0 ? -errno : 0;
 	}
 	if (!ret)
-		ret = qemu_op_ask(op, "getfd", json_pack("{s:s}", "fdname", FILE_NAME), s->file,
+		ret = qemu_op_ask(op, "getfd", json_pack("{s:s}", "fdname", QEMU_STATE_FD), s->file,
 				  QEMU_TIMEOUT_MS, on_file);
 	if (ret < 0)
 		qemu_op_end(op, ret, error_is_set(&why) ? &why : err, -1);
@@ -297,19 +296,20 @@ static int run_punch(struct errand *e, struct error *err)
 {
 	struct qemu_op *op = op_of(e);
 	const struct guest_block *b = &op->v->g.blocks[op->block];
-	struct inject in;
-	int64_t result = 0;
-	int r = inject_begin(&in, op->v->g.pid, err);
+	CLEANUP_FREE struct inject_call *calls = calloc(op->nranges, sizeof(*calls));
+	struct inject_script s = {
+		.pid = op->v->g.pid, .pidfd = -1, .calls = calls, .n = op->nranges};
+	int r;
 
-	if (r < 0)
-		return r;
-	for (size_t i = 0; !r && !result && i < op->nranges; i++)
-		r = inject_call(&in, SYS_madvise,
-				(uint64_t[6]){b->addr + op->ranges[i].offset, op->ranges[i].length,
-					      MADV_DONTNEED},
-				&result);
-	inject_end(&in);
-	r = r < 0 ? r : (int)result;
+	if (!calls)
+		return error_set(err, -ENOMEM, NULL, "out of memory");
+	for (size_t i = 0; i < s.n; i++)
+		calls[i] = (struct inject_call){.nr = SYS_madvise,
+						.args = {b->addr + op->ranges[i].offset,
+							 op->ranges[i].length, MADV_DONTNEED}};
+	r = inject_run(&s, err);
+	for (size_t i = 0; !r && i < s.n; i++)
+		r = (int)calls[i].result;
 	return r < 0 ? error_set(err, r, NULL,
 				 "block %s: madvise(2) in QEMU: %s; is its memory locked "
 				 "(mem-lock=on)?",

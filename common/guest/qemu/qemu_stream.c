@@ -18,11 +18,11 @@
 #include "guest/qemu/qemu_impl.h"
 #include "util/cleanup.h"
 #include "util/clock.h"
+#include "util/faultpoint.h"
 #include "util/log.h"
 
 #define CHUNK     65536
 #define PIPE_SIZE (1 << 20)
-#define PIPE_NAME "decant-state"
 /* Between two questions how far QEMU is, in case its event was missed. */
 #define TICK_US 20000
 
@@ -90,7 +90,7 @@ void qemu_stream_over(struct qemu *v, const struct qemu_op *op)
 /* QEMU takes what it is given by name; if it did not come to that, the name must not stay. */
 static void forget_pipe(struct qemu *v)
 {
-	qemu_tell(v, "closefd", json_pack("{s:s}", "fdname", PIPE_NAME));
+	qemu_tell(v, "closefd", json_pack("{s:s}", "fdname", QEMU_STATE_FD));
 }
 
 static void fail(struct qemu_op *op, int ret, const struct error *err)
@@ -198,8 +198,9 @@ static void on_save_pipe(struct qemu_op *op, int ret, const json_t *result, cons
 		fail(op, ret < 0 ? ret : op->v->stream.given_up, err);
 		return;
 	}
+	FAULTPOINT(STATE_PIPE_GIVEN);
 	op->v->stream.migrating = true;
-	qemu_op_go(op, "migrate", json_pack("{s:s}", "uri", "fd:" PIPE_NAME), on_migrate);
+	qemu_op_go(op, "migrate", json_pack("{s:s}", "uri", "fd:" QEMU_STATE_FD), on_migrate);
 }
 
 static int begin(struct qemu_op *op, int keep_end, event_callback_fn on_event, qemu_step_fn *step)
@@ -218,7 +219,7 @@ static int begin(struct qemu_op *op, int keep_end, event_callback_fn on_event, q
 		return -ENOMEM;
 	/* In order, and of these only the descriptor's answer is waited for. */
 	qemu_settings_change(v, keep_end);
-	return qemu_op_ask(op, "getfd", json_pack("{s:s}", "fdname", PIPE_NAME), theirs,
+	return qemu_op_ask(op, "getfd", json_pack("{s:s}", "fdname", QEMU_STATE_FD), theirs,
 			   QEMU_TIMEOUT_MS, step);
 }
 
@@ -370,7 +371,8 @@ static void on_load_pipe(struct qemu_op *op, int ret, const json_t *result, cons
 		qemu_op_end(op, ret, err, -1);
 		return;
 	}
-	qemu_op_go(op, "migrate-incoming", json_pack("{s:s}", "uri", "fd:" PIPE_NAME), on_incoming);
+	qemu_op_go(op, "migrate-incoming", json_pack("{s:s}", "uri", "fd:" QEMU_STATE_FD),
+		   on_incoming);
 }
 
 int qemu_stream_load(struct guest *g, bool paused, guest_room_fn *room, guest_done_fn *done,

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A userfaultfd made inside QEMU, and other system calls there. An errand's thread injects them
+ * A userfaultfd made inside QEMU, and other system calls there. An errand's thread has them injected
  * (inject.h), because that waits for QEMU's main thread.
  *
  * Rule 5 and 8: the kept copy stays open in QEMU whatever becomes of this agent; the note "decant-uffd",
@@ -29,9 +29,8 @@
 #define USERFAULTFD_IOC_NEW _IO(0xAA, 0x00) /* kernel 6.1 */
 #endif
 /* What nobody should notice. */
-#define LONG_US     5000u
-#define DEVICE      "/dev/userfaultfd"
-#define DEVICE_NAME "decant-userfaultfd"
+#define LONG_US 5000u
+#define DEVICE  "/dev/userfaultfd"
 
 static struct qemu_op *op_of(struct errand *e)
 {
@@ -56,50 +55,60 @@ static void note_stop(struct qemu *v, const struct qemu_op *op)
 		v->g.on_stop(v->g.arg, &v->g, op->us);
 }
 
+static void take_stop(struct qemu_op *op, const struct inject_script *s)
+{
+	op->us = s->us;
+	op->pushed = s->pushed;
+}
+
 /* --- making one --------------------------------------------------------------------------------- */
 
 /* By the system call, or out of /dev/userfaultfd, which is @op->number there. */
-static int make_there(struct inject *in, const struct qemu_op *op, int64_t *ret_fd)
+static struct inject_call call_to_make(const struct qemu_op *op)
 {
 	const uint64_t flags = O_CLOEXEC | O_NONBLOCK;
 
 	if (op->how == GUEST_UFFD_DEVICE)
-		return inject_call(in, SYS_ioctl,
-				   (uint64_t[6]){(uint64_t)op->number, USERFAULTFD_IOC_NEW, flags},
-				   ret_fd);
-	return inject_call(in, SYS_userfaultfd, (uint64_t[6]){flags}, ret_fd);
+		return (struct inject_call){
+			.nr = SYS_ioctl,
+			.args = {(uint64_t)op->number, USERFAULTFD_IOC_NEW, flags}};
+	return (struct inject_call){.nr = SYS_userfaultfd, .args = {flags}};
 }
 
 static int run_make(struct errand *e, struct error *err)
 {
 	struct qemu_op *op = op_of(e);
-	struct inject in;
-	int64_t there = -1, closed;
-	int r = inject_begin(&in, op->v->g.pid, err);
+	struct inject_call call = call_to_make(op);
+	struct inject_script s = {.pid = op->v->g.pid,
+				  .pidfd = op->v->g.pidfd,
+				  .calls = &call,
+				  .n = 1,
+				  .fetch = true,
+				  .keep = op->keep};
+	int r = inject_run(&s, err);
 
-	if (r < 0)
-		return r;
-	r = make_there(&in, op, &there);
-	if (!r && there < 0)
-		r = (int)there;
-	if (!r) {
-		op->fd = inject_fetch(op->v->g.pidfd, (int)there);
-		if (op->fd < 0 || !op->keep)
-			inject_call(&in, SYS_close, (uint64_t[6]){(uint64_t)there}, &closed);
-		r = MIN(op->fd, 0);
-	}
-	op->pushed = in.pushed;
-	op->us = inject_end(&in);
+	op->fd = s.fd;
+	take_stop(op, &s);
+	if (!r)
+		r = call.result < 0 ? (int)call.result : s.fd < 0 ? -EIO : 0;
 	if (r < 0 && op->how == GUEST_UFFD_DEVICE)
 		return error_set(err, r, "userfaultfd", "%s opened by this agent: %s", DEVICE,
 				 strerror(-r));
-	return r < 0 ? error_set(err, r, "userfaultfd", "userfaultfd(2) in QEMU: %s", strerror(-r))
-		     : (op->keep ? (op->number = (int)there, 0) : 0);
+	if (r < 0)
+		return error_set(err, r, "userfaultfd", "userfaultfd(2) in QEMU: %s", strerror(-r));
+	if (op->keep)
+		op->number = (int)call.result;
+	return 0;
 }
 
 static void forget_note(struct qemu *v)
 {
 	qemu_tell(v, "object-del", json_pack("{s:s}", "id", QEMU_KEPT));
+}
+
+static void forget_device(struct qemu *v)
+{
+	qemu_tell(v, "closefd", json_pack("{s:s}", "fdname", QEMU_DEVICE_FD));
 }
 
 static void make_by_device(struct qemu_op *op);
@@ -111,7 +120,7 @@ static void done_make(struct errand *e)
 
 	note_stop(v, op);
 	if (op->how == GUEST_UFFD_DEVICE)
-		qemu_tell(v, "closefd", json_pack("{s:s}", "fdname", DEVICE_NAME));
+		forget_device(v);
 	if (e->ret == -EPERM && op->how == GUEST_UFFD_SYSCALL &&
 	    strcmp(e->err.code, "ptrace-refused") != 0) {
 		make_by_device(op);
@@ -149,6 +158,7 @@ static void on_device(struct qemu_op *op, int ret, const json_t *result, const s
 		ret = MIN(op->number, 0);
 	}
 	if (ret < 0) {
+		forget_device(op->v);
 		if (op->keep)
 			forget_note(op->v);
 		qemu_op_end(op, ret, err, -1);
@@ -173,8 +183,8 @@ static void make_by_device(struct qemu_op *op)
 			      DEVICE);
 		return;
 	}
-	r = qemu_op_ask(op, "getfd", json_pack("{s:s}", "fdname", DEVICE_NAME), fd, QEMU_TIMEOUT_MS,
-			on_device);
+	r = qemu_op_ask(op, "getfd", json_pack("{s:s}", "fdname", QEMU_DEVICE_FD), fd,
+			QEMU_TIMEOUT_MS, on_device);
 	if (r < 0)
 		qemu_op_end(op, r, NULL, -1);
 }
@@ -243,19 +253,15 @@ int qemu_uffd_again(struct guest *g, guest_done_fn *done, void *arg)
 static int run_close(struct errand *e, struct error *err)
 {
 	struct qemu_op *op = op_of(e);
-	struct inject in;
-	int64_t closed = 0;
+	struct inject_call call = {.nr = SYS_close, .args = {(uint64_t)op->number}};
+	struct inject_script s = {.pid = op->v->g.pid, .pidfd = -1, .calls = &call, .n = 1};
 	int r;
 
 	/* The number may be another descriptor's by now, were QEMU to have closed ours. */
 	if (qemu_proc_fd_of(op->v->g.pid, QEMU_UFFD_LINK) < 0)
 		return 0;
-	r = inject_begin(&in, op->v->g.pid, err);
-	if (r < 0)
-		return r;
-	r = inject_call(&in, SYS_close, (uint64_t[6]){(uint64_t)op->number}, &closed);
-	op->pushed = in.pushed;
-	op->us = inject_end(&in);
+	r = inject_run(&s, err);
+	take_stop(op, &s);
 	return r < 0 ? error_set(err, r, NULL, "closing a descriptor there: %s", strerror(-r)) : 0;
 }
 
@@ -322,32 +328,29 @@ static void find_advised(struct qemu *v)
 	}
 }
 
-static int advise_block(struct inject *in, const struct guest_block *b, int advice)
+static void add_advice(struct inject_script *s, const struct guest_block *b, int advice)
 {
-	int64_t result = 0;
-
-	return inject_call(in, SYS_madvise, (uint64_t[6]){b->addr, b->length, (uint64_t)advice},
-			   &result);
+	s->calls[s->n++] = (struct inject_call){.nr = SYS_madvise,
+						.args = {b->addr, b->length, (uint64_t)advice}};
 }
 
 static int advise(struct qemu_op *op, int huge, int merge, struct error *err)
 {
 	const struct qemu *v = op->v;
-	struct inject in;
-	int r = inject_begin(&in, v->g.pid, err);
+	CLEANUP_FREE struct inject_call *calls = calloc(2u * v->g.nblocks + 1, sizeof(*calls));
+	struct inject_script s = {.pid = v->g.pid, .pidfd = -1, .calls = calls, .all = true};
+	int r;
 
-	if (r < 0)
-		return r;
-	for (uint16_t i = 0; !r && i < v->g.nblocks; i++) {
-		const struct guest_block *b = &v->g.blocks[i];
-
+	if (!calls)
+		return error_set(err, -ENOMEM, NULL, "out of memory");
+	for (uint16_t i = 0; i < v->g.nblocks; i++) {
 		if (v->advised[i] & QEMU_ADVISED_HUGE)
-			r = advise_block(&in, b, huge);
-		if (!r && v->advised[i] & QEMU_ADVISED_MERGE)
-			r = advise_block(&in, b, merge);
+			add_advice(&s, &v->g.blocks[i], huge);
+		if (v->advised[i] & QEMU_ADVISED_MERGE)
+			add_advice(&s, &v->g.blocks[i], merge);
 	}
-	op->pushed = in.pushed;
-	op->us = inject_end(&in);
+	r = inject_run(&s, err);
+	take_stop(op, &s);
 	return r < 0 ? error_set(err, r, NULL, "madvise(2) in QEMU: %s", strerror(-r)) : 0;
 }
 

@@ -10,30 +10,8 @@
 #include "fuzz/lib/fuzz_dest.h"
 #include "fuzz/lib/fuzz_journal.h"
 #include "history.h"
-#include "util/fdio.h"
 
-#define ID   "01234567-89ab-4def-8123-456789abcdef"
-#define BOOT "BOOT"
-
-/* A record counts if it is of this boot: where the input says BOOT. */
-static struct fuzz_in of_this_boot(struct fuzz_in in, char **ret)
-{
-	char boot[UUID_TEXT_MAX];
-	size_t n = 0;
-
-	fdio_boot_id(boot);
-	*ret = malloc(in.n * 10 + 1);
-	FUZZ_CHECK(*ret);
-	while (in.n) {
-		if (in.n >= 4 && !memcmp(in.p, BOOT, 4)) {
-			n += (size_t)sprintf(*ret + n, "%s", boot);
-			fuzz_take(&in, 4);
-		} else {
-			(*ret)[n++] = (char)fuzz_u8(&in);
-		}
-	}
-	return (struct fuzz_in){(uint8_t *)*ret, n};
-}
+#define ID "01234567-89ab-4def-8123-456789abcdef"
 
 static void put_record(const char *dir, struct fuzz_in in)
 {
@@ -46,7 +24,7 @@ static void put_record(const char *dir, struct fuzz_in in)
 		snprintf(path, sizeof(path), "%s/%s", dir, folders[i]);
 		mkdir(path, 0755);
 	}
-	in = fuzz_journal(of_this_boot(in, &text), &sealed);
+	in = fuzz_journal(fuzz_journal_here(in, 0, &text), &sealed);
 	snprintf(path, sizeof(path), "%s/state/incoming/" ID ".journal", dir);
 	fd = open(path, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
 	FUZZ_CHECK(fd >= 0 && write(fd, in.p, in.n) == (ssize_t)in.n);

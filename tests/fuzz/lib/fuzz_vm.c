@@ -16,11 +16,15 @@ static void say(struct fuzz_vm *g, struct gwire_msg *m, int fd)
 		gwire_send(g->sock, buf, (size_t)n, fd);
 }
 
-void fuzz_vm_attach(struct fuzz_vm *g, const char *dir, int memory, const uint8_t *token)
+static struct gwire_msg hello_of(void)
 {
-	struct gwire_msg hello = {
+	return (struct gwire_msg){
 		.type = GWIRE_HELLO,
 		.u.hello = {.version = 1, .name = "vm", .uuid = {1, 2, 3}, .blocks = 1}};
+}
+
+static void come(struct fuzz_vm *g, const char *dir, struct gwire_msg *hello)
+{
 	struct gwire_msg block = {.type = GWIRE_BLOCK,
 				  .u.block = {.length = FUZZ_MEMORY_LEN,
 					      .flags = GWIRE_BLOCK_NO_DMA,
@@ -29,6 +33,16 @@ void fuzz_vm_attach(struct fuzz_vm *g, const char *dir, int memory, const uint8_
 					      .name = "ram"}};
 	struct gwire_msg end = {.type = GWIRE_HELLO_END};
 
+	g->sock = fuzz_connect(dir, "attach", SOCK_SEQPACKET);
+	say(g, hello, -1);
+	say(g, &block, g->memory);
+	say(g, &end, -1);
+}
+
+void fuzz_vm_attach(struct fuzz_vm *g, const char *dir, int memory, const uint8_t *token)
+{
+	struct gwire_msg hello = hello_of();
+
 	if (token) {
 		hello.u.hello.has_token = true;
 		hello.u.hello.run_state = 3;
@@ -36,10 +50,23 @@ void fuzz_vm_attach(struct fuzz_vm *g, const char *dir, int memory, const uint8_
 	}
 	*g = FUZZ_VM_NONE;
 	g->memory = memory;
-	g->sock = fuzz_connect(dir, "attach", SOCK_SEQPACKET);
-	say(g, &hello, -1);
-	say(g, &block, memory);
-	say(g, &end, -1);
+	come(g, dir, &hello);
+}
+
+void fuzz_vm_return(struct fuzz_vm *g, const char *dir, int memory, int uffd, uint32_t tag)
+{
+	struct gwire_msg hello = hello_of();
+
+	hello.u.hello.generation = 1;
+	if (uffd >= 0) {
+		hello.u.hello.flags = GWIRE_HELLO_KEPT;
+		hello.u.hello.kept_tag = tag;
+	}
+	*g = FUZZ_VM_NONE;
+	g->memory = memory;
+	g->uffd = uffd;
+	g->tag = tag;
+	come(g, dir, &hello);
 }
 
 /* --- what it is asked --- */

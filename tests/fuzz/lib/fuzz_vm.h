@@ -36,6 +36,11 @@ struct fuzz_vm {
  * @token:	of the launch; NULL: it runs already
  */
 void fuzz_vm_attach(struct fuzz_vm *g, const char *dir, int memory, const uint8_t *token);
+/**
+ * fuzz_vm_return() - come back to an agent that was started again, as the guest that runs here since it arrived
+ * @uffd:	that it has kept under @tag; taken over; -1 without
+ */
+void fuzz_vm_return(struct fuzz_vm *g, const char *dir, int memory, int uffd, uint32_t tag);
 /** fuzz_vm_serve() - answer all that has come */
 void fuzz_vm_serve(struct fuzz_vm *g);
 /** fuzz_vm_end() - its process ends; one that is not there is fine */

@@ -200,6 +200,49 @@ static void store(struct seed *s)
 	seed_write(s, "dest_session", "store");
 }
 
+#define OF_THE_GUEST                                                                               \
+	"\"identity\":\"DNS:peer\",\"from\":\"x\",\"guest\":\"vm\",\"uuid\":\"01020300-0000-0000-" \
+	"0000-000000000000\",\"generation\":1,\"driver\":\"native\",\"launcher\":\"run\","
+#define ITS_PROCESS "\"pid\":PID0,\"pid_start\":TIME,"
+
+/* A guest that has begun to run, as tests/fuzz/dest_journal.c takes it: two pages have come, and an earlier one. */
+static void left_behind(struct seed *s, uint8_t how, const char *name)
+{
+	static const char records[] =
+		"{\"id\":\"09000000-0000-0000-0000-000000000000\"," OF_THE_GUEST
+		"\"vars\":{},\"created\":5,\"record\":\"setup\",\"boot\":\"BOOT\"}\n"
+		"{" ITS_PROCESS "\"record\":\"setup\",\"boot\":\"BOOT\"}\n"
+		"{\"place\":{\"version\":1,\"paused\":false,\"may_postcopy\":true,\"blocks\":[{"
+		"\"name\":\"ram\",\"kind\":0,\"flags\":1,\"page_size\":4096,\"length\":65536,"
+		"\"address\":52776558133248}]},\"record\":\"may-own\",\"boot\":\"BOOT\"}\n"
+		"{" ITS_PROCESS
+		"\"pass\":2,\"listened\":true,\"record\":\"owner\",\"boot\":\"BOOT\"}\n";
+	static uint8_t states[4104] =
+		"DCNTPAGE\1\0\0\0\0\x10\0\0\x10\0\0\0\0\0\0\0\0\x10\0\0\0\0\0\0\t";
+	uint8_t said[512];
+	struct msg *m;
+	ssize_t n;
+
+	memcpy(states + 4096, (uint8_t[]){0x81, 0xaa, 0xaa, 0xaa}, 4);
+	seed_u8(s, how);
+	seed_text(s, records);
+	seed_u8(s, 1);
+	seed_piece(s, states, sizeof(states));
+	m = message(MSG_HELLO);
+	m->hello.version_min = 1;
+	m->hello.version_max = MSG_VERSION;
+	m->hello.capabilities = 0xff;
+	m->hello.migration[0] = 9;
+	n = msg_encode(m, said, sizeof(said));
+	m = message(MSG_RESUME);
+	m->resume.generation = 1;
+	m->resume.bulk_channels = 1;
+	n += msg_encode(m, said + n, sizeof(said) - (size_t)n);
+	seed_u8(s, 0);
+	seed_piece(s, said, (size_t)n);
+	seed_write(s, "dest_journal", name);
+}
+
 void seeds_session(struct seed *s)
 {
 	struct msg *m;
@@ -220,4 +263,6 @@ void seeds_session(struct seed *s)
 	begin(s);
 	say(s, AGAIN_, message(MSG_PROBE));
 	seed_write(s, "dest_session", "probe");
+	left_behind(s, 0, "kept");
+	left_behind(s, 128, "lost");
 }

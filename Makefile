@@ -185,7 +185,7 @@ $(HOSTS_BIN): $(call obj,$(wildcard tests/hosts/*.c)) $(TESTLIB) $(BUILD)/libpro
 $(BUILD)/tests/preload/%.so: $(BUILD)/obj/tests/preload/%.o
 	$(call say,LD,$@)
 	$(Q)mkdir -p $(@D) && $(CC) -shared -o $@ $^ $(LDFLAGS_)
-$(FAULT_BIN): | $(PRELOADS)
+$(FAULT_BIN) $(BUILD)/tests/integration/syncs: | $(PRELOADS)
 # The proofs about QEMU take the tests' VM; the others use nothing of ours.
 $(BUILD)/tests/platform/qemu: $(BUILD)/obj/tests/platform/qemu.o $(TESTLIB) $(BUILD)/libproto.a $(BUILD)/libcommon.a
 	$(call say,LD,$@)
@@ -273,7 +273,6 @@ faulty: all
 test: deps all tests sanitized faulty
 	$(Q)tests/run
 test-full: deps all tests sanitized faulty fuzz
-	$(Q)tests/deps browser
 	$(Q)$(MAKE) --no-print-directory SAN=address tests
 	$(Q)tests/run --full
 # Every fault at every phase, in every mode, of every driver: make test-faults, make test-faults ONLY=kills
@@ -281,7 +280,6 @@ test-faults: deps all tests faulty
 	$(Q)tests/run --full --only faults $(ONLY)
 # One behaviour of tests/behaviours.md broken at a time: make test-mutants, make test-mutants ID=P12
 test-mutants: deps
-	$(Q)tests/deps browser
 	$(Q)tests/mutants/run $(ID)
 # Many migrations with a fault in each: make test-soak SEED=… ROUNDS=500, one of them again: SEED=… ROUND=…
 test-soak: all $(GUEST_BIN) $(CERTS) $(SOAK_BIN)

@@ -23,25 +23,12 @@
 #include <xxhash.h>
 #include "util/cleanup.h"
 #include "util/fdio.h"
+#include "util/journal_priv.h"
 
 /* A journal that would grow larger than this is refused: it is read whole when it is opened. */
 #define JOURNAL_MAX (UINT64_C(64) << 20)
 /* Digits of the checksum and the blank behind them. */
 #define HEAD_LEN 17
-
-/**
- * struct journal - an open journal
- * @fd:		locked with flock(2) as long as it is open
- * @path:	for messages
- * @size:	bytes of good lines; the file is never longer between calls, unless @broken
- * @broken:	a failed append could not be undone, nothing is known about the file's tail
- */
-struct journal {
-	int fd;
-	char *path;
-	uint64_t size;
-	bool broken;
-};
 
 static void head_of(char head[static HEAD_LEN + 1], const char *json, size_t n)
 {
@@ -136,15 +123,20 @@ static int replay(struct journal *j, json_t *records, struct error *err)
 	j->size = (uint64_t)good;
 	if (j->size < len && (ftruncate(j->fd, good) || fdatasync(j->fd)))
 		return error_set(err, -errno, NULL, "%s: cannot cut off a torn line: %m", j->path);
-	/*
-	 * As long as it is empty it may be new: also when another process made it and died before
-	 * its folder was synced.
-	 */
-	r = j->size ? 0 : fdio_sync_dir_of(j->path);
-	if (r < 0)
-		return error_set(err, r, NULL, "%s: cannot sync its folder: %s", j->path,
-				 strerror(-r));
 	return 0;
+}
+
+/*
+ * As long as it is empty it may be new: also when another process made it and died before its folder was
+ * synced.
+ */
+static int sync_folder(const struct journal *j, struct error *err)
+{
+	int r = j->size ? 0 : fdio_sync_dir_of(j->path);
+
+	return r < 0 ? error_set(err, r, NULL, "%s: cannot sync its folder: %s", j->path,
+				 strerror(-r))
+		     : 0;
 }
 
 static int open_locked(struct journal *j, const char *path, struct error *err)
@@ -163,7 +155,8 @@ static int open_locked(struct journal *j, const char *path, struct error *err)
 	return 0;
 }
 
-int journal_open(const char *path, struct journal **ret, json_t **ret_records, struct error *err)
+static int open_any(const char *path, bool folder, struct journal **ret, json_t **ret_records,
+		    struct error *err)
 {
 	struct journal *j = calloc(1, sizeof(*j));
 	json_t *records = json_array();
@@ -178,6 +171,8 @@ int journal_open(const char *path, struct journal **ret, json_t **ret_records, s
 	r = open_locked(j, path, err);
 	if (!r)
 		r = replay(j, records, err);
+	if (!r && folder)
+		r = sync_folder(j, err);
 	if (r < 0) {
 		journal_close(j);
 		json_decref(records);
@@ -189,6 +184,16 @@ int journal_open(const char *path, struct journal **ret, json_t **ret_records, s
 		json_decref(records);
 	*ret = j;
 	return 0;
+}
+
+int journal_open(const char *path, struct journal **ret, json_t **ret_records, struct error *err)
+{
+	return open_any(path, true, ret, ret_records, err);
+}
+
+int journal_create(const char *path, struct journal **ret, struct error *err)
+{
+	return open_any(path, false, ret, NULL, err);
 }
 
 /* The line of a record. Return: its length with @ret for free(), or -errno */
@@ -273,8 +278,13 @@ void journal_close(struct journal *j)
 {
 	if (!j)
 		return;
-	if (j->fd >= 0)
+	/* The lock is that of all descriptors of it: who syncs it still must not keep the next one out. */
+	if (j->fd >= 0) {
+		flock(j->fd, LOCK_UN);
 		close(j->fd);
+	}
+	if (j->sync)
+		journal_sync_closed(j);
 	free(j->path);
 	free(j);
 }

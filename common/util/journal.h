@@ -22,6 +22,12 @@ struct journal;
  */
 int journal_open(const char *path, struct journal **ret, json_t **ret_records, struct error *err);
 /**
+ * journal_create() - the same for one that has no records yet, without syncing its folder
+ *
+ * For a journal that is synced apart (journal_sync.h), which syncs the folder, too, or never.
+ */
+int journal_create(const char *path, struct journal **ret, struct error *err);
+/**
  * journal_append() - write one record and fdatasync(2) it; any one thread at a time
  * @record:	a JSON object
  *
@@ -38,7 +44,7 @@ int journal_append(struct journal *j, const json_t *record, struct error *err);
 int journal_write(struct journal *j, const json_t *record, struct error *err);
 /** journal_sync() - fdatasync(2) what was written. Return: 0 or -errno with @err filled; after a failure the journal refuses further use */
 int journal_sync(struct journal *j, struct error *err);
-/** journal_close() - NULL is fine */
+/** journal_close() - what syncs it apart goes on to its end, and nobody is told who is not being told. NULL is fine */
 void journal_close(struct journal *j);
 /** journal_each_fn - of journal_each(); @path is valid until it returns */
 typedef void journal_each_fn(void *arg, const char *path);

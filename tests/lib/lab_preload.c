@@ -7,6 +7,13 @@
 #include <unistd.h>
 #include "lib/lab_preload.h"
 
+static const char *variable(const char *name)
+{
+	return !strcmp(name, "clock")  ? "DECANT_TEST_CLOCK"
+	       : !strcmp(name, "full") ? "DECANT_TEST_FULL"
+				       : "DECANT_TEST_SYNC";
+}
+
 void lab_preload(struct lab *lab, const char *name, const char *file)
 {
 	char path[LAB_PATH_MAX + 32];
@@ -14,7 +21,7 @@ void lab_preload(struct lab *lab, const char *name, const char *file)
 	snprintf(path, sizeof(path), "%s/preload/%s.so", lab->tests, name);
 	lab_check(lab, !access(path, R_OK), "%s: %m", path);
 	setenv("LD_PRELOAD", path, 1);
-	setenv(!strcmp(name, "clock") ? "DECANT_TEST_CLOCK" : "DECANT_TEST_FULL", file, 1);
+	setenv(variable(name), file, 1);
 }
 
 void lab_preload_end(void)
@@ -22,6 +29,7 @@ void lab_preload_end(void)
 	unsetenv("LD_PRELOAD");
 	unsetenv("DECANT_TEST_CLOCK");
 	unsetenv("DECANT_TEST_FULL");
+	unsetenv("DECANT_TEST_SYNC");
 }
 
 void lab_clock_set(struct lab *lab, const char *file, int64_t seconds)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Agents with another clock, or a disk that is full: by libraries of tests/preload, and with small file systems. */
+/* Agents with another clock, or a disk that is full or busy: by libraries of tests/preload, and with small file systems. */
 #ifndef DECANT_TESTS_LAB_PRELOAD_H
 #define DECANT_TESTS_LAB_PRELOAD_H
 
@@ -9,7 +9,8 @@
 
 /**
  * lab_preload() - what is started from now on has this library
- * @name:	"clock": DECANT_TEST_CLOCK names a file for lab_clock_set(); "full": DECANT_TEST_FULL one that is made and removed
+ * @name:	"clock": DECANT_TEST_CLOCK names a file for lab_clock_set(); "full" and "sync": DECANT_TEST_FULL, DECANT_TEST_SYNC
+ *		one that is made and removed; of "sync" what is in it is part of the paths that are meant
  * @file:	absolute
  *
  * Until lab_preload_end(); what agents launch inherits it.

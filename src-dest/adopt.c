@@ -114,7 +114,7 @@ static void note_dead(struct dest *d, struct past *p)
 	struct error err = {0};
 
 	log_error("guest %s has died; it was held by incoming %s", p->name, p->id);
-	if (history_note(p, HISTORY_GONE, NULL, true, &err))
+	if (history_note(p, HISTORY_GONE, NULL, HISTORY_APART, NULL, &err))
 		log_error("incoming %s: %s", p->id, err.msg);
 	incoming_tell_past(d, p, "failed", "guest-died", "the guest has died while it was held");
 	adopt_qemu_gone(p);

@@ -26,6 +26,7 @@
 #include "util/cleanup.h"
 #include "util/clock.h"
 #include "util/fdio.h"
+#include "util/journal_sync.h"
 #include "util/log.h"
 
 /* For the guests that are to be ended, and for the last words to sources. */
@@ -216,6 +217,9 @@ int dest_start(struct dest *d, struct error *err)
 		r = load_tls(d, err);
 	if (r)
 		return r;
+	d->journals = journal_syncer_new(d->loop);
+	if (!d->journals)
+		return error_set(err, -ENOMEM, NULL, "out of memory");
 	d->caps_ret = uffd_probe(&d->caps, &d->caps_err);
 	if (d->caps_ret)
 		log_warn("no incoming post-copy: %s", d->caps_err.msg);
@@ -230,7 +234,7 @@ int dest_start(struct dest *d, struct error *err)
 	d->audit = audit_open(d->loop, d->conf.state_dir, "dest");
 	r = hooks_new(d->loop, &d->conf.hooks, "dest", d->conf.state_dir, &d->hooks, err);
 	if (!r)
-		r = history_open(d->conf.state_dir, &d->history, err);
+		r = history_open(d->conf.state_dir, d->journals, &d->history, err);
 	if (!r)
 		adopt_start(d);
 	if (!r)
@@ -263,6 +267,8 @@ void dest_stop(struct dest *d)
 	supervisor_free(d->supervisor);
 	supervisor_fds_free(d->handed);
 	listen_free(d->listener);
+	if (d->journals)
+		journal_syncer_drain(d->journals);
 	rest_events_free(steal_ptr(&d->events));
 	rest_server_free(d->rest);
 	attach_free(d->attach);
@@ -274,6 +280,7 @@ void dest_stop(struct dest *d)
 	resident_free_all(d);
 	adopt_free_all(d);
 	history_close(d->history);
+	journal_syncer_free(d->journals);
 	hooks_free(d->hooks);
 	while (d->reaps) {
 		struct dest_reap *r = d->reaps;

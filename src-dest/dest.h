@@ -19,6 +19,7 @@ struct adopt_qemu;
 struct conn;
 struct audit;
 struct hooks;
+struct journal_syncer;
 struct import;
 struct incoming;
 struct listener;
@@ -64,6 +65,7 @@ struct dest_reap {
  * @sharings:	processes that map the memory of guests, too
  * @reaps:	processes to reap
  * @signals:	SIGTERM, SIGINT, SIGHUP
+ * @journals:	syncs the records of incomings; NULL before the start
  * @audit:	who has asked for what, and what became of guests
  * @hooks:	who is told, NULL for nobody
  * @supervisor:	the service manager, if there is one
@@ -98,6 +100,7 @@ struct dest {
 	struct sharing *sharings;
 	struct dest_reap *reaps;
 	struct event *signals[3];
+	struct journal_syncer *journals;
 	struct audit *audit;
 	struct hooks *hooks;
 	struct supervisor *supervisor;

@@ -31,6 +31,26 @@
 
 /* --- INTENT --- */
 
+static void acknowledge(struct incoming *inc)
+{
+	if (inc->stage == STAGE_INTENT && !inc->discards)
+		incoming_send_simple(inc, MSG_INTENT_ACK);
+}
+
+/* Of one that was given up meanwhile the record "aborted" is waited for. */
+static void may_own(struct journal_wait *w, int ret, const struct error *err)
+{
+	struct incoming *inc = w->arg;
+
+	if (ret) {
+		incoming_event(inc, INC_EV_FAIL, err);
+		return;
+	}
+	FAULTPOINT(MAY_OWN_JOURNALED);
+	inc->stage = STAGE_INTENT;
+	acknowledge(inc);
+}
+
 int handover_intent(struct incoming *inc, const struct msg *m, struct error *err)
 {
 	uint64_t due = inc->setup->generation + 1;
@@ -47,16 +67,13 @@ int handover_intent(struct incoming *inc, const struct msg *m, struct error *err
 	FAULTPOINT(INTENT_RECEIVED);
 	/* Now, and not with "owner": the guest still runs. */
 	more = revive_record(inc);
-	r = more ? history_note(inc->past, HISTORY_MAY_OWN, more, true, err)
+	r = more ? history_note(inc->past, HISTORY_MAY_OWN, more, HISTORY_APART,
+				incoming_synced(inc, may_own), err)
 		 : error_set(err, -ENOMEM, NULL, "out of memory");
 	json_decref(more);
-	if (r)
-		return r;
-	FAULTPOINT(MAY_OWN_JOURNALED);
-	inc->stage = STAGE_INTENT;
-	if (!inc->discards)
-		incoming_send_simple(inc, MSG_INTENT_ACK);
-	return 0;
+	if (!r)
+		inc->stage = STAGE_MAY_OWN;
+	return r;
 }
 
 /* --- SWITCH and DISCARD --- */
@@ -120,8 +137,8 @@ static void done_discard(struct worker_job *job)
 	else if ((inc->state == INC_ADVISE || inc->state == INC_DISCARD) &&
 		 inc->discards == INCOMING_DISCARDS_MAX / 2)
 		incoming_pause(inc, false);
-	else if (inc->state == INC_ADVISE && inc->stage == STAGE_INTENT && !inc->discards)
-		incoming_send_simple(inc, MSG_INTENT_ACK);
+	else if (inc->state == INC_ADVISE && !inc->discards)
+		acknowledge(inc);
 	else if (inc->state == INC_LISTENING && inc->listen_wanted && !inc->discards)
 		listen_now(inc);
 	incoming_unref(inc);
@@ -238,7 +255,7 @@ static int note_owner(struct incoming *inc, struct error *err)
 			 (json_int_t)proc_start(inc->guest->pid), "pass",
 			 (json_int_t)atomic_load(&inc->place.pass), "listened",
 			 inc->listen_postcopy);
-	r = more ? history_note(inc->past, HISTORY_OWNER, more, false, err)
+	r = more ? history_note(inc->past, HISTORY_OWNER, more, HISTORY_LATER, NULL, err)
 		 : error_set(err, -ENOMEM, NULL, "out of memory");
 	json_decref(more);
 	return r;
@@ -324,12 +341,9 @@ void handover_do_run(struct incoming *inc)
 /* RUNNING is out: now there is time for the disk. */
 void handover_drained(struct incoming *inc)
 {
-	struct error err = {0};
-
 	/* Not while the guest stands still: it was resumed, and RUNNING has been queued behind that. */
 	if (!inc->past || !inc->resumed)
 		return;
 	FAULTPOINT(RUNNING_SENT);
-	if (history_sync(inc->past, &err))
-		log_error("incoming %s: %s", inc->id_text, err.msg);
+	history_sync(inc->past);
 }

@@ -12,17 +12,18 @@
 #include "util/cleanup.h"
 #include "util/clock.h"
 #include "util/fdio.h"
-#include "util/journal.h"
 #include "util/log.h"
 
 /**
  * struct history - all of them
  * @dir:	state_dir/incoming
+ * @journals:	see history_open()
  * @boot:	of now
  * @newest:	list, newest first
  */
 struct history {
 	char *dir;
+	struct journal_syncer *journals;
 	char boot[UUID_TEXT_MAX];
 	struct past *newest;
 };
@@ -51,9 +52,12 @@ static void past_free(struct past *p)
 	free(p);
 }
 
-/* Nothing more becomes of it. */
+/* Nothing more becomes of it, once its last record is on the disk. */
 static void drop_journal(struct past *p)
 {
+	p->dropped = history_pending(p);
+	if (p->dropped)
+		return;
 	journal_close(p->journal);
 	p->journal = NULL;
 	json_decref(p->place);
@@ -107,6 +111,72 @@ static int fate_of(const char *name)
 		if (!strcmp(name, fate_names[i]))
 			return (int)i;
 	return -1;
+}
+
+/* --- records --- */
+
+static json_t *stamped(const char *name, const json_t *more)
+{
+	char boot[UUID_TEXT_MAX];
+	json_t *rec = more ? json_deep_copy(more) : json_object();
+
+	if (!rec)
+		return NULL;
+	json_object_set_new(rec, "record", json_string(name));
+	json_object_set_new(rec, "boot", json_string(fdio_boot_id(boot)));
+	json_object_set_new(rec, "at", json_integer((json_int_t)clock_wall_us()));
+	return rec;
+}
+
+typedef int write_fn(struct journal *j, const json_t *record, struct error *err);
+
+/* @write: journal_write() or journal_append() */
+static int write_record(struct past *p, const char *name, const json_t *more, write_fn *write,
+			struct error *err)
+{
+	json_t *rec = stamped(name, more);
+	int r;
+
+	if (!rec)
+		return error_set(err, -ENOMEM, NULL, "out of memory");
+	r = p->journal
+		    ? write(p->journal, rec, err)
+		    : error_set(err, -EBADF, "bad-journal", "the journal of %s is closed", p->id);
+	json_decref(rec);
+	return r;
+}
+
+static void on_synced(struct journal_wait *w, int ret, const struct error *err)
+{
+	struct past *p = w->arg;
+
+	if (ret) {
+		log_error("incoming %s: %s", p->id, err->msg);
+		p->fate = p->before;
+	}
+	if (p->dropped)
+		drop_journal(p);
+}
+
+static void sync_apart(struct past *p, struct journal_wait *w)
+{
+	p->synced.fn = on_synced;
+	p->synced.arg = p;
+	journal_sync_apart(p->journal, &p->synced);
+	if (w)
+		journal_sync_apart(p->journal, w);
+	p->unsynced = false;
+}
+
+static int note_now(struct past *p, enum history_fate fate, struct error *err)
+{
+	int r;
+
+	assert(doubt_may_follow(p->fate, fate));
+	r = write_record(p, fate_names[fate], NULL, journal_append, err);
+	if (!r)
+		p->fate = fate;
+	return r;
 }
 
 /* --- reading at the start --- */
@@ -177,7 +247,7 @@ static void abort_unfinished(struct past *p)
 	if (!doubt_abort_at_start(p->fate, p->same_boot))
 		return;
 	p->untold = true;
-	if (history_note(p, HISTORY_ABORTED, NULL, true, &err))
+	if (note_now(p, HISTORY_ABORTED, &err))
 		log_error("history: %s: %s", p->id, err.msg);
 	else
 		log_notice("incoming %s of guest %s: aborted, the agent had ended before it was "
@@ -207,6 +277,14 @@ static struct past *load(const struct history *h, const char *id, struct error *
 		abort_unfinished(p);
 		if (history_ended(p))
 			drop_journal(p);
+		else if (journal_sync_by(j, h->journals, err)) {
+			past_free(p);
+			p = NULL;
+		} else {
+			/* The life before may have been killed behind the writing. */
+			p->before = p->fate;
+			sync_apart(p, NULL);
+		}
 	}
 	json_decref(records);
 	return p;
@@ -275,7 +353,8 @@ static void prune(struct history *h)
 	}
 }
 
-int history_open(const char *state_dir, struct history **ret, struct error *err)
+int history_open(const char *state_dir, struct journal_syncer *journals, struct history **ret,
+		 struct error *err)
 {
 	struct history *h = calloc(1, sizeof(*h));
 	int r;
@@ -284,6 +363,7 @@ int history_open(const char *state_dir, struct history **ret, struct error *err)
 		free(h);
 		return error_set(err, -ENOMEM, NULL, "out of memory");
 	}
+	h->journals = journals;
 	fdio_boot_id(h->boot);
 	r = fdio_mkdir_p(h->dir, 0700);
 	if (r)
@@ -315,37 +395,8 @@ void history_close(struct history *h)
 
 /* --- writing --- */
 
-static json_t *stamped(const char *name, const json_t *more)
-{
-	char boot[UUID_TEXT_MAX];
-	json_t *rec = more ? json_deep_copy(more) : json_object();
-
-	if (!rec)
-		return NULL;
-	json_object_set_new(rec, "record", json_string(name));
-	json_object_set_new(rec, "boot", json_string(fdio_boot_id(boot)));
-	json_object_set_new(rec, "at", json_integer((json_int_t)clock_wall_us()));
-	return rec;
-}
-
-static int write_record(struct past *p, const char *name, const json_t *more, bool sync,
-			struct error *err)
-{
-	json_t *rec = stamped(name, more);
-	int r;
-
-	if (!rec)
-		return error_set(err, -ENOMEM, NULL, "out of memory");
-	if (!p->journal)
-		r = error_set(err, -EBADF, "bad-journal", "the journal of %s is closed", p->id);
-	else
-		r = sync ? journal_append(p->journal, rec, err)
-			 : journal_write(p->journal, rec, err);
-	json_decref(rec);
-	return r;
-}
-
-int history_begin(struct history *h, const json_t *facts, struct past **ret, struct error *err)
+int history_begin(struct history *h, const json_t *facts, struct journal_wait *w, struct past **ret,
+		  struct error *err)
 {
 	CLEANUP_FREE char *path = NULL;
 	struct past *p = past_new(facts);
@@ -360,9 +411,12 @@ int history_begin(struct history *h, const json_t *facts, struct past **ret, str
 	} else {
 		p->same_boot = true;
 		p->live = true;
-		r = journal_open(path, &p->journal, NULL, err);
+		r = journal_create(path, &p->journal, err);
 		if (!r) {
-			r = write_record(p, fate_names[HISTORY_SETUP], facts, true, err);
+			r = journal_sync_by(p->journal, h->journals, err);
+			if (!r)
+				r = write_record(p, fate_names[HISTORY_SETUP], facts, journal_write,
+						 err);
 			if (r)
 				unlink(path);
 		}
@@ -371,7 +425,8 @@ int history_begin(struct history *h, const json_t *facts, struct past **ret, str
 		past_free(p);
 		return r;
 	}
-	p->fate = HISTORY_SETUP;
+	p->fate = p->before = HISTORY_SETUP;
+	sync_apart(p, w);
 	insert(h, p);
 	*ret = p;
 	return 0;
@@ -381,7 +436,7 @@ int history_launched(struct past *p, pid_t pid, struct error *err)
 {
 	json_t *more = json_pack("{s:I, s:I}", "pid", (json_int_t)pid, "pid_start",
 				 (json_int_t)proc_start(pid));
-	int r = more ? write_record(p, fate_names[HISTORY_SETUP], more, false, err)
+	int r = more ? write_record(p, fate_names[HISTORY_SETUP], more, journal_write, err)
 		     : error_set(err, -ENOMEM, NULL, "out of memory");
 
 	if (!r)
@@ -390,35 +445,45 @@ int history_launched(struct past *p, pid_t pid, struct error *err)
 	return r;
 }
 
-int history_note(struct past *p, enum history_fate fate, const json_t *more, bool sync,
-		 struct error *err)
+int history_note(struct past *p, enum history_fate fate, const json_t *more, enum history_sync sync,
+		 struct journal_wait *w, struct error *err)
 {
 	int r;
 
 	assert(doubt_may_follow(p->fate, fate));
-	r = write_record(p, fate_names[fate], more, sync, err);
+	r = write_record(p, fate_names[fate], more, journal_write, err);
 	if (r)
 		return r;
+	/* The one before is not known to be on the disk either. */
+	if (!history_pending(p))
+		p->before = p->fate;
 	p->fate = fate;
-	p->unsynced = !sync;
+	p->unsynced = true;
 	take_members(p, more);
+	if (sync == HISTORY_APART)
+		sync_apart(p, w);
 	return 0;
 }
 
-int history_sync(struct past *p, struct error *err)
+void history_sync(struct past *p)
 {
-	int r = p->unsynced && p->journal ? journal_sync(p->journal, err) : 0;
-
+	if (p->unsynced && p->journal)
+		journal_sync_apart(p->journal, NULL);
 	p->unsynced = false;
-	return r;
+}
+
+void history_await(struct past *p, struct journal_wait *w)
+{
+	journal_sync_apart(p->journal, w);
 }
 
 int history_registered(struct past *p, struct error *err)
 {
-	int r = write_record(p, "registered", NULL, true, err);
+	int r = write_record(p, "registered", NULL, journal_write, err);
 
 	if (!r) {
 		p->registered = true;
+		journal_sync_apart(p->journal, NULL);
 		drop_journal(p);
 	}
 	return r;
@@ -428,12 +493,18 @@ int history_registered(struct past *p, struct error *err)
 static int reopen(const struct history *h, struct past *p, struct error *err)
 {
 	CLEANUP_FREE char *path = path_of(h, p->id);
+	int r;
 
 	if (p->journal)
 		return 0;
 	if (!path)
 		return error_set(err, -ENOMEM, NULL, "out of memory");
-	return journal_open(path, &p->journal, NULL, err);
+	r = journal_open(path, &p->journal, NULL, err);
+	if (!r && journal_sync_by(p->journal, h->journals, err)) {
+		r = -ENOMEM;
+		journal_close(steal_ptr(&p->journal));
+	}
+	return r;
 }
 
 int history_overruled(struct history *h, struct past *p, struct error *err)
@@ -441,7 +512,7 @@ int history_overruled(struct history *h, struct past *p, struct error *err)
 	int r = p->overruled ? 0 : reopen(h, p, err);
 
 	if (!r && !p->overruled)
-		r = write_record(p, "overruled", NULL, true, err);
+		r = write_record(p, "overruled", NULL, journal_append, err);
 	p->overruled |= !r;
 	if (!p->live && history_ended(p))
 		drop_journal(p);
@@ -453,7 +524,7 @@ int history_conclude(struct history *h, struct past *p, enum history_fate fate, 
 	int r = reopen(h, p, err);
 
 	if (!r)
-		r = history_note(p, fate, NULL, true, err);
+		r = note_now(p, fate, err);
 	if (!p->live)
 		drop_journal(p);
 	return r;
@@ -466,12 +537,13 @@ void history_settle(struct history *h, struct past *p)
 	/* In this life it ended without COMMIT, or none was noted in the life before: it is as at the start. */
 	if (p->live || !doubt_abort_at_start(p->fate, p->same_boot))
 		return;
-	if (history_conclude(h, p, HISTORY_ABORTED, &err))
+	if (reopen(h, p, &err) || history_note(p, HISTORY_ABORTED, NULL, HISTORY_APART, NULL, &err))
 		log_error("history: %s: %s", p->id, err.msg);
 	else
 		log_notice(
 			"incoming %s of guest %s: that it was not handed over can be written now",
 			p->id, p->name);
+	drop_journal(p);
 }
 
 void history_end(struct history *h, struct past *p, const json_t *view)
@@ -513,7 +585,7 @@ struct past *history_find_guest(const struct history *h, const uint8_t uuid[stat
 
 enum msg_answer history_answer(const struct past *p, const char *identity, uint64_t generation)
 {
-	if (strcmp(p->identity, identity) != 0 || p->generation != generation)
+	if (strcmp(p->identity, identity) != 0 || p->generation != generation || history_pending(p))
 		return MSG_ANSWER_UNKNOWN;
 	return doubt_answer(p->fate, p->same_boot);
 }

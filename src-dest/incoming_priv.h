@@ -9,6 +9,7 @@
 #include "incoming.h"
 #include "place.h"
 #include "receive.h"
+#include "util/journal_sync.h"
 #include "worker.h"
 
 /** INCOMING_ATTACH_US - from the launch until the guest has attached itself */
@@ -29,6 +30,7 @@
  * @STAGE_GUEST:	it is asked for what is needed of it
  * @STAGE_EMPTY:	its memory is being emptied
  * @STAGE_PREPARED:	PREPARED was sent, channels may come
+ * @STAGE_MAY_OWN:	INTENT came, "may own" is being synced
  * @STAGE_INTENT:	"may own" is on the disk
  */
 enum inc_stage {
@@ -37,6 +39,7 @@ enum inc_stage {
 	STAGE_GUEST,
 	STAGE_EMPTY,
 	STAGE_PREPARED,
+	STAGE_MAY_OWN,
 	STAGE_INTENT,
 };
 
@@ -101,6 +104,7 @@ struct inc_load {
  * @guest:	NULL before it attached itself and while it is disconnected
  * @timer:	bound of the stage under way, or the look whether all is there
  * @past:	its record; NULL before SETUP was admitted
+ * @synced:	the step that waits for that to be on the disk
  * @store:	STORE, once it came: the session stores an image
  * @writer:	the image that is being stored
  * @restore:	the guest comes out of a stored image; NULL for all others
@@ -166,6 +170,7 @@ struct incoming {
 	struct guest *guest;
 	struct event *timer;
 	struct past *past;
+	struct journal_wait synced;
 	struct msg_store *store;
 	struct image_writer *writer;
 	struct restore *restore;
@@ -224,12 +229,16 @@ void incoming_unref(struct incoming *inc);
 /** incoming_send() - queue a message on control if there is one. Return: as conn_send() */
 int incoming_send(struct incoming *inc, const struct msg *m);
 void incoming_send_simple(struct incoming *inc, enum msg_type type);
-/** incoming_take_control() - this is the session's control channel from now on */
-void incoming_take_control(struct incoming *inc, struct conn *conn);
 /** incoming_close_control() - end the session, after what is queued */
 void incoming_close_control(struct incoming *inc);
 /** incoming_timer() - replace the timer; @us 0 only cancels */
 void incoming_timer(struct incoming *inc, uint64_t us, loop_fn *fn);
+/**
+ * incoming_synced() - @fn comes when the record is on the disk, or cannot be
+ *
+ * It takes the place of the one before, which is not called any more. Return: for history_begin() and history_note()
+ */
+struct journal_wait *incoming_synced(struct incoming *inc, journal_synced_fn *fn);
 /** incoming_pause() - stop or go on reading control */
 void incoming_pause(struct incoming *inc, bool paused);
 /** incoming_admitted() - Return: whether it may come, and is not at its end: what it needs is promised to it */
@@ -239,6 +248,11 @@ static inline bool incoming_admitted(const struct incoming *inc)
 }
 /** incoming_remove() - off the list, its resources are gone */
 void incoming_remove(struct incoming *inc);
+
+/* incoming_msg.c */
+
+/** incoming_take_control() - this is the session's control channel from now on */
+void incoming_take_control(struct incoming *inc, struct conn *conn);
 
 /* prepare.c: the stages of advise */
 

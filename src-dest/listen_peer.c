@@ -29,6 +29,7 @@ static void peer_unlink(struct peer *p)
 static void peer_gone(struct peer *p)
 {
 	peer_unlink(p);
+	journal_wait_cancel(&p->synced);
 	free(p);
 }
 
@@ -224,28 +225,73 @@ static enum msg_answer ask(struct dest *d, const struct msg_hello *h, const char
 	return p ? history_answer(p, identity, generation) : MSG_ANSWER_UNKNOWN;
 }
 
-static void on_query(struct peer *p, bool kept, uint64_t generation)
+static void answer_query(struct peer *p);
+
+static void on_synced(struct journal_wait *w, int ret, const struct error *err)
+{
+	(void)ret;
+	(void)err;
+	answer_query(w->arg);
+}
+
+/* What is not on the disk yet is told to nobody. Return: whether it is waited for */
+static bool await_record(struct peer *p)
+{
+	char id[UUID_TEXT_MAX];
+	struct past *past = history_find(p->l->d->history, uuid_text(p->hello.migration, id));
+
+	if (!past || !history_pending(past))
+		return false;
+	p->synced.fn = on_synced;
+	p->synced.arg = p;
+	history_await(past, &p->synced);
+	return true;
+}
+
+static enum msg_answer query(const struct peer *p)
+{
+	const char *identity = tls_chan_identity(conn_chan(p->conn));
+
+	return p->kept ? overrule(p->l->d, p->hello.migration, identity, p->generation)
+		       : ask(p->l->d, &p->hello, identity, p->generation);
+}
+
+static void answer_query(struct peer *p)
 {
 	static const char *const words[] = {"unknown", "not-started", "running", "completed",
 					    "gone"};
 	const char *identity = tls_chan_identity(conn_chan(p->conn));
-	struct msg *m = calloc(1, sizeof(*m));
+	enum msg_answer answer;
 	char id[UUID_TEXT_MAX];
+	struct msg *m;
 
+	if (await_record(p))
+		return;
+	answer = query(p);
+	/* The question itself may have ended it. */
+	if (answer == MSG_ANSWER_UNKNOWN && await_record(p))
+		return;
+	m = calloc(1, sizeof(*m));
 	if (m) {
 		m->type = MSG_ANSWER;
-		m->answer.answer =
-			(uint8_t)(kept ? overrule(p->l->d, p->hello.migration, identity, generation)
-				       : ask(p->l->d, &p->hello, identity, generation));
+		m->answer.answer = (uint8_t)answer;
 		log_notice("%s %s migration %s, generation %llu: %s", identity,
-			   kept ? "has kept the guest of" : "asks about",
-			   uuid_text(p->hello.migration, id), (unsigned long long)generation,
-			   words[m->answer.answer]);
+			   p->kept ? "has kept the guest of" : "asks about",
+			   uuid_text(p->hello.migration, id), (unsigned long long)p->generation,
+			   words[answer]);
 		conn_send(p->conn, m);
 		free(m);
 	}
 	dest_close(p->l->d, p->conn);
 	peer_gone(p);
+}
+
+static void on_query(struct peer *p, bool kept, uint64_t generation)
+{
+	p->asked = true;
+	p->kept = kept;
+	p->generation = generation;
+	answer_query(p);
 }
 
 /* --- PROBE --- */
@@ -283,11 +329,11 @@ static void on_message(struct conn *c, const struct msg *m, void *arg)
 	struct error err = {0};
 
 	(void)c;
-	if (p->query && (m->type == MSG_QUERY || m->type == MSG_KEPT)) {
+	if (p->query && !p->asked && (m->type == MSG_QUERY || m->type == MSG_KEPT)) {
 		on_query(p, m->type == MSG_KEPT, m->number.value);
 		return;
 	}
-	if (p->query && m->type == MSG_PROBE) {
+	if (p->query && !p->asked && m->type == MSG_PROBE) {
 		on_probe(p);
 		return;
 	}

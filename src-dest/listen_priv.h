@@ -5,6 +5,7 @@
 
 #include "conn.h"
 #include "listen.h"
+#include "util/journal_sync.h"
 
 /** LISTEN_SOCKETS_MAX - addresses that a name may stand for */
 #define LISTEN_SOCKETS_MAX 8
@@ -19,7 +20,9 @@
  * @answered:	HELLO_ACK was sent: it joins its session when that is out
  * @hello:	what it said
  * @version:	agreed on
- * @query:	it may ask
+ * @query:	it may ask, once: then it is @asked
+ * @synced:	the answer is being written down, and given behind that: about @generation, and to KEPT if
+ *		@kept
  * @again:	it may RESUME its migration, by @token
  * @next:	younger
  */
@@ -32,6 +35,10 @@ struct peer {
 	uint16_t version;
 	bool answered;
 	bool query;
+	bool asked;
+	bool kept;
+	uint64_t generation;
+	struct journal_wait synced;
 	bool again;
 	uint8_t token[MSG_TOKEN_LEN];
 	struct peer *next;

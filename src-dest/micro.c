@@ -185,6 +185,7 @@ static void do_nothing(struct micro *m)
 	(void)m;
 }
 
+/* Nothing waits for it: no other host is told of a micro-VM, and it does not outlive this one. */
 static void note(struct micro *m, enum history_fate fate)
 {
 	struct error err = {0};
@@ -193,7 +194,7 @@ static void note(struct micro *m, enum history_fate fate)
 	/* Whoever had connected may be another one's by now: nobody is to be ended for it later. */
 	if (more && fate == HISTORY_ABORTED)
 		json_object_set_new(more, "pid", json_integer(0));
-	if (m->past && history_note(m->past, fate, more, true, &err))
+	if (m->past && history_note(m->past, fate, more, HISTORY_APART, NULL, &err))
 		log_error("micro %s: %s", m->id_text, err.msg);
 	json_decref(more);
 }
@@ -408,7 +409,7 @@ static int begin_record(struct micro *m, struct error *err)
 
 	if (!facts)
 		return error_set(err, -EINVAL, "bad-socket", "%s: is no text", m->socket);
-	r = history_begin(m->d->history, facts, &m->past, err);
+	r = history_begin(m->d->history, facts, NULL, &m->past, err);
 	json_decref(facts);
 	return r;
 }

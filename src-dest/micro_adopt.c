@@ -231,7 +231,7 @@ static void dead(struct dest *d, struct past *p)
 	supervisor_forget(name);
 
 	log_notice("micro %s: its micro-VM has ended meanwhile", p->id);
-	if (history_note(p, HISTORY_GONE, NULL, true, &err))
+	if (history_note(p, HISTORY_GONE, NULL, HISTORY_APART, NULL, &err))
 		log_error("micro %s: %s", p->id, err.msg);
 	incoming_tell_past(d, p, "failed", "guest-died",
 			   "the micro-VM has ended while decant-dest was away");

@@ -348,15 +348,16 @@ static int wake_all(struct micro *m, struct error *err)
 	return 0;
 }
 
+/* Before it is served, and not synced by then, as with a guest that arrives: it outlives the agent, not the host. */
 static int note_owner(struct micro *m, struct error *err)
 {
 	json_t *more = json_pack("{s:I, s:I}", "pid", (json_int_t)m->pid, "pid_start",
 				 (json_int_t)proc_start(m->pid));
-	int r = more ? history_note(m->past, HISTORY_MAY_OWN, NULL, false, err)
+	int r = more ? history_note(m->past, HISTORY_MAY_OWN, NULL, HISTORY_LATER, NULL, err)
 		     : error_set(err, -ENOMEM, NULL, "out of memory");
 
 	if (!r)
-		r = history_note(m->past, HISTORY_OWNER, more, true, err);
+		r = history_note(m->past, HISTORY_OWNER, more, HISTORY_APART, NULL, err);
 	json_decref(more);
 	return r;
 }

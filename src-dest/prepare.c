@@ -44,7 +44,7 @@ static json_t *vars_json(const struct msg_setup *s)
 	return vars;
 }
 
-static int begin_record(struct incoming *inc, struct error *err)
+static int begin_record(struct incoming *inc, journal_synced_fn *then, struct error *err)
 {
 	const struct msg_setup *s = inc->setup;
 	char uuid[UUID_TEXT_MAX];
@@ -58,7 +58,7 @@ static int begin_record(struct incoming *inc, struct error *err)
 
 	if (!facts)
 		return error_set(err, -ENOMEM, NULL, "out of memory");
-	r = history_begin(inc->d->history, facts, &inc->past, err);
+	r = history_begin(inc->d->history, facts, incoming_synced(inc, then), &inc->past, err);
 	json_decref(facts);
 	return r;
 }
@@ -183,18 +183,14 @@ void prepare_admitted(struct incoming *inc)
 	prepare_qemu_look(inc);
 }
 
-void prepare_begin(struct incoming *inc)
+/* Nothing is launched before a restarted agent would know of it. */
+static void begun(struct journal_wait *w, int ret, const struct error *why)
 {
+	struct incoming *inc = w->arg;
 	struct error err = {0};
-	int r;
 
-	if (inc->control)
-		conn_set_timeout(inc->control, 0);
-	r = parts_advise(inc, &err);
-	if (!r)
-		r = begin_record(inc, &err);
-	if (r) {
-		fail(inc, &err);
+	if (ret) {
+		fail(inc, why);
 		return;
 	}
 	FAULTPOINT(RECORD_BEGUN);
@@ -205,6 +201,20 @@ void prepare_begin(struct incoming *inc)
 		log_warn("incoming %s: decant-source is not asked whether it has the guest: %s",
 			 inc->id_text, err.msg);
 	prepare_admitted(inc);
+}
+
+void prepare_begin(struct incoming *inc)
+{
+	struct error err = {0};
+	int r;
+
+	if (inc->control)
+		conn_set_timeout(inc->control, 0);
+	r = parts_advise(inc, &err);
+	if (!r)
+		r = begin_record(inc, begun, &err);
+	if (r)
+		fail(inc, &err);
 }
 
 /* --- the guest --- */

@@ -309,16 +309,12 @@ void restore_prepared(struct incoming *inc)
 		listen_to_nobody(inc);
 }
 
-static void listen_to_nobody(struct incoming *inc)
+static void may_own(struct journal_wait *w, int ret, const struct error *err)
 {
-	struct error err = {0};
-	json_t *more = revive_record(inc);
-	int r = more ? history_note(inc->past, HISTORY_MAY_OWN, more, true, &err)
-		     : error_set(&err, -ENOMEM, NULL, "out of memory");
+	struct incoming *inc = w->arg;
 
-	json_decref(more);
-	if (r) {
-		incoming_event(inc, INC_EV_FAIL, &err);
+	if (ret) {
+		incoming_event(inc, INC_EV_FAIL, err);
 		return;
 	}
 	FAULTPOINT(RESTORE_MAY_OWN_JOURNALED);
@@ -330,6 +326,21 @@ static void listen_to_nobody(struct incoming *inc)
 	inc->listen_postcopy = !inc->restore->whole;
 	incoming_event(inc, INC_EV_LISTEN, NULL);
 	restore_feed(inc);
+}
+
+static void listen_to_nobody(struct incoming *inc)
+{
+	struct error err = {0};
+	json_t *more = revive_record(inc);
+	int r = more ? history_note(inc->past, HISTORY_MAY_OWN, more, HISTORY_APART,
+				    incoming_synced(inc, may_own), &err)
+		     : error_set(&err, -ENOMEM, NULL, "out of memory");
+
+	json_decref(more);
+	if (r)
+		incoming_event(inc, INC_EV_FAIL, &err);
+	else
+		inc->stage = STAGE_MAY_OWN;
 }
 
 void restore_ready(struct incoming *inc)

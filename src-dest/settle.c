@@ -100,16 +100,24 @@ void settle_release(struct incoming *inc)
 	incoming_remove(inc);
 }
 
-static void note(struct incoming *inc, enum history_fate fate)
+/* What @fate announces is done by @then: at once if it cannot be written, or there is no record at all. */
+static void note(struct incoming *inc, enum history_fate fate, journal_synced_fn *then)
 {
+	struct journal_wait *w = incoming_synced(inc, then);
 	struct error err = {0};
 	json_t *more;
+	int r = -ENOENT;
 
 	inc->ended_us = clock_wall_us();
-	more = json_pack("{s:o}", "view", incoming_view(inc));
-	if (history_note(inc->past, fate, more, true, &err))
+	if (inc->past) {
+		more = json_pack("{s:o}", "view", incoming_view(inc));
+		r = history_note(inc->past, fate, more, HISTORY_APART, w, &err);
+		json_decref(more);
+	}
+	if (error_is_set(&err))
 		log_error("incoming %s: %s", inc->id_text, err.msg);
-	json_decref(more);
+	if (r)
+		then(w, r, &err);
 }
 
 /* --- given up before it ran --- */
@@ -142,21 +150,29 @@ void settle_parts_gone(struct incoming *inc)
 	incoming_timer(inc, 1, aborted);
 }
 
-void settle_do_discard_guest(struct incoming *inc)
+/* Written or not: it must not run, and who asks about one that was not written hears "unknown". */
+static void discard_guest(struct journal_wait *w, int ret, const struct error *err)
 {
-	if (inc->past)
-		note(inc, HISTORY_ABORTED);
+	struct incoming *inc = w->arg;
+
+	(void)ret;
+	(void)err;
 	FAULTPOINT(ABORT_JOURNALED);
 	if (inc->end_event != INC_EV_ABORT && inc->control) {
 		conn_send_error(inc->control, MSG_ERROR, &inc->err);
 		incoming_close_control(inc);
 	}
 	incoming_pause(inc, false);
-	incoming_timer(inc, 0, NULL);
-	prepare_qemu_stop(inc);
 	kill_guest(inc);
 	FAULTPOINT(EMPTY_GUEST_ENDED);
 	settle_parts_gone(inc);
+}
+
+void settle_do_discard_guest(struct incoming *inc)
+{
+	incoming_timer(inc, 0, NULL);
+	prepare_qemu_stop(inc);
+	note(inc, HISTORY_ABORTED, discard_guest);
 }
 
 /* --- dead after COMMIT --- */
@@ -166,9 +182,12 @@ static void buried(void *arg)
 	settle_release(arg);
 }
 
-void settle_do_bury(struct incoming *inc)
+static void bury(struct journal_wait *w, int ret, const struct error *err)
 {
-	note(inc, HISTORY_GONE);
+	struct incoming *inc = w->arg;
+
+	(void)ret;
+	(void)err;
 	log_error("incoming %s: %s", inc->id_text, inc->err.msg);
 	if (inc->control)
 		conn_send_error(inc->control, MSG_ERROR, &inc->err);
@@ -176,6 +195,12 @@ void settle_do_bury(struct incoming *inc)
 	if (inc->launch)
 		dest_reap(inc->d, steal_ptr(&inc->launch));
 	incoming_timer(inc, 1, buried);
+}
+
+void settle_do_bury(struct incoming *inc)
+{
+	incoming_timer(inc, 0, NULL);
+	note(inc, HISTORY_GONE, bury);
 }
 
 /* --- the session is over, the guest is not --- */
@@ -397,11 +422,12 @@ static void settle_again(void *arg)
  * Rule 3: no receipt without the record. The guest has all it needs meanwhile; the source keeps its pages and
  * asks, and without the record it would be told for ever that the guest runs here.
  */
-void settle_do_settle(struct incoming *inc)
+static void completed(struct journal_wait *w, int ret, const struct error *err)
 {
-	inc->receipt_ok = 1;
-	note(inc, HISTORY_COMPLETED);
-	if (inc->past->fate != HISTORY_COMPLETED) {
+	struct incoming *inc = w->arg;
+
+	(void)err;
+	if (ret) {
 		incoming_timer(inc, NOTE_AGAIN_US, settle_again);
 		return;
 	}
@@ -413,6 +439,13 @@ void settle_do_settle(struct incoming *inc)
 		   atomic_load(&inc->place.requests));
 	if (!inc->guest || guest_uffd_close(inc->guest, on_uffd_close, inc))
 		on_uffd_close(inc, -ECONNRESET, NULL, -1);
+}
+
+void settle_do_settle(struct incoming *inc)
+{
+	inc->receipt_ok = 1;
+	incoming_timer(inc, 0, NULL);
+	note(inc, HISTORY_COMPLETED, completed);
 }
 
 void settle_control_closed(struct incoming *inc)

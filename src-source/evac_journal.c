@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The journal of an evacuation: state_dir/evacuations/ID.journal. Records of guests are not synced: what they say
- * outlives this agent's death, and after the host's there is no guest to be moved.
+ * The journal of an evacuation: state_dir/evacuations/ID.journal. Nothing waits for a record to be synced: what it says
+ * outlives this agent's death, and after the host's there is no guest to be moved. Records of guests are not synced at all,
+ * the others soon.
  *
  *   created	what was asked for
  *   guest	what became of one: the last record of a guest counts
@@ -40,12 +41,12 @@ static int journal_path(const struct evac *e, char *out, size_t cap)
 
 static void append(struct evac *e, json_t *record, bool sync)
 {
-	int (*write)(struct journal * j, const json_t *record, struct error *err) =
-		sync ? journal_append : journal_write;
 	struct error err = {0};
 
-	if (e->journal && (!record || write(e->journal, record, &err) < 0))
+	if (e->journal && (!record || journal_write(e->journal, record, &err) < 0))
 		log_error("evacuation %s: the journal cannot be written: %s", e->id, err.msg);
+	else if (e->journal && sync)
+		journal_sync_apart(e->journal, NULL);
 	json_decref(record);
 }
 
@@ -76,11 +77,13 @@ int evac_journal_open(struct evac *e, struct error *err)
 	if (r < 0)
 		return error_set(err, r, NULL, "cannot make the folder of journals in %s: %s",
 				 e->s->conf.state_dir, strerror(-r));
-	r = journal_open(path, &e->journal, NULL, err);
+	r = journal_create(path, &e->journal, err);
+	if (!r)
+		r = journal_sync_by(e->journal, e->s->journals, err);
 	if (r < 0)
 		return r;
 	record = created(e);
-	r = record ? journal_append(e->journal, record, err)
+	r = record ? journal_append_apart(e->journal, record, NULL, err)
 		   : error_set(err, -ENOMEM, NULL, "out of memory");
 	json_decref(record);
 	return r;
@@ -305,6 +308,8 @@ static void load_one(void *arg, const char *path)
 		e->begun_us = clock_us();
 		r = replay(e, records);
 	}
+	if (!r)
+		r = journal_sync_by(e->journal, s->journals, &err);
 	json_decref(records);
 	if (r < 0) {
 		/* The guests are none the worse for it: their own journals say where they are. */

@@ -10,7 +10,7 @@
 #include "home.h"
 #include "mig_progress.h"
 #include "migration_priv.h"
-#include "util/journal.h"
+#include "util/journal_sync.h"
 #include "util/uuid.h"
 
 /** EVAC_TICK_US - how often it is looked at */
@@ -182,7 +182,7 @@ struct evac {
 /* --- evac.c --- */
 const char *evac_phase_name(enum evac_phase p);
 const char *evac_outcome_name(enum evac_outcome o);
-/** evac_phase() - the one setter: logs, and what has to be in the journal is when it returns */
+/** evac_phase() - the one setter: logs, and what has to be in the journal is written when it returns */
 void evac_phase(struct evac *e, enum evac_phase phase);
 /** evac_tell() - audit and hooks hear of its phase; @before: the last one, NULL if that is of an earlier life */
 void evac_tell(const struct evac *e, const char *before);
@@ -233,7 +233,7 @@ unsigned int evac_running(const struct evac *e);
 
 /* --- evac_journal.c --- */
 int evac_journal_open(struct evac *e, struct error *err);
-/** evac_journal_item() - a record, not synced; evac_journal_note() - one that is. A failure is only logged */
+/** evac_journal_item() - a record, not synced; evac_journal_note() - one that is, soon. A failure is only logged */
 void evac_journal_item(struct evac *e, const struct evac_item *it);
 void evac_journal_note(struct evac *e, const char *type);
 /** evac_journal_end() - the last record; the file is closed */

@@ -25,7 +25,8 @@ void mig_act_finish(struct migration *m)
 	m->totals.held_bytes = 0;
 	meter_job_ended(m);
 	mig_journal_end(m);
-	journal_close(steal_ptr(&m->journal));
+	if (!mig_releasing(m))
+		mig_journal_shut(m);
 	if (m->guest && !m->committed)
 		migration_forget_guest(m->guest);
 	if (mig_telling(m))
@@ -86,6 +87,24 @@ static void on_resumed(void *arg, int ret, const struct error *err, int fd)
 	untrack(m);
 }
 
+static void rollback_noted(struct migration *m, const struct error *why)
+{
+	struct guest *g = mig_conn(m);
+	struct error err = {0};
+
+	if (!rolling_back(m, MIG_STAGE_JOURNAL))
+		return;
+	if (why)
+		log_error("migration %s: %s", m->id, why->msg);
+	FAULTPOINT(ROLLBACK_JOURNALED);
+	error_set(&err, -ECANCELED, "cancelled", "cancelled at the source");
+	if (m->control)
+		conn_send_error(m->control, MSG_ABORT, error_is_set(&m->err) ? &m->err : &err);
+	mig_stage(m, MIG_STAGE_RESUME, 0);
+	if (!g || (!m->pause_us && !m->held) || guest_resume(g, on_resumed, m) < 0)
+		untrack(m);
+}
+
 /*
  * Rule 4: this is reached before COMMIT was sent, or after the destination answered not-started; it
  * cannot run the guest any more. A guest that is not attached now is resumed when it attaches again
@@ -93,7 +112,6 @@ static void on_resumed(void *arg, int ret, const struct error *err, int fd)
  */
 void mig_act_rollback(struct migration *m)
 {
-	struct guest *g = mig_conn(m);
 	struct error err = {0};
 
 	m->committed = false;
@@ -106,15 +124,9 @@ void mig_act_rollback(struct migration *m)
 	if (m->dial)
 		dial_cancel(steal_ptr(&m->dial));
 	mig_mend_stop(m);
-	if (mig_journal_note(m, "rolled-back", &err) < 0)
-		log_error("migration %s: %s", m->id, err.msg);
-	FAULTPOINT(ROLLBACK_JOURNALED);
-	error_set(&err, -ECANCELED, "cancelled", "cancelled at the source");
-	if (m->control)
-		conn_send_error(m->control, MSG_ABORT, error_is_set(&m->err) ? &m->err : &err);
-	mig_stage(m, MIG_STAGE_RESUME, 0);
-	if (!g || (!m->pause_us && !m->held) || guest_resume(g, on_resumed, m) < 0)
-		untrack(m);
+	mig_stage(m, MIG_STAGE_JOURNAL, 0);
+	if (mig_journal_then(m, "rolled-back", rollback_noted, &err) < 0)
+		rollback_noted(m, &err);
 }
 
 /* --- behind the point of no return --- */
@@ -173,27 +185,35 @@ void mig_dispose(struct migration *m)
 		guest_quit(g, on_quit, m);
 }
 
+static void release_noted(struct migration *m, const struct error *why)
+{
+	if (why)
+		log_error("migration %s: %s", m->id, why->msg);
+	mig_journal_shut(m);
+	FAULTPOINT(RELEASE_JOURNALED);
+	mig_dispose(m);
+}
+
 /*
  * Rule 3: only the receipt brings a job here. A VM that was not found yet since this agent was started
- * is still looked for, to be told to end.
+ * is still looked for, to be told to end; none is before the record is on the disk.
  */
 void mig_act_release(struct migration *m)
 {
 	struct guest *g = mig_conn(m);
 	struct error err = {0};
+	int r;
 
 	error_clear(&m->err); /* a connection that was lost on the way is no failure any more */
-	if (mig_journal_note(m, "completed", &err) < 0)
-		log_error("migration %s: %s", m->id, err.msg);
-	FAULTPOINT(RELEASE_JOURNALED);
+	r = mig_journal_then(m, "completed", release_noted, &err);
 	if (m->guest)
 		m->guest->handed_over = g || m->guest->desc.driver != GUEST_DRIVER_QEMU;
 	if (m->engine)
 		atomic_store(&m->engine->done, true);
 	mig_act_finish(m);
 	FAULTPOINT(JOB_ENDED);
-	if (g)
-		mig_dispose(m);
+	if (r < 0)
+		release_noted(m, &err);
 }
 
 /* --- long afterwards --- */
@@ -213,7 +233,7 @@ static bool superseded(const struct source *s, const struct migration *m)
  */
 static bool needed(const struct source *s, const struct migration *m)
 {
-	if (migration_busy(m) || mig_telling(m) || m->resolve.acting)
+	if (migration_busy(m) || mig_telling(m) || m->resolve.acting || mig_releasing(m))
 		return true;
 	return m->committed && !m->left && (m->guest || !superseded(s, m));
 }
@@ -222,7 +242,7 @@ void mig_destroy(struct migration *m)
 {
 	hooks_gate_cancel(m->gate);
 	mig_close(m);
-	journal_close(m->journal);
+	mig_journal_shut(m);
 	XXH3_freeState(m->sw.hash);
 	mig_snap_free(m);
 	if (m->guest)

@@ -1,22 +1,31 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The journal of a migration: state_dir/migrations/ID.journal. Each record is synced before the step
- * that it announces:
+ * The journal of a migration: state_dir/migrations/ID.journal. Each record is written at once, and what it
+ * announces waits until it is synced, which is done by a thread (util/journal_sync.h):
  *
- *   created		what a restarted agent must know to ask the destination
- *   may-hand-over	from here on a restarted agent does not know whether COMMIT was sent
- *   rolled-back	the guest belongs to this host again
+ *   created		what a restarted agent must know to ask the destination. The setup waits for it
+ *   may-hand-over	from here on a restarted agent does not know whether COMMIT was sent. INTENT waits for it,
+ *			and so do the pause and COMMIT
+ *   rolled-back	the guest belongs to this host again. Nobody is told, nor the guest let go, before it is
  *   running		the destination runs it: not synced, because it is said again when it is asked
- *   held		the destination runs it, the session is lost
- *   moved		the destination is to be reached under another address
- *   completed		the receipt came
- *   resolved		an operator has decided whose copy lives on
- *   unresolved		which came to nothing: the guest could not be let go here
- *   ended		nothing more will happen; state and error for those who ask later
- *   told		the destination knows of the guest that was kept here
- *   left		the copy here has ended behind all that: the job holds nothing any more
+ *   held		the destination runs it, the session is lost. Announces nothing
+ *   moved		the destination is to be reached under another address. Synced by the call
+ *   completed		the receipt came. The end of the copy here waits for it
+ *   resolved		an operator has decided whose copy lives on. Synced by the call
+ *   unresolved		which came to nothing: the guest could not be let go here. Announces nothing
+ *   ended		nothing more will happen; state and error for those who ask later. Announces nothing
+ *   told		the destination knows of the guest that was kept here. Announces nothing
+ *   left		the copy here has ended behind all that: the job holds nothing any more. Announces nothing
  *
- * What a restarted agent makes of the last one that says where the guest is: doubt_restarted().
+ * "moved" and "resolved" are an operator's commands, which are answered when they are on the disk: for these two the
+ * loop waits.
+ *
+ * While a step waits the job can go elsewhere: it is cancelled, its session is lost, its guest dies. All that leads
+ * to the record "rolled-back", whose wait takes the place of the one before (mig_journal_then()).
+ *
+ * What a restarted agent makes of the last one that says where the guest is: doubt_restarted(). It reads records
+ * that were written, also those that were not on the disk yet when its earlier life was killed: their step was not
+ * announced, and each is as true without it.
  *
  * A job has a file of its own with a handful of records; it goes when the job is forgotten, which is when
  * SOURCE_JOBS_MAX newer ones have ended and it holds no guest.
@@ -46,20 +55,59 @@ static int journal_path(const struct migration *m, char *out, size_t cap)
 		       : -ENAMETOOLONG;
 }
 
-static int append(struct migration *m, json_t *record, struct error *err)
+static int cannot(const struct migration *m, int r, struct error *err)
+{
+	return error_set(err, r, NULL, "cannot write the journal of migration %s: %s", m->id,
+			 strerror(-r));
+}
+
+/* Of a command, which is answered when it is on the disk. */
+static int append_now(struct migration *m, json_t *record, struct error *err)
 {
 	int r = record && m->journal ? journal_append(m->journal, record, err) : -ENOMEM;
 
 	json_decref(record);
-	return r < 0 ? error_set(err, r, NULL, "cannot write the journal of migration %s: %s",
-				 m->id, strerror(-r))
-		     : 0;
+	return r < 0 ? cannot(m, r, err) : 0;
+}
+
+/* @w: who waits, NULL: nobody */
+static int append(struct migration *m, json_t *record, struct journal_wait *w, struct error *err)
+{
+	int r = record && m->journal ? journal_append_apart(m->journal, record, w, err) : -ENOMEM;
+
+	json_decref(record);
+	return r < 0 ? cannot(m, r, err) : 0;
+}
+
+static json_t *plain(const char *type)
+{
+	return json_pack("{s:s, s:I}", "type", type, "at", (json_int_t)clock_wall_us());
 }
 
 int mig_journal_note(struct migration *m, const char *type, struct error *err)
 {
-	return append(m, json_pack("{s:s, s:I}", "type", type, "at", (json_int_t)clock_wall_us()),
-		      err);
+	return append(m, plain(type), NULL, err);
+}
+
+static void on_synced(struct journal_wait *w, int ret, const struct error *err)
+{
+	struct migration *m = w->arg;
+
+	m->noted(m, ret < 0 ? err : NULL);
+}
+
+static struct journal_wait *wait_for(struct migration *m, mig_noted_fn *then)
+{
+	m->noted = then;
+	m->synced.fn = on_synced;
+	m->synced.arg = m;
+	return &m->synced;
+}
+
+int mig_journal_then(struct migration *m, const char *type, mig_noted_fn *then, struct error *err)
+{
+	journal_wait_cancel(&m->synced);
+	return append(m, plain(type), wait_for(m, then), err);
 }
 
 void mig_journal_running(struct migration *m)
@@ -81,7 +129,14 @@ static int reopen(struct migration *m, struct error *err)
 
 	if (r < 0)
 		return error_set(err, r, NULL, "state_dir: %s", strerror(-r));
-	return m->journal ? 0 : journal_open(path, &m->journal, NULL, err);
+	if (m->journal)
+		return 0;
+	r = journal_open(path, &m->journal, NULL, err);
+	if (!r)
+		r = journal_sync_by(m->journal, m->src->journals, err);
+	if (r < 0)
+		mig_journal_shut(m);
+	return r;
 }
 
 void mig_journal_shut(struct migration *m)
@@ -94,10 +149,10 @@ int mig_journal_resolved(struct migration *m, enum mig_keep keep, struct error *
 	int r = reopen(m, err);
 
 	return r ? r
-		 : append(m,
-			  json_pack("{s:s, s:s, s:I}", "type", "resolved", "keep",
-				    mig_keep_name(keep), "at", (json_int_t)clock_wall_us()),
-			  err);
+		 : append_now(m,
+			      json_pack("{s:s, s:s, s:I}", "type", "resolved", "keep",
+					mig_keep_name(keep), "at", (json_int_t)clock_wall_us()),
+			      err);
 }
 
 int mig_journal_told(struct migration *m, enum msg_answer answer, struct error *err)
@@ -108,7 +163,7 @@ int mig_journal_told(struct migration *m, enum msg_answer answer, struct error *
 		r = append(m,
 			   json_pack("{s:s, s:i, s:I}", "type", "told", "answer", (int)answer, "at",
 				     (json_int_t)clock_wall_us()),
-			   err);
+			   NULL, err);
 	mig_journal_shut(m);
 	return r;
 }
@@ -128,13 +183,13 @@ void mig_journal_left(struct migration *m)
 
 int mig_journal_moved(struct migration *m, const char *host, const char *port, struct error *err)
 {
-	return append(m,
-		      json_pack("{s:s, s:s, s:s, s:I}", "type", "moved", "host", host, "port", port,
-				"at", (json_int_t)clock_wall_us()),
-		      err);
+	return append_now(m,
+			  json_pack("{s:s, s:s, s:s, s:I}", "type", "moved", "host", host, "port",
+				    port, "at", (json_int_t)clock_wall_us()),
+			  err);
 }
 
-int mig_journal_open(struct migration *m, struct error *err)
+int mig_journal_open(struct migration *m, mig_noted_fn *then, struct error *err)
 {
 	char path[4096], uuid[UUID_TEXT_MAX], id[UUID_TEXT_MAX];
 	int r = folder(m->src, path, sizeof(path));
@@ -146,7 +201,9 @@ int mig_journal_open(struct migration *m, struct error *err)
 	if (r < 0)
 		return error_set(err, r, NULL, "cannot make the folder of journals in %s: %s",
 				 m->src->conf.state_dir, strerror(-r));
-	r = journal_open(path, &m->journal, NULL, err);
+	r = journal_create(path, &m->journal, err);
+	if (!r)
+		r = journal_sync_by(m->journal, m->src->journals, err);
 	if (r < 0)
 		return r;
 	return append(
@@ -158,7 +215,7 @@ int mig_journal_open(struct migration *m, struct error *err)
 			  m->host, "port", m->port, "created_at", (json_int_t)m->created_us,
 			  "paused", m->arrives_paused, "options", conf_options_json(&m->options),
 			  "snapshot", m->snapshot ? m->snap.name : NULL),
-		err);
+		wait_for(m, then), err);
 }
 
 void mig_journal_end(struct migration *m)
@@ -171,7 +228,7 @@ void mig_journal_end(struct migration *m)
 			     (json_int_t)m->ended_us, "code", m->err.code, "message", m->err.msg,
 			     "downtime_us", (json_int_t)m->downtime_us, "at_most", m->downtime_most,
 			     "refused", m->refused),
-		   &err) < 0)
+		   NULL, &err) < 0)
 		log_warn("%s", err.msg);
 }
 
@@ -409,6 +466,8 @@ static void load_one(void *arg, const char *path)
 		m->tracking = "none";
 		r = replay(m, records);
 	}
+	if (!r)
+		r = journal_sync_by(m->journal, s->journals, &err);
 	json_decref(records);
 	if (r < 0) {
 		/* Not deleted: it may be the only trace of where a guest is. */

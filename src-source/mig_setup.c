@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * State setup, stage by stage: look at what writes into the guest's memory, connect, describe the guest and
- * have the destination prepare one, the urgent channel, the bulk channels; then write tracking (mig_track.c).
+ * State setup, stage by stage: the journal's first record, look at what writes into the guest's memory, connect,
+ * describe the guest and have the destination prepare one, the urgent channel, the bulk channels; then write
+ * tracking (mig_track.c).
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -373,7 +374,7 @@ static void on_looked(void *arg, int ret, const struct error *err, int fd)
 }
 
 /* A device can have come since the guest was attached. */
-void mig_act_setup(struct migration *m)
+static void look(struct migration *m)
 {
 	struct guest *g = mig_conn(m);
 	int r;
@@ -387,4 +388,24 @@ void mig_act_setup(struct migration *m)
 		mig_fail(m, "guest-gone", "guest %s cannot be asked for its devices: %s",
 			 m->guest_name, strerror(-r));
 	}
+}
+
+/* --- the first record --- */
+
+void mig_on_begun(struct migration *m, const struct error *err)
+{
+	if (m->state != MIG_SETUP || m->stage != MIG_STAGE_JOURNAL)
+		return;
+	if (err) {
+		mig_event(m, MIG_EV_ERROR, err);
+		return;
+	}
+	FAULTPOINT(JOB_JOURNALED);
+	look(m);
+}
+
+/* Nobody hears of the job before a restarted agent would know of it. */
+void mig_act_setup(struct migration *m)
+{
+	mig_stage(m, MIG_STAGE_JOURNAL, MIG_JOURNAL_US);
 }

@@ -29,24 +29,35 @@ static bool in_stage(const struct migration *m, enum mig_stage stage)
 
 /* --- intent and pause --- */
 
-/*
- * Both journals are written and synced while the guest still runs, so that no sync stops it. The
- * destination answers when it has done the discards that came before.
- */
-static void send_intent(struct migration *m)
+static void send_intent(struct migration *m, const struct error *err)
 {
 	struct msg msg = {.type = MSG_INTENT, .number = {.value = m->generation + 1}};
-	struct error err = {0};
 
-	FAULTPOINT(EARLY_DISCARDS_QUEUED);
-	if (mig_journal_note(m, "may-hand-over", &err) < 0) {
-		mig_event(m, MIG_EV_ERROR, &err);
+	/* Cancelled, say, while the disk took its time. */
+	if (!in_stage(m, MIG_STAGE_JOURNAL))
+		return;
+	if (err) {
+		mig_event(m, MIG_EV_ERROR, err);
 		return;
 	}
 	FAULTPOINT(HAND_OVER_JOURNALED);
 	mig_stage(m, MIG_STAGE_INTENT, MIN(MIG_INTENT_US, mig_answer_us(m)));
 	mig_send(m, &msg);
 	FAULTPOINT(INTENT_QUEUED);
+}
+
+/*
+ * Both journals are written and synced while the guest still runs, so that no sync stops it. The
+ * destination answers when it has done the discards that came before.
+ */
+static void note_intent(struct migration *m)
+{
+	struct error err = {0};
+
+	FAULTPOINT(EARLY_DISCARDS_QUEUED);
+	mig_stage(m, MIG_STAGE_JOURNAL, MIG_JOURNAL_US);
+	if (mig_journal_then(m, "may-hand-over", send_intent, &err) < 0)
+		mig_event(m, MIG_EV_ERROR, &err);
 }
 
 /*
@@ -57,7 +68,7 @@ void mig_act_switchover(struct migration *m)
 {
 	FAULTPOINT(CONVERGED);
 	if (!scan_postcopy(m->engine->scan)) {
-		send_intent(m);
+		note_intent(m);
 		return;
 	}
 	mig_stage(m, MIG_STAGE_DISCARD, MIN(MIG_INTENT_US, mig_answer_us(m)));
@@ -259,7 +270,7 @@ static void send_discards(struct migration *m)
 	m->sw.block = 0;
 	m->sw.page = 0;
 	if (stage == MIG_STAGE_DISCARD)
-		send_intent(m);
+		note_intent(m);
 	else
 		send_listen(m);
 }

@@ -213,15 +213,15 @@ int migration_new(struct source *s, struct source_guest *sg, const char *to,
 	mig_set_dma(m);
 	fdio_uuid4(m->id);
 	uuid_parse(m->id, m->id_raw);
-	r = mig_journal_open(m, err);
+	r = mig_journal_open(m, mig_on_begun, err);
 	if (r < 0) {
+		mig_journal_shut(m);
 		free(m);
 		return r;
 	}
 	m->next = s->migrations;
 	s->migrations = m;
 	sg->migration = m;
-	FAULTPOINT(JOB_JOURNALED);
 	meter_job_begun(m);
 	mig_prune(s);
 	mig_event(m, MIG_EV_START, NULL);
@@ -446,7 +446,8 @@ void migration_guest_welcomed(struct source_guest *sg)
 	/* An agent that ended between the receipt and its disposal had no time to tell it. */
 	if (sg->migration && sg->migration->state == MIG_COMPLETED && sg->migration->committed) {
 		sg->handed_over = true;
-		mig_dispose(sg->migration);
+		if (!mig_releasing(sg->migration))
+			mig_dispose(sg->migration);
 		return;
 	}
 	if (sg->migration)

@@ -11,7 +11,7 @@
 #include "guests.h"
 #include "migration.h"
 #include "scan.h"
-#include "util/journal.h"
+#include "util/journal_sync.h"
 #include "util/uuid.h"
 
 struct hooks_gate;
@@ -30,6 +30,8 @@ struct hooks_gate;
 #define MIG_RUNNING_US 10000000ull
 #define MIG_ABORT_US   2000000ull
 #define MIG_GUEST_MS   5000u
+/** MIG_JOURNAL_US - a disk that takes longer for a record is no disk to hand over a guest by */
+#define MIG_JOURNAL_US 60000000ull
 /** MIG_PAUSE_SLACK_US - so that a guest that does not pause in time is told from one that says nothing */
 #define MIG_PAUSE_SLACK_US 1000000ull
 
@@ -39,10 +41,12 @@ struct hooks_gate;
 /**
  * enum mig_stage - where inside of the states setup and switchover the job is; stages follow each
  * other in this order (mig_setup.c, mig_track.c, mig_switch.c); and in state recovering: connect, bitmap, urgent,
- * bulk (mig_recover.c)
+ * bulk (mig_recover.c). In stage journal a record is being synced that the next step waits for: at the beginning of
+ * setup, before intent, and before resume
  */
 enum mig_stage {
 	MIG_STAGE_NONE,
+	MIG_STAGE_JOURNAL,
 	MIG_STAGE_LOOK,
 	MIG_STAGE_CONNECT,
 	MIG_STAGE_PREPARE,
@@ -241,6 +245,7 @@ struct mig_resolve {
  * @precopy_us:	clock_us() when precopy began
  * @engine:	data threads, from setup to the end
  * @journal:	see mig_journal.c
+ * @synced:	a step waits for it; then @noted
  * @timer:	bound of the present step
  * @again:	of the recovery, of the questions in doubt, and of telling (mig_telling())
  * @mend:	of lost channels
@@ -294,6 +299,8 @@ struct migration {
 	uint64_t precopy_us;
 	struct engine *engine;
 	struct journal *journal;
+	struct journal_wait synced;
+	void (*noted)(struct migration *m, const struct error *err);
 	struct event *timer;
 	struct mig_recover again;
 	struct mig_mend mend;
@@ -364,6 +371,8 @@ void mig_gate_ask(struct migration *m);
 
 /* --- mig_setup.c --- */
 void mig_act_setup(struct migration *m);
+/** mig_on_begun() - the journal's first record is on the disk */
+void mig_on_begun(struct migration *m, const struct error *err);
 void mig_hello(const struct migration *m, enum msg_channel kind, uint8_t index,
 	       struct msg_hello *ret);
 /** mig_dial() - begin to open a channel; Return: NULL when out of memory or threads */
@@ -484,10 +493,27 @@ void mig_farewell(struct migration *m);
 void mig_farewell_later(struct migration *m);
 
 /* --- mig_journal.c --- */
-/** mig_journal_open() - begin the job's journal with all that a restarted agent must know */
-int mig_journal_open(struct migration *m, struct error *err);
-/** mig_journal_note() - append a record {"type": @type}, synced. Return: 0 or -errno with @err filled */
+/** mig_releasing() - Return: whether the copy here is told to end when the journal is on the disk */
+static inline bool mig_releasing(const struct migration *m)
+{
+	return m->state == MIG_COMPLETED && journal_waiting(&m->synced);
+}
+/** mig_noted_fn - a record is on the disk; or it is not, @err says why (else NULL) */
+typedef void mig_noted_fn(struct migration *m, const struct error *err);
+/**
+ * mig_journal_open() - begin the job's journal with all that a restarted agent must know
+ * @then:	as for mig_journal_then()
+ */
+int mig_journal_open(struct migration *m, mig_noted_fn *then, struct error *err);
+/** mig_journal_note() - append a record {"type": @type} that announces nothing; synced soon. Return: 0 or -errno with @err filled */
 int mig_journal_note(struct migration *m, const char *type, struct error *err);
+/**
+ * mig_journal_then() - append a record {"type": @type}; the step that it announces is @then
+ *
+ * Another record that announces a step takes the place of this one: then @then is not called. Return: 0 or -errno
+ * with @err filled: then it is not called either
+ */
+int mig_journal_then(struct migration *m, const char *type, mig_noted_fn *then, struct error *err);
 /** mig_journal_end() - the last record: state, owner, error; a failure is only logged */
 void mig_journal_end(struct migration *m);
 /** mig_journal_running() - the guest runs at the destination: not synced. A failure is only logged */

@@ -23,6 +23,7 @@
 #include "util/cleanup.h"
 #include "util/clock.h"
 #include "util/fdio.h"
+#include "util/journal_sync.h"
 #include "util/log.h"
 
 static int load_tls(struct source *s, struct error *err)
@@ -93,6 +94,9 @@ int source_start(struct source *s, struct error *err)
 		r = load_tls(s, err);
 	if (r < 0)
 		return r;
+	s->journals = journal_syncer_new(s->loop);
+	if (!s->journals)
+		return error_set(err, -ENOMEM, NULL, "out of memory");
 	if (uffd_probe(&s->caps, &s->uffd_error) < 0)
 		log_warn("%s", s->uffd_error.msg);
 	r = meter_start(s, err);
@@ -133,11 +137,15 @@ static void tell_status(void *arg, char out[static SUPERVISOR_STATUS_MAX])
 void source_stop(struct source *s)
 {
 	supervisor_free(s->supervisor);
+	/* Before a guest is let go: that nothing holds it is said first. */
+	if (s->journals)
+		journal_syncer_drain(s->journals);
 	rest_events_free(steal_ptr(&s->events));
 	rest_server_free(s->rest);
 	attach_free(s->attach);
 	evac_end_all(s);
 	migration_end_all(s);
+	journal_syncer_free(s->journals);
 	hooks_free(s->hooks);
 	guests_free(s);
 	budget_free(s->budget);

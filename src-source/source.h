@@ -13,6 +13,7 @@
 struct audit;
 struct budget;
 struct hooks;
+struct journal_syncer;
 struct meter;
 struct metrics_registry;
 struct evac;
@@ -37,6 +38,7 @@ struct supervisor;
  * @metrics:	who has something for /metrics; others may register
  * @meter:	what is counted for it, see meter.h
  * @evacs:	list of evacuations, newest first
+ * @journals:	syncs those of jobs; NULL before the start
  * @audit:	who has asked for what, and what became of guests
  * @events:	what clients are told of by GET /v1/events; NULL before there are clients
  * @supervisor:	the service manager, if there is one
@@ -58,6 +60,7 @@ struct source {
 	struct metrics_registry *metrics;
 	struct meter *meter;
 	struct evac *evacs;
+	struct journal_syncer *journals;
 	struct audit *audit;
 	struct supervisor *supervisor;
 	uint64_t started_us;

@@ -249,7 +249,7 @@ static void rewrite(struct rest_idem *s)
 	journal_close(steal_ptr(&s->journal));
 	unlink(s->path);
 	s->records = 0;
-	if (journal_open(s->path, &s->journal, NULL, &err) < 0) {
+	if (journal_create(s->path, &s->journal, &err) < 0) {
 		log_warn("%s; answers are kept in memory only", err.msg);
 		return;
 	}

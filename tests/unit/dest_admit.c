@@ -47,7 +47,11 @@ static void box_init(struct box *b)
 	memset(b, 0, sizeof(*b));
 	strcpy(b->dir, "/tmp/decant-admit-XXXXXX");
 	cr_assert(mkdtemp(b->dir));
-	cr_assert_eq(history_open(b->dir, &b->d.history, &b->err), 0, "%s", b->err.msg);
+	b->d.loop = loop_new();
+	b->d.journals = journal_syncer_new(b->d.loop);
+	cr_assert(b->d.loop && b->d.journals);
+	cr_assert_eq(history_open(b->dir, b->d.journals, &b->d.history, &b->err), 0, "%s",
+		     b->err.msg);
 	b->d.caps = (struct uffd_caps){.features = ~0ul, .ioctls = OWN, .missing = {ALL, ALL}};
 	strcpy(b->launcher.name, "vm");
 	b->d.conf.launchers = &b->launcher;
@@ -72,6 +76,8 @@ static void box_free(struct box *b)
 	char path[64];
 
 	history_close(b->d.history);
+	journal_syncer_free(b->d.journals);
+	loop_free(b->d.loop);
 	snprintf(path, sizeof(path), "%s/incoming", b->dir);
 	rmdir(path);
 	cr_assert_eq(rmdir(b->dir), 0);
@@ -212,10 +218,10 @@ static struct past *arrived(struct box *b, json_int_t generation)
 				  (json_int_t)proc_start(getpid()));
 	struct past *p;
 
-	cr_assert_eq(history_begin(b->d.history, facts, &p, &b->err), 0, "%s", b->err.msg);
-	cr_assert_eq(history_note(p, HISTORY_MAY_OWN, NULL, true, &b->err), 0);
-	cr_assert_eq(history_note(p, HISTORY_OWNER, owner, true, &b->err), 0);
-	cr_assert_eq(history_note(p, HISTORY_COMPLETED, NULL, true, &b->err), 0);
+	cr_assert_eq(history_begin(b->d.history, facts, NULL, &p, &b->err), 0, "%s", b->err.msg);
+	cr_assert_eq(history_note(p, HISTORY_MAY_OWN, NULL, HISTORY_APART, NULL, &b->err), 0);
+	cr_assert_eq(history_note(p, HISTORY_OWNER, owner, HISTORY_APART, NULL, &b->err), 0);
+	cr_assert_eq(history_note(p, HISTORY_COMPLETED, NULL, HISTORY_APART, NULL, &b->err), 0);
 	cr_assert_eq(history_registered(p, &b->err), 0);
 	history_end(b->d.history, p, NULL);
 	json_decref(facts);

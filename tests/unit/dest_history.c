@@ -15,6 +15,7 @@
 #include "proc.h"
 #include "util/fdio.h"
 #include "util/journal.h"
+#include "util/journal_sync.h"
 #include "util/log.h"
 
 static void quiet(void)
@@ -28,17 +29,39 @@ TestSuite(dest_history, .init = quiet, .timeout = 60);
 #define ID     "11111111-1111-4111-8111-111111111111"
 #define SOURCE "DNS:host-a, IP:192.0.2.1"
 
-/** struct box - a state folder and the history in it */
+/** struct box - a state folder and the history in it, and an agent's loop, which runs in settled() alone */
 struct box {
+	struct loop *loop;
+	struct journal_syncer *journals;
 	struct history *h;
 	struct error err;
 	char dir[64];
 };
 
+/* What was written is on the disk, and who waits for it knows. */
+static void settled(struct box *b, const struct past *p)
+{
+	while (history_pending(p))
+		cr_assert(zero(int, event_base_loop(loop_base(b->loop), EVLOOP_ONCE)));
+}
+
 static void box_open(struct box *b)
 {
 	error_clear(&b->err);
-	cr_assert(zero(int, history_open(b->dir, &b->h, &b->err)), "%s", b->err.msg);
+	b->loop = loop_new();
+	cr_assert(ne(ptr, b->loop, NULL));
+	b->journals = journal_syncer_new(b->loop);
+	cr_assert(ne(ptr, b->journals, NULL));
+	cr_assert(zero(int, history_open(b->dir, b->journals, &b->h, &b->err)), "%s", b->err.msg);
+	for (const struct past *p = history_first(b->h); p; p = p->next)
+		settled(b, p);
+}
+
+static void box_close(struct box *b)
+{
+	history_close(b->h);
+	journal_syncer_free(b->journals);
+	loop_free(b->loop);
 }
 
 static void box_init(struct box *b)
@@ -52,7 +75,7 @@ static void box_init(struct box *b)
 /* A new life of the agent. */
 static void box_again(struct box *b)
 {
-	history_close(b->h);
+	box_close(b);
 	box_open(b);
 }
 
@@ -60,7 +83,7 @@ static void box_free(struct box *b)
 {
 	char cmd[128];
 
-	history_close(b->h);
+	box_close(b);
 	snprintf(cmd, sizeof(cmd), "rm -rf %s", b->dir);
 	cr_assert(zero(int, system(cmd)));
 }
@@ -78,7 +101,7 @@ static struct past *begin_id(struct box *b, const char *id, json_int_t created)
 	json_t *f = facts(id, created);
 	struct past *p = NULL;
 
-	cr_assert(zero(int, history_begin(b->h, f, &p, &b->err)), "%s", b->err.msg);
+	cr_assert(zero(int, history_begin(b->h, f, NULL, &p, &b->err)), "%s", b->err.msg);
 	json_decref(f);
 	return p;
 }
@@ -90,7 +113,11 @@ static struct past *begin(struct box *b)
 
 static void note(struct box *b, struct past *p, enum history_fate fate, bool sync)
 {
-	cr_assert(zero(int, history_note(p, fate, NULL, sync, &b->err)), "%s", b->err.msg);
+	cr_assert(zero(int, history_note(p, fate, NULL, sync ? HISTORY_APART : HISTORY_LATER, NULL,
+					 &b->err)),
+		  "%s", b->err.msg);
+	if (sync)
+		settled(b, p);
 }
 
 static enum msg_answer answer(struct box *b)
@@ -110,7 +137,7 @@ Test(dest_history, facts_survive)
 	cr_assert(p->live);
 	note(&b, p, HISTORY_MAY_OWN, true);
 	note(&b, p, HISTORY_OWNER, false);
-	cr_assert(zero(int, history_sync(p, &b.err)));
+	history_sync(p);
 	box_again(&b);
 	p = history_find(b.h, ID);
 	cr_assert(ne(ptr, p, NULL));
@@ -175,7 +202,7 @@ static void killed_after(struct box *b, enum history_fate fate)
 	pid_t pid;
 
 	box_init(b);
-	history_close(b->h);
+	box_close(b);
 	pid = fork();
 	if (!pid) {
 		struct past *p;
@@ -217,7 +244,7 @@ static void of_another_boot(struct box *b, const char *const *records, size_t n)
 	struct journal *j;
 
 	box_init(b);
-	history_close(b->h);
+	box_close(b);
 	snprintf(path, sizeof(path), "%s/incoming/%s.journal", b->dir, ID);
 	cr_assert(zero(int, journal_open(path, &j, NULL, &b->err)));
 	for (size_t i = 0; i < n; i++) {
@@ -283,7 +310,7 @@ Test(dest_history, damaged_record)
 	p = begin(&b);
 	note(&b, p, HISTORY_MAY_OWN, true);
 	begin_id(&b, "44444444-4444-4444-8444-444444444444", 2000);
-	history_close(b.h);
+	box_close(&b);
 	snprintf(path, sizeof(path), "%s/incoming/%s.journal", b.dir, ID);
 	fd = open(path, O_RDWR);
 	cr_assert(eq(long, pwrite(fd, "X", 1, 30), 1));
@@ -296,7 +323,7 @@ Test(dest_history, damaged_record)
 	{
 		json_t *f = facts(ID, 1);
 
-		cr_assert(eq(int, history_begin(b.h, f, &p, &b.err), -EEXIST));
+		cr_assert(eq(int, history_begin(b.h, f, NULL, &p, &b.err), -EEXIST));
 		json_decref(f);
 	}
 	box_free(&b);
@@ -310,7 +337,7 @@ Test(dest_history, no_id_twice)
 
 	box_init(&b);
 	begin(&b);
-	cr_assert(eq(int, history_begin(b.h, f, &p, &b.err), -EEXIST));
+	cr_assert(eq(int, history_begin(b.h, f, NULL, &p, &b.err), -EEXIST));
 	cr_assert(eq(str, b.err.code, "migration-exists"));
 	json_decref(f);
 	box_free(&b);
@@ -379,9 +406,9 @@ Test(dest_history, the_place_is_kept_while_it_is_needed)
 
 	box_init(&b);
 	p = begin(&b);
-	cr_assert(zero(int, history_note(p, HISTORY_MAY_OWN, place, true, &b.err)));
+	cr_assert(zero(int, history_note(p, HISTORY_MAY_OWN, place, HISTORY_APART, NULL, &b.err)));
 	cr_assert(zero(ptr, p->place), "a life that has the guest needs no copy");
-	cr_assert(zero(int, history_note(p, HISTORY_OWNER, owner, true, &b.err)));
+	cr_assert(zero(int, history_note(p, HISTORY_OWNER, owner, HISTORY_APART, NULL, &b.err)));
 	json_decref(place);
 	json_decref(owner);
 	box_again(&b);
@@ -393,5 +420,39 @@ Test(dest_history, the_place_is_kept_while_it_is_needed)
 	note(&b, p, HISTORY_GONE, true);
 	history_end(b.h, p, NULL);
 	cr_assert(zero(ptr, p->place));
+	box_free(&b);
+}
+
+static void count(struct journal_wait *w, int ret, const struct error *err)
+{
+	(void)err;
+	*(int *)w->arg += ret ? 100 : 1;
+}
+
+/* A fate that is not on the disk yet is told to nobody; who waits for it is told once. */
+Test(dest_history, what_is_not_on_the_disk_is_not_told)
+{
+	int told = 0, asked = 0;
+	struct journal_wait w = {.fn = count, .arg = &told}, q = {.fn = count, .arg = &asked};
+	struct box b;
+	struct past *p;
+
+	box_init(&b);
+	p = begin(&b);
+	cr_assert(history_pending(p));
+	note(&b, p, HISTORY_MAY_OWN, true);
+	cr_assert(zero(int, history_note(p, HISTORY_ABORTED, NULL, HISTORY_APART, &w, &b.err)));
+	cr_assert(eq(int, answer(&b), MSG_ANSWER_UNKNOWN));
+	cr_assert(history_pending(p));
+	history_await(p, &q);
+	/* Its journal is closed behind that, not before. */
+	history_end(b.h, p, NULL);
+	cr_assert(ne(ptr, p->journal, NULL));
+	while (!asked)
+		cr_assert(zero(int, event_base_loop(loop_base(b.loop), EVLOOP_ONCE)));
+	cr_assert(eq(int, told, 1));
+	cr_assert(eq(int, asked, 1));
+	cr_assert(eq(int, answer(&b), MSG_ANSWER_NOT_STARTED));
+	cr_assert(zero(ptr, p->journal));
 	box_free(&b);
 }

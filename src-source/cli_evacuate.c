@@ -245,7 +245,7 @@ static void show(struct waiting *w, const json_t *e)
 }
 
 /* Nobody is left but those of whom only the destination, or an operator, can say what becomes of them. */
-static bool stuck(struct waiting *w, const json_t *e, unsigned int patience_s)
+static bool stuck(const struct cli *c, struct waiting *w, const json_t *e)
 {
 	size_t i, open = 0, doubt = 0;
 	json_t *g;
@@ -261,7 +261,8 @@ static bool stuck(struct waiting *w, const json_t *e, unsigned int patience_s)
 		w->stuck_us = 0;
 	else if (!w->stuck_us)
 		w->stuck_us = clock_us();
-	return w->stuck_us && clock_us() - w->stuck_us >= patience_s * UINT64_C(1000000);
+	return w->stuck_us && !json_object_get(c->opts, "--to-the-end") &&
+	       clock_us() - w->stuck_us >= c->patience_s * UINT64_C(1000000);
 }
 
 static int outcome(const char *what, const json_t *e)
@@ -301,7 +302,7 @@ int cli_evac_wait(struct cli *c, const char *what, json_t **e)
 	cli_progress_init(&w.progress);
 	while (!r) {
 		show(&w, *e);
-		if (cli_job_ended(w.phase) || stuck(&w, *e, c->patience_s))
+		if (cli_job_ended(w.phase) || stuck(c, &w, *e))
 			break;
 		usleep(POLL_US);
 		r = cli_poll(c, path, what, &w.away_us, &newer);
@@ -316,12 +317,44 @@ int cli_evac_wait(struct cli *c, const char *what, json_t **e)
 	return r ? r : outcome(what, *e);
 }
 
+static json_t *under_way(const json_t *all)
+{
+	json_t *e;
+	size_t i;
+
+	json_array_foreach(all, i, e)
+		if (!cli_job_ended(cli_str(e, "phase") ?: ""))
+			return json_incref(e);
+	return NULL;
+}
+
+/*
+ * Whoever stops this host next must not do it while pages of guests that run elsewhere are only here. What the
+ * evacuation that was under way could not move is this one's to try.
+ */
+static int wait_for_other(struct cli *c)
+{
+	json_t *all = NULL, *e;
+	int r = cli_list(c, CLI_EVACUATIONS, "evacuate", &all);
+
+	if (r)
+		return r;
+	e = under_way(all);
+	json_decref(all);
+	if (e)
+		r = cli_evac_wait(c, "evacuate", &e);
+	json_decref(e);
+	return r == CLI_UNREACHABLE ? r : CLI_OK;
+}
+
 int cli_evacuate(struct cli *c)
 {
 	json_t *body = json_object(), *e = NULL;
 	bool dry = json_object_get(c->opts, "--dry-run");
 	int r = request(c, body);
 
+	if (!r && c->wait && !dry && json_object_get(c->opts, "--to-the-end"))
+		r = wait_for_other(c);
 	if (!r)
 		r = cli_call(c, "POST", CLI_EVACUATIONS, body, "evacuate", &e);
 	json_decref(body);

@@ -32,6 +32,9 @@ static const struct cli_option evacuate_options[] = {
 	{"--concurrency", "N", "migrations at once, 1 to 16; default 2"},
 	{"--order", "largest|smallest|least-dirty|priority", "who leaves first; default priority"},
 	{"--dry-run", NULL, "show the plan and an estimate, and do nothing"},
+	{"--to-the-end", NULL,
+	 "with --wait: first for an evacuation that runs already, and for held guests however "
+	 "long"},
 	{NULL},
 };
 

@@ -21,6 +21,8 @@ TestSuite(hosts, .timeout = 3500);
 #define MB    64
 /* Of post-copy: half a minute, if nothing happened meanwhile. */
 #define BANDWIDTH "16Mbit"
+/* Longer than a lost connection, and being started again, take: then the logs are shown. */
+#define LONG_WAIT_S 8.0
 #define STAMP                                                                                \
 	"\"/usr/local/bin/stamp\", \"--name\", \"{name}\", \"--mb\", \"64\", \"--writes\", " \
 	"\"100\", "                                                                          \
@@ -116,6 +118,19 @@ static long long number(const json_t *o, const char *key)
 	return (long long)json_number_value(json_object_get(o, key));
 }
 
+/* What the agent there says of the time in which the guest waited: after the test its machine is gone. */
+static void explain(struct machine *m, double seconds)
+{
+	char *out;
+
+	if (seconds < LONG_WAIT_S)
+		return;
+	out = machine_sh(m, "journalctl --no-pager -o short-monotonic -u decant-dest.service | "
+			    "tail -n 60; decant-dest incoming --json; uptime");
+	fprintf(stderr, "%s: the agent where it waited for so long:\n%s\n", m->name, out);
+	free(out);
+}
+
 /* It has looked at all of its pages there, at least once from now on, and goes on counting. */
 static void verified(struct machine *m, long long counter, const char *what)
 {
@@ -136,6 +151,7 @@ static void verified(struct machine *m, long long counter, const char *what)
 		  json_dumps(o, 0));
 	fprintf(stderr, "%s: the guest has verified %lld pages; its longest wait for one: %.1f s\n",
 		what, number(o, "pages"), (double)number(o, "longest_stall_us") / 1e6);
+	explain(m, (double)number(o, "longest_stall_us") / 1e6);
 	json_decref(o);
 	/* Which it would take along. */
 	machine_do(m, "pkill -HUP -x stamp");

@@ -267,6 +267,29 @@ Test(evacuate, cancelled)
 	lab_end(lab);
 }
 
+/* Before a shutdown: another evacuation is waited for and not a reason to go down with guests that are half away. */
+Test(evacuate, to_the_end)
+{
+	struct lab *lab = lab_new(lab_test_failed);
+	struct lab_host *a = host(lab, "a", NULL), *b = host(lab, "b", NULL);
+	struct lab_guest *g = guest(a, "one", 16);
+	const char *const first[] = {"--to",   b->to,      "--bandwidth", "80Mbit",
+				     "--mode", "postcopy", NULL};
+	const char *const second[] = {"--to", b->to, "--to-the-end", NULL};
+	struct lab_proc *p = evacuate_begin(a, first);
+	json_t *e;
+
+	lab_until(lab, 10000, lab_job_newest(a) && lab_job_phase_is(a, "postcopy"), "nobody moves");
+	e = evacuate_end(a, evacuate_begin(a, second), 0);
+	/* Its own found nobody any more. */
+	check_phase(lab, e, "completed");
+	lab_check(lab, lab_num(lab, e, "totals.guests") == 0, "it did not wait");
+	json_decref(e);
+	json_decref(evacuate_end(a, p, 0));
+	lab_guest_arrived(g, b);
+	lab_end(lab);
+}
+
 /* --- the cordon --- */
 
 static void refused(struct lab_host *from, struct lab_host *to, struct lab_guest *g)

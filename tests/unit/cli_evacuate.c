@@ -70,6 +70,27 @@ Test(cli_evacuate, waits_until_it_has_ended)
 	stop(k);
 }
 
+/* cli_evac_wait() itself, with less patience than a command has. */
+static int wait_for_held(json_t *opts)
+{
+	static const char *const phases[] = {"held", "held", "completed", NULL};
+	struct fake *k = start(phases);
+	struct cli c = {.api = k->f.api, .opts = opts};
+	json_t *e = evacuation("running");
+	int r = cli_evac_wait(&c, "test", &e);
+
+	json_decref(e);
+	json_decref(opts);
+	stop(k);
+	return r;
+}
+
+Test(cli_evacuate, waits_for_held_guests_as_long_as_it_was_told)
+{
+	cr_expect(eq(int, wait_for_held(json_object()), CLI_FAILED));
+	cr_expect(eq(int, wait_for_held(json_pack("{s:b}", "--to-the-end", 1)), CLI_OK));
+}
+
 Test(cli_evacuate, is_a_job_like_others)
 {
 	static const char *const runs[] = {"running", "completed", NULL};

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "meter.h"
 
-#include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -25,6 +25,13 @@ static const char *const reasons[] = {
 	"migration-ended",      "guest-gone",  "other",
 };
 
+/* The same of guests that were not let in. */
+static const char *const objections[] = {
+	"no-room",          "limit-memory",   "guest-exists",  "guest-outdated", "no-launcher",
+	"unknown-launcher", "wrong-driver",   "bad-name",      "page-size",      "host-postcopy",
+	"no-postcopy",      "no-userfaultfd", "not-supported", "other",
+};
+
 /**
  * struct sums - of many guests
  * @faults, @requests: in post-copy
@@ -41,26 +48,17 @@ struct sums {
 /**
  * struct meter - what is counted where it ends
  * @begun, @ended: incoming guests, without micro-VMs
- * @refused:	connections, by reason
+ * @refused:	connections, by reason; @objected: guests
  * @sums, @latency: of guests that have settled, or are gone
  */
 struct meter {
 	uint64_t begun;
 	uint64_t ended[ARRAY_SIZE(outcomes)];
 	uint64_t refused[ARRAY_SIZE(reasons)];
+	uint64_t objected[ARRAY_SIZE(objections)];
 	struct sums sums;
 	struct hist latency;
 };
-
-/* A number among @names; the last one for all else. */
-static size_t index_of(const char *name, const char *const *names, size_t n)
-{
-	size_t i = 0;
-
-	while (i < n - 1 && strcmp(names[i], name) != 0)
-		i++;
-	return i;
-}
 
 static void add(struct sums *s, const struct place *p)
 {
@@ -84,7 +82,7 @@ void meter_incoming_ended(const struct incoming *inc)
 {
 	struct meter *v = inc->d->meter;
 
-	v->ended[index_of(incoming_view_phase(inc), outcomes, ARRAY_SIZE(outcomes))]++;
+	v->ended[metrics_index(incoming_view_phase(inc), outcomes, ARRAY_SIZE(outcomes))]++;
 	v->sums.received_bytes += incoming_view_received(inc);
 	if (!inc->placed)
 		return;
@@ -102,7 +100,12 @@ void meter_micro_ended(const struct micro *m)
 
 void meter_refused(struct dest *d, const char *code)
 {
-	d->meter->refused[index_of(code, reasons, ARRAY_SIZE(reasons))]++;
+	d->meter->refused[metrics_index(code, reasons, ARRAY_SIZE(reasons))]++;
+}
+
+void meter_objected(struct dest *d, const char *code)
+{
+	d->meter->objected[metrics_index(code, objections, ARRAY_SIZE(objections))]++;
 }
 
 /* --- guests that arrive, each --- */
@@ -285,6 +288,10 @@ static void write_counts(struct metrics *out, const struct dest *d)
 		       "Connections that were refused behind their TLS handshake, by reason.");
 	for (size_t i = 0; i < ARRAY_SIZE(reasons); i++)
 		metrics_uint(out, METRICS_LABELS({"reason", reasons[i]}), v->refused[i]);
+	metrics_family(out, "decant_incoming_refused_total", METRICS_COUNTER,
+		       "Guests that were not admitted, by reason.");
+	for (size_t i = 0; i < ARRAY_SIZE(objections); i++)
+		metrics_uint(out, METRICS_LABELS({"reason", objections[i]}), v->objected[i]);
 }
 
 static void write_sums(struct metrics *out, const struct dest *d)
@@ -323,6 +330,33 @@ static void write_sums(struct metrics *out, const struct dest *d)
 	free(latency);
 }
 
+static void write_channel(struct metrics *out, const struct incoming *inc, const char *kind,
+			  unsigned int i, const struct tally *t)
+{
+	char index[16];
+
+	snprintf(index, sizeof(index), "%u", i);
+	metrics_uint(out, METRICS_LABELS({"job", inc->id_text}, {"kind", kind}, {"channel", index}),
+		     atomic_load(&t->bytes));
+}
+
+static void write_channels(struct metrics *out, const struct dest *d)
+{
+	unsigned int n = 0;
+
+	metrics_family(out, "decant_incoming_channel_received_bytes_total", METRICS_COUNTER,
+		       "Bytes of pages that came on a channel; of a bulk channel they begin anew "
+		       "with each connection.");
+	for (const struct incoming *inc = d->incomings; inc && n < METRICS_JOBS_MAX;
+	     inc = incoming_next(inc), n++) {
+		if (inc->had_urgent)
+			write_channel(out, inc, "urgent", 0, &inc->urgent_tally);
+		for (unsigned int i = 0; i < MSG_CHANNELS_MAX; i++)
+			if (inc->bulk[i])
+				write_channel(out, inc, "bulk", i, receive_tally(inc->bulk[i]));
+	}
+}
+
 static void write_all(struct metrics *out, void *arg)
 {
 	struct dest *d = arg;
@@ -338,16 +372,14 @@ static void write_all(struct metrics *out, void *arg)
 		       "Lines of the audit that could not be written.");
 	metrics_uint(out, NULL, audit_lost(d->audit));
 	write_views(out, v, take_views(d, v));
+	write_channels(out, d);
 	free(v);
 }
 
 int meter_start(struct dest *d, struct error *err)
 {
 	d->meter = calloc(1, sizeof(*d->meter));
-	d->metrics = metrics_registry_new("dest");
-	if (!d->meter || !d->metrics || metrics_register(d->metrics, write_all, d) < 0)
-		return error_set(err, -ENOMEM, NULL, "out of memory");
-	return 0;
+	return metrics_start("dest", d->meter, write_all, d, &d->metrics, err);
 }
 
 void meter_stop(struct dest *d)

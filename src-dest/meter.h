@@ -17,6 +17,8 @@ void meter_incoming_begun(struct dest *d);
 void meter_incoming_ended(const struct incoming *inc);
 /** meter_micro_ended() - the same of a micro-VM */
 void meter_micro_ended(const struct micro *m);
+/** meter_objected() - a guest was not admitted, for the reason of this code */
+void meter_objected(struct dest *d, const char *code);
 /** meter_refused() - a connection was refused with this code behind its handshake */
 void meter_refused(struct dest *d, const char *code);
 

@@ -16,6 +16,7 @@
 #include <unistd.h>
 #include "adopt.h"
 #include "incoming_priv.h"
+#include "meter.h"
 #include "parts.h"
 #include "revive.h"
 #include "uffd/uffd.h"
@@ -211,7 +212,9 @@ void prepare_begin(struct incoming *inc)
 	if (inc->control)
 		conn_set_timeout(inc->control, 0);
 	r = parts_advise(inc, &err);
-	if (!r)
+	if (r)
+		meter_objected(inc->d, err.code);
+	else
 		r = begin_record(inc, begun, &err);
 	if (r)
 		fail(inc, &err);

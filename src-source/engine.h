@@ -80,6 +80,7 @@ static inline bool engine_tracked(const struct engine_block *b)
  * @dirty_rate:	pages per second found dirty by the last scan
  * @rate:	bytes per second of guest memory in the last pass
  * @stall:	kind `faults`: how long writers waited for the snapshot thread
+ * @service:	from the coming of a REQUEST until its pages were given to the network
  */
 struct engine_stats {
 	_Atomic uint64_t sent_bytes;
@@ -93,6 +94,7 @@ struct engine_stats {
 	_Atomic uint64_t dirty_rate;
 	_Atomic uint64_t rate;
 	struct hist stall;
+	struct hist service;
 };
 
 /**

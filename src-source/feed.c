@@ -22,7 +22,7 @@ static int service_faults(struct scan *s, struct error *err)
 	return r;
 }
 
-static bool pop_request(struct scan *s, struct msg_request *ret)
+static bool pop_request(struct scan *s, struct asked *ret)
 {
 	LOCK_SCOPE(&s->lock);
 	if (!s->nrequests)
@@ -32,12 +32,12 @@ static bool pop_request(struct scan *s, struct msg_request *ret)
 	return true;
 }
 
-static void unpop_request(struct scan *s, const struct msg_request *q)
+static void unpop_request(struct scan *s, const struct asked *a)
 {
 	LOCK_SCOPE(&s->lock);
 	/* Room is certain: this thread has just made it, and scan_request() leaves one place. */
 	memmove(s->requests + 1, s->requests, s->nrequests++ * sizeof(s->requests[0]));
-	s->requests[0] = *q;
+	s->requests[0] = *a;
 }
 
 /* Return: 0 once the run is first on a channel that stands, or -errno if there is none, or no room */
@@ -53,31 +53,33 @@ static int push_first(struct scan *s, const struct run *run)
 /* Without an urgent channel the pages asked for go to the front of bulk channel 0, or the first that stands. */
 static void serve_requests(struct scan *s)
 {
-	struct msg_request q;
+	struct asked a;
 
-	while (pop_request(s, &q)) {
-		struct engine_block *b = &s->e->blocks[q.block];
-		uint64_t page = b->mem.block.page_size, first = q.offset / page;
+	while (pop_request(s, &a)) {
+		struct msg_request *q = &a.q;
+		struct engine_block *b = &s->e->blocks[q->block];
+		uint64_t page = b->mem.block.page_size, first = q->offset / page;
 		struct run run = {.kind = RUN_READ,
-				  .block = q.block,
+				  .block = q->block,
 				  .pass = atomic_load(&s->e->pass),
-				  .offset = q.offset,
+				  .offset = q->offset,
 				  .length = page,
-				  .class = BUDGET_REQUEST};
+				  .class = BUDGET_REQUEST,
+				  .asked_us = a.at_us};
 
 		if (bitmap_test_and_clear(&b->pending, first)) {
 			if (push_first(s, &run) < 0) {
 				bitmap_set(&b->pending, first);
-				unpop_request(s, &q);
+				unpop_request(s, &a);
 				return;
 			}
 			bitmap_set(&b->sent, first);
 			engine_account(s->e, page);
 		}
-		if (q.length > page) {
-			q.offset += page;
-			q.length -= page;
-			unpop_request(s, &q);
+		if (q->length > page) {
+			q->offset += page;
+			q->length -= page;
+			unpop_request(s, &a);
 		}
 	}
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "meter.h"
 
-#include <errno.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -24,6 +24,18 @@ enum outcome { OUT_COMPLETED, OUT_FAILED, OUT_CANCELLED, OUTCOMES };
 static const char *const kinds[] = {"migration", "snapshot"};
 static const char *const outcomes[] = {"completed", "failed", "cancelled"};
 
+/* Codes of errors; what a peer can make of them is bounded by this list. */
+static const char *const codes[] = {
+	"no-room",        "limit-memory",       "limit-incoming",   "host-cordoned",
+	"guest-exists",   "guest-outdated",     "unknown-launcher", "wrong-driver",
+	"block-differs",  "page-size",          "host-postcopy",    "attach-timeout",
+	"version",        "tls-unreachable",    "channel-lost",     "lost",
+	"peer-lost",      "reconnect-timeout",  "agent-restarted",  "timeout",
+	"not-started",    "no-acknowledgement", "digest-mismatch",  "receipt-mismatch",
+	"not-converging", "gate-refused",       "guest-gone",       "guest-timeout",
+	"guest-memory",   "tracking-refused",   "tracking-failed",  "other",
+};
+
 /**
  * struct sums - of many jobs; names as in migration_totals
  */
@@ -40,15 +52,18 @@ struct sums {
  * @begun, @ended: jobs
  * @sums:	of those that have ended
  * @downtime:	of completed migrations; @pause: that of snapshots
- * @stall:	of write faults, in engines that are no more
+ * @failed:	jobs that have failed, by the code of their error
+ * @stall, @service: of write faults and requests, in engines that are no more
  */
 struct meter {
 	uint64_t begun[JOB_KINDS];
 	uint64_t ended[JOB_KINDS][OUTCOMES];
+	uint64_t failed[ARRAY_SIZE(codes)];
 	struct sums sums;
 	struct hist downtime;
 	struct hist pause;
 	struct hist stall;
+	struct hist service;
 };
 
 static enum job_kind kind_of(const struct migration *m)
@@ -68,6 +83,7 @@ static void add(struct sums *s, const struct migration_totals *t)
 void meter_engine_end(const struct migration *m)
 {
 	hist_merge(&m->src->meter->stall, &m->engine->stats.stall);
+	hist_merge(&m->src->meter->service, &m->engine->stats.service);
 }
 
 void meter_job_begun(const struct migration *m)
@@ -83,6 +99,8 @@ void meter_job_ended(const struct migration *m)
 						       : OUT_FAILED;
 
 	v->ended[kind_of(m)][how]++;
+	if (how == OUT_FAILED)
+		v->failed[metrics_index(m->err.code, codes, ARRAY_SIZE(codes))]++;
 	add(&v->sums, &m->totals);
 	if (m->downtime_us && !m->downtime_most)
 		hist_add(m->snapshot ? &v->pause : &v->downtime, m->downtime_us);
@@ -344,6 +362,11 @@ static void write_ends(struct metrics *out, const struct meter *v)
 			metrics_uint(out,
 				     METRICS_LABELS({"kind", kinds[k]}, {"outcome", outcomes[o]}),
 				     v->ended[k][o]);
+	metrics_family(out, "decant_jobs_failed_total", METRICS_COUNTER,
+		       "Jobs that have failed since the agent was started, by the code of their "
+		       "error.");
+	for (size_t i = 0; i < ARRAY_SIZE(codes); i++)
+		metrics_uint(out, METRICS_LABELS({"code", codes[i]}), v->failed[i]);
 }
 
 static void one(struct metrics *out, const char *name, const char *help, uint64_t value)
@@ -363,26 +386,38 @@ static void write_sums(struct metrics *out, const struct sums *v)
 	one(out, "decant_passes_total", "Passes of precopy of all jobs.", v->passes);
 }
 
+/* Of engines that are no more, and of those that are; @at: of it in engine_stats */
+static void write_engines(struct metrics *out, const struct source *s, const struct hist *gone,
+			  size_t at)
+{
+	struct hist *all = malloc(sizeof(*all));
+
+	if (!all)
+		return;
+	*all = *gone;
+	for (const struct migration *m = s->migrations; m; m = m->next)
+		if (m->engine)
+			hist_merge(all,
+				   (const struct hist *)((const char *)&m->engine->stats + at));
+	metrics_hist(out, NULL, all);
+	free(all);
+}
+
 static void write_hists(struct metrics *out, const struct source *s)
 {
-	struct hist *stall = malloc(sizeof(*stall));
-
 	metrics_family(out, "decant_downtime_seconds", METRICS_HISTOGRAM,
 		       "How long guests stood still between the hosts.");
 	metrics_hist(out, NULL, &s->meter->downtime);
 	metrics_family(out, "decant_snapshot_pause_seconds", METRICS_HISTOGRAM,
 		       "How long guests stood still for the instant of a snapshot.");
 	metrics_hist(out, NULL, &s->meter->pause);
-	if (!stall)
-		return;
-	*stall = s->meter->stall;
-	for (const struct migration *m = s->migrations; m; m = m->next)
-		if (m->engine)
-			hist_merge(stall, &m->engine->stats.stall);
 	metrics_family(out, "decant_write_stall_seconds", METRICS_HISTOGRAM,
 		       "How long writers of guests waited for write tracking by faults.");
-	metrics_hist(out, NULL, stall);
-	free(stall);
+	write_engines(out, s, &s->meter->stall, offsetof(struct engine_stats, stall));
+	metrics_family(out, "decant_request_service_seconds", METRICS_HISTOGRAM,
+		       "From the coming of a request for pages until they were given to the "
+		       "network.");
+	write_engines(out, s, &s->meter->service, offsetof(struct engine_stats, service));
 }
 
 static void write_budget(struct metrics *out, struct budget *b)
@@ -468,10 +503,7 @@ static void write_all(struct metrics *out, void *arg)
 int meter_start(struct source *s, struct error *err)
 {
 	s->meter = calloc(1, sizeof(*s->meter));
-	s->metrics = metrics_registry_new("source");
-	if (!s->meter || !s->metrics || metrics_register(s->metrics, write_all, s) < 0)
-		return error_set(err, -ENOMEM, NULL, "out of memory");
-	return 0;
+	return metrics_start("source", s->meter, write_all, s, &s->metrics, err);
 }
 
 void meter_stop(struct source *s)

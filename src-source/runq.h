@@ -36,6 +36,7 @@ struct snap_piece;
  * struct run - bytes [@offset, @offset + @length) of block @block, in pass @pass
  * @piece:	see RUN_SAVED
  * @class, @guess: who waits for it; bytes of the host's budget that it has
+ * @asked_us:	clock_us() when the destination asked for it; 0 if it did not
  */
 struct run {
 	enum run_kind kind;
@@ -46,6 +47,7 @@ struct run {
 	struct snap_piece *piece;
 	enum budget_class class;
 	uint64_t guess;
+	uint64_t asked_us;
 };
 
 /**

@@ -61,7 +61,7 @@ int scan_request(struct scan *s, const struct msg_request *q, struct error *err)
 	pthread_mutex_lock(&s->lock);
 	/* One place stays free for unpop_request(). */
 	if (s->nrequests < SCAN_REQUESTS_MAX - 1)
-		s->requests[s->nrequests++] = *q;
+		s->requests[s->nrequests++] = (struct asked){*q, clock_us()};
 	else
 		r = error_set(err, -ENOBUFS, "too-many-requests",
 			      "more than %u pages asked for at a time", SCAN_REQUESTS_MAX - 1);

@@ -5,6 +5,12 @@
 
 #include "scan.h"
 
+/** struct asked - a REQUEST, or what is left of it, and clock_us() when it came */
+struct asked {
+	struct msg_request q;
+	uint64_t at_us;
+};
+
 /**
  * struct scan - the snapshot thread
  * @track, @ops, @uffd:	this thread's alone after scan_start()
@@ -32,7 +38,7 @@ struct scan {
 	_Atomic bool switch_now;
 	_Atomic bool postcopy;
 	pthread_mutex_t lock;
-	struct msg_request requests[SCAN_REQUESTS_MAX];
+	struct asked requests[SCAN_REQUESTS_MAX];
 	unsigned int nrequests;
 	uint32_t cursor_block;
 	uint64_t cursor_page;

@@ -98,6 +98,8 @@ static int send_run(struct sender *s, const struct run *run, struct error *err)
 	lane_begin(&s->lane, run->class, run->guess);
 	r = send_one(s, run, err);
 	lane_settle(&s->lane, s->e);
+	if (!r && run->asked_us)
+		hist_add(&s->e->stats.service, clock_us() - run->asked_us);
 	return r;
 }
 

@@ -121,7 +121,7 @@ static int answer(struct urgent *u, const struct msg_request *q, struct error *e
 {
 	struct engine *e = u->e;
 	struct engine_block *b;
-	uint64_t page, first, n;
+	uint64_t page, first, n, began = clock_us();
 	int r = urgent_check(e, q, err);
 
 	if (r < 0)
@@ -140,6 +140,7 @@ static int answer(struct urgent *u, const struct msg_request *q, struct error *e
 		if (bitmap_test_and_clear(&b->pending, i))
 			r = send_page(u, q->block, i, err);
 	lane_settle(&u->lane, e);
+	hist_add(&e->stats.service, clock_us() - began);
 	FAULTPOINT(REQUEST_ANSWERED);
 	atomic_store(&e->urgent_busy, false);
 	if (atomic_load(&e->waiting_urgent))

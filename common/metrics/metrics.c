@@ -135,6 +135,15 @@ static void build(struct metrics *m, void *arg)
 	metrics_uint(m, METRICS_LABELS({"agent", r->agent}, {"version", DECANT_VERSION}), 1);
 }
 
+size_t metrics_index(const char *name, const char *const *names, size_t n)
+{
+	size_t i = 0;
+
+	while (i < n - 1 && strcmp(names[i], name) != 0)
+		i++;
+	return i;
+}
+
 struct metrics_registry *metrics_registry_new(const char *agent)
 {
 	struct metrics_registry *r = calloc(1, sizeof(*r));
@@ -147,6 +156,15 @@ struct metrics_registry *metrics_registry_new(const char *agent)
 		return NULL;
 	}
 	return r;
+}
+
+int metrics_start(const char *agent, const void *counts, metrics_fn *fn, void *arg,
+		  struct metrics_registry **ret, struct error *err)
+{
+	*ret = counts ? metrics_registry_new(agent) : NULL;
+	if (*ret && !metrics_register(*ret, fn, arg))
+		return 0;
+	return error_set(err, -ENOMEM, NULL, "out of memory");
 }
 
 void metrics_registry_free(struct metrics_registry *r)

@@ -17,6 +17,7 @@
 #include <stdint.h>
 
 #include "rest/rest_server.h"
+#include "util/error.h"
 #include "util/hist.h"
 
 /** METRICS_TYPE - media type of the text */
@@ -54,6 +55,9 @@ void metrics_us(struct metrics *m, const struct metrics_label *labels, uint64_t 
 /** metrics_hist() - a histogram of durations, in seconds, in buckets of an octave each */
 void metrics_hist(struct metrics *m, const struct metrics_label *labels, const struct hist *h);
 
+/** metrics_index() - Return: of @name among @n @names; of the last one, "other", for all that is not there */
+size_t metrics_index(const char *name, const char *const *names, size_t n);
+
 /** metrics_fn - write what you have; called with each request for /metrics */
 typedef void metrics_fn(struct metrics *m, void *arg);
 
@@ -61,6 +65,14 @@ struct metrics_registry;
 
 /** metrics_registry_new() - with what every agent has: build and process. @agent: "source". Return: NULL when out of memory */
 struct metrics_registry *metrics_registry_new(const char *agent);
+/**
+ * metrics_start() - metrics_registry_new() and metrics_register() for an agent
+ * @counts:	what it counts in; NULL: there was no memory for that
+ *
+ * Return: 0, or -ENOMEM with @err filled; what is in @ret in either case is for metrics_registry_free()
+ */
+int metrics_start(const char *agent, const void *counts, metrics_fn *fn, void *arg,
+		  struct metrics_registry **ret, struct error *err);
 /** metrics_registry_free() - NULL is fine */
 void metrics_registry_free(struct metrics_registry *r);
 /** metrics_register() - have @fn called, in the order of registering. Return: 0 or -ENOMEM */

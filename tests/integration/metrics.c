@@ -96,6 +96,8 @@ static void as_the_object(struct lab *lab, struct lab_host *a, struct lab_host *
 		  "nothing has come");
 	lab_check(lab, of_job(lab, theirs, "decant_incoming_missing_bytes", before) > 0,
 		  "nothing is missing");
+	lab_check(lab, strstr(theirs, "decant_incoming_channel_received_bytes_total{"),
+		  "no channels there");
 	lab_check(lab, strstr(text, "kind=\"bulk\"") && strstr(text, "channel_queue_runs{"),
 		  "no channels");
 	free(text);
@@ -128,6 +130,11 @@ static void sums_are(struct lab *lab, struct lab_host *a, struct lab_host *b, js
 		  "%.0f faults for %.0f", value(theirs, "decant_faults_total"),
 		  lab_num(lab, job, "postcopy.faults"));
 	lab_check(lab, value(theirs, "decant_fault_latency_seconds_count") > 0, "fault latency");
+	lab_check(lab,
+		  value(text, "decant_request_service_seconds_count") > 0 &&
+			  value(text, "decant_request_service_seconds_sum") <
+				  value(theirs, "decant_fault_latency_seconds_sum"),
+		  "service of requests");
 	/* What is labelled with a job ends with it. */
 	lab_check(lab, !strstr(text, lab_str(lab, job, "id")), "the job is still there");
 	lab_check(lab, !strstr(theirs, lab_str(lab, job, "id")), "the job is still there");
@@ -156,6 +163,43 @@ Test(metrics, of_a_migration)
 		  "it never settles");
 	sums_are(lab, a, b, job);
 	json_decref(job);
+	lab_end(lab);
+}
+
+/* Who is not let in is counted at both ends, by reason, also when the pages would have been asked for over control. */
+Test(metrics, of_refusals)
+{
+	struct lab *lab = lab_new(lab_test_failed);
+	struct lab_host *a = lab_host_start(lab, &(struct lab_host_opts){.name = "a"}),
+			*b = lab_host_start(lab,
+					    &(struct lab_host_opts){
+						    .name = "b",
+						    .dest_conf = "{\"limits\": {\"memory_bytes\": "
+								 "10000000}}"});
+	struct lab_guest *large = lab_guest_start(
+				 a, &(struct lab_guest_opts){.name = "large", .mb = 16}),
+			 *small = lab_guest_start(
+				 a, &(struct lab_guest_opts){.name = "small", .mb = 8});
+
+	json_decref(lab_migrate(
+		a, b, large,
+		&(struct lab_move){.exit = 3, .phase = "failed", .code = "limit-memory"}));
+	lab_check(lab,
+		  sample(lab, a->source_sock, "decant_jobs_failed_total{code=\"limit-memory\"}") ==
+			  1,
+		  "not counted where it stayed");
+	lab_check(lab,
+		  sample(lab, b->dest_sock,
+			 "decant_incoming_refused_total{reason=\"limit-memory\"}") == 1,
+		  "not counted where it was refused");
+	/* Without an urgent channel. */
+	json_decref(lab_migrate(a, b, small,
+				&(struct lab_move){.mode = "postcopy", .args = {"--no-urgent"}}));
+	lab_guest_arrived(small, b);
+	lab_check(lab, sample(lab, a->source_sock, "decant_request_service_seconds_count") > 0,
+		  "requests over control are not counted");
+	check_form(lab, a->source_sock, "source");
+	check_form(lab, b->dest_sock, "dest");
 	lab_end(lab);
 }
 

@@ -273,6 +273,7 @@ faulty: all
 test: deps all tests sanitized faulty
 	$(Q)tests/run
 test-full: deps all tests sanitized faulty fuzz
+	$(Q)tests/deps browser
 	$(Q)$(MAKE) --no-print-directory SAN=address tests
 	$(Q)tests/run --full
 # Every fault at every phase, in every mode, of every driver: make test-faults, make test-faults ONLY=kills
@@ -280,6 +281,7 @@ test-faults: deps all tests faulty
 	$(Q)tests/run --full --only faults $(ONLY)
 # One behaviour of tests/behaviours.md broken at a time: make test-mutants, make test-mutants ID=P12
 test-mutants: deps
+	$(Q)tests/deps browser
 	$(Q)tests/mutants/run $(ID)
 # Many migrations with a fault in each: make test-soak SEED=… ROUNDS=500, one of them again: SEED=… ROUND=…
 test-soak: all $(GUEST_BIN) $(CERTS) $(SOAK_BIN)

@@ -27,9 +27,9 @@ static void get_health(struct rest_req *req, void *ctx)
 	char since[CLOCK_TEXT_MAX];
 
 	rest_reply(req, 200,
-		   json_pack("{s:s, s:s, s:s, s:s}", "status", d->ending ? "ending" : "ok", "agent",
-			     "dest", "version", DECANT_VERSION, "started_at",
-			     clock_rfc3339(since, d->started_us)));
+		   json_pack("{s:s, s:s, s:s, s:s, s:o}", "status", d->ending ? "ending" : "ok",
+			     "agent", "dest", "version", DECANT_VERSION, "started_at",
+			     clock_rfc3339(since, d->started_us), "you", rest_peer_json(req)));
 }
 
 static json_t *launchers_json(const struct dest *d)

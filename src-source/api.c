@@ -45,8 +45,9 @@ static void get_health(struct rest_req *req, void *ctx)
 	char since[CLOCK_TEXT_MAX];
 
 	rest_reply(req, 200,
-		   json_pack("{s:s, s:s, s:s, s:s}", "status", "ok", "agent", "source", "version",
-			     DECANT_VERSION, "started_at", clock_rfc3339(since, s->started_us)));
+		   json_pack("{s:s, s:s, s:s, s:s, s:o}", "status", "ok", "agent", "source",
+			     "version", DECANT_VERSION, "started_at",
+			     clock_rfc3339(since, s->started_us), "you", rest_peer_json(req)));
 }
 
 static void get_host(struct rest_req *req, void *ctx)

@@ -417,6 +417,12 @@ const struct rest_peer *rest_peer(const struct rest_req *req)
 	return &req->peer;
 }
 
+json_t *rest_peer_json(const struct rest_req *req)
+{
+	return json_pack("{s:s, s:s}", "name", req->peer.name, "role",
+			 req->peer.role == REST_OPERATOR ? "operator" : "reader");
+}
+
 void rest_on_gone(struct rest_req *req, void (*fn)(struct rest_req *req, void *arg), void *arg)
 {
 	req->gone = fn;

@@ -187,6 +187,8 @@ const json_t *rest_body(const struct rest_req *req);
 uint64_t rest_request_digest(const struct rest_req *req);
 /** rest_peer() - who has asked. Return: valid as long as the request is; never NULL */
 const struct rest_peer *rest_peer(const struct rest_req *req);
+/** rest_peer_json() - who has asked, as he is told. Return: new reference {name, role}, NULL when out of memory */
+json_t *rest_peer_json(const struct rest_req *req);
 
 /**
  * rest_on_gone() - be told when the client goes away before the answer

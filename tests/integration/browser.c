@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The operator's page in a real browser, with real agents and guests; what is looked at is in tests/browser/page. */
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include "lib/hook_server.h"
+#include "lib/lab_test.h"
+
+TestSuite(browser, .timeout = 240);
+
+#define OP_TOKEN   "9f86d081884c7d659a2feaa0c55ad015"
+#define READ_TOKEN "reader-token-1234"
+
+/* What the gate says of db: markup, if anybody took it for that. */
+static const struct hook_say gate[] = {
+	{.when = "\"db\"",
+	 .body = "{\"decision\": \"refuse\", \"reason\": \"<script>document.title='owned'</script>"
+		 "<img src=x onerror=\\\"document.title='owned'\\\">\\\"'\"}"},
+	{.body = "{\"decision\": \"allow\"}"},
+};
+
+static struct lab_host *host_with_page(struct lab *lab, uint16_t port, unsigned int hook)
+{
+	char conf[1400], tokens[LAB_PATH_MAX + 16];
+
+	snprintf(tokens, sizeof(tokens), "%s/tokens", lab->root);
+	lab_write_file(lab, tokens, "operator ci " OP_TOKEN "\nreader prom " READ_TOKEN "\n");
+	chmod(tokens, 0600);
+	snprintf(conf, sizeof(conf),
+		 "{\"api\": {\"listen\": [\"unix:%s/a/source.sock\", \"http://127.0.0.1:%u\"], "
+		 "\"token_file\": \"%s\"}, \"bandwidth\": 8000000, \"hooks\": [{\"url\": "
+		 "\"http://127.0.0.1:%u/\", \"gate\": true, \"name\": \"cloud\"}]}",
+		 lab->root, port, tokens, hook);
+	return lab_host_start(lab, &(struct lab_host_opts){.name = "a", .source_conf = conf});
+}
+
+static bool have(const char *program)
+{
+	char path[100];
+
+	snprintf(path, sizeof(path), "/usr/bin/%s", program);
+	return !access(path, X_OK);
+}
+
+/* Pictures are kept where DECANT_SHOTS says. */
+Test(browser, an_operators_day)
+{
+	lab_test_long();
+	struct hook_server *server;
+	struct lab_guest *web, *db;
+	struct lab_host *a, *b;
+	char url[64], *err = NULL;
+	struct lab *lab;
+	uint16_t port;
+	int r;
+
+	if (!have("chromium") || !have("chromedriver"))
+		cr_skip_test("Debian's packages chromium and chromium-driver are not installed");
+	server = hook_server_start(NULL, NULL);
+	hook_server_script(server, gate, LAB_COUNT(gate));
+	lab = lab_new(lab_test_failed);
+	port = lab_free_port(lab);
+	a = host_with_page(lab, port, hook_server_port(server));
+	b = lab_host_start(lab, &(struct lab_host_opts){.name = "b"});
+	web = lab_guest_start(
+		a, &(struct lab_guest_opts){.name = "web", .mb = 32, .threads = 1, .writes = 50});
+	db = lab_guest_start(a, &(struct lab_guest_opts){.name = "db", .mb = 4, .threads = 1});
+	snprintf(url, sizeof(url), "http://127.0.0.1:%u/", port);
+	r = lab_run(lab, NULL, 120000, NULL, &err,
+		    (const char *const[]){"/usr/bin/python3", "tests/browser/page", url, OP_TOKEN,
+					  READ_TOKEN, b->to, getenv("DECANT_SHOTS"), NULL});
+	lab_check(lab, r == 0, "%s", err);
+	lab_guest_arrived(web, b);
+	lab_guest_verified(db);
+	free(err);
+	lab_end(lab);
+	hook_server_stop(server);
+}

@@ -9,6 +9,7 @@
 
 #include "lib/lab.h"
 #include "lib/lab_guest.h"
+#include "lib/lab_pace.h"
 #include "lib/lab_wire.h"
 #include "msg.h"
 
@@ -85,6 +86,7 @@ void lab_watch_end(const struct lab_watch *w, const char *what, const struct lab
  * @g:		it
  * @move:	its command
  * @downtime_us, @latency_us: of the control, which moved when nothing else happened
+ * @pace:	what the machine makes of anybody meanwhile
  * @begun_ms:	when it started
  */
 struct lab_beside {
@@ -93,6 +95,7 @@ struct lab_beside {
 	struct lab_proc *move;
 	double downtime_us;
 	double latency_us;
+	struct lab_pace *pace;
 	uint64_t begun_ms;
 };
 
@@ -105,8 +108,8 @@ struct lab_beside lab_beside_begin(struct lab_host *from, struct lab_host *to, u
 /** lab_beside_moves() - Return: whether it has still not arrived: the attack may go on */
 bool lab_beside_moves(struct lab_beside *b);
 /**
- * lab_beside_end() - it must have arrived, verified, and stood not much longer than the control; its
- * guest and the control's are ended
+ * lab_beside_end() - it must have arrived, verified, and stood not much longer than the control, or
+ * than anybody waited for a processor meanwhile; its guest and the control's are ended
  */
 void lab_beside_end(struct lab_beside *b);
 

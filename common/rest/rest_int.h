@@ -105,9 +105,12 @@ struct rest_stream {
  * @socket_peer: who is there, as far as the socket and TLS tell
  * @peer:	the same with what the present request says
  * @stream:	in CONN_STREAM
+ * @waits:	its request is there, in CONN_BODY, and it is not its turn; then @turn is in server.waiting
  */
 struct rest_conn {
 	TAILQ_ENTRY(rest_conn) link;
+	TAILQ_ENTRY(rest_conn) turn;
+	bool waits;
 	struct rest_server *server;
 	struct rest_listener *listener;
 	struct rest_io *io;
@@ -151,6 +154,9 @@ struct rest_listener {
  * @watch:	see rest_server_watch()
  * @idem:	answers that are kept for repeats
  * @n_streams:	connections in CONN_STREAM
+ * @waiting:	connections whose turn it is not, oldest first
+ * @turn:	timer of the first of them
+ * @paid_us:	clock_us() when what requests have cost so far will be paid for, see rest_turn.c
  */
 struct rest_server {
 	struct loop *loop;
@@ -165,7 +171,19 @@ struct rest_server {
 	TAILQ_HEAD(, rest_conn) conns;
 	TAILQ_HEAD(, rest_listener) listeners;
 	unsigned int n_streams;
+	TAILQ_HEAD(, rest_conn) waiting;
+	struct event *turn;
+	uint64_t paid_us;
 };
+
+/* --- rest_turn.c --- */
+
+/** rest_turn_take() - a request is there. Return: whether it may be served now; else it is when it may */
+bool rest_turn_take(struct rest_conn *c);
+/** rest_turn_spent() - a request has cost so much of the thread's time */
+void rest_turn_spent(struct rest_server *s, uint64_t us);
+/** rest_turn_leave() - the connection does not wait any more */
+void rest_turn_leave(struct rest_conn *c);
 
 /* --- rest_listen.c --- */
 
@@ -209,6 +227,9 @@ json_t *rest_problem_json(int status, const struct error *err);
  * @surplus:	see struct rest_conn
  */
 void rest_conn_new(struct rest_listener *l, int fd, const struct rest_peer *peer, bool surplus);
+
+/** rest_conn_dispatch() - the connection's request is there, and it is its turn */
+void rest_conn_dispatch(struct rest_conn *c);
 
 /** rest_conn_free() - close; a request that is being handled is told */
 void rest_conn_free(struct rest_conn *c);

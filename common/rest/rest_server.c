@@ -15,6 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 #include "util/cleanup.h"
+#include "util/clock.h"
 #include "util/log.h"
 
 #define BODY_DEFAULT        (1u << 20)
@@ -41,6 +42,7 @@ void rest_conn_free(struct rest_conn *c)
 	struct rest_stream st = c->stream;
 
 	TAILQ_REMOVE(&c->server->conns, c, link);
+	rest_turn_leave(c);
 	c->listener->n_conns--;
 	c->server->n_streams -= streamed;
 	http_head_clear(&c->head);
@@ -254,13 +256,14 @@ static bool conn_read_head(struct rest_conn *c)
 	return true;
 }
 
-static void conn_dispatch(struct rest_conn *c)
+void rest_conn_dispatch(struct rest_conn *c)
 {
 	struct evbuffer *in = rest_io_in(c->io);
 	size_t len = (size_t)c->head.length;
 	struct rest_server *s = c->server;
 	CLEANUP_FREE char *body = malloc(len + 1);
 	struct error err = {0};
+	uint64_t us = clock_thread_us();
 	struct rest_req *req;
 	int r = body ? rest_req_new(&c->head, &req, &err) : -ENOMEM;
 
@@ -281,6 +284,7 @@ static void conn_dispatch(struct rest_conn *c)
 	c->state = CONN_HANDLER;
 	event_del(c->deadline);
 	rest_req_dispatch(req, s, body, len);
+	rest_turn_spent(s, clock_thread_us() - us);
 }
 
 /* Go on with what has been read. At most one request: the next one waits for its answer. */
@@ -288,8 +292,9 @@ static void conn_process(struct rest_conn *c)
 {
 	if (c->state == CONN_HEAD && !conn_read_head(c))
 		return;
-	if (c->state == CONN_BODY && evbuffer_get_length(rest_io_in(c->io)) >= c->head.length)
-		conn_dispatch(c);
+	if (c->state == CONN_BODY && evbuffer_get_length(rest_io_in(c->io)) >= c->head.length &&
+	    rest_turn_take(c))
+		rest_conn_dispatch(c);
 }
 
 /* --- what the bytes tell --- */
@@ -305,7 +310,8 @@ static void conn_input(void *arg)
 	if (!rest_io_ended(c->io))
 		return;
 	/* Who has only said all that he had to say still gets his answer. */
-	if ((c->state == CONN_HANDLER || c->state == CONN_WRITING) && !rest_io_hung_up(c->io))
+	if ((c->waits || c->state == CONN_HANDLER || c->state == CONN_WRITING) &&
+	    !rest_io_hung_up(c->io))
 		c->keep = false;
 	else
 		rest_conn_free(c);
@@ -437,6 +443,7 @@ struct rest_server *rest_server_new(struct loop *l, const struct rest_route *rou
 	s->ctx = ctx;
 	TAILQ_INIT(&s->conns);
 	TAILQ_INIT(&s->listeners);
+	TAILQ_INIT(&s->waiting);
 	s->limits = limits ? *limits : (struct rest_limits){0};
 	s->limits.body = s->limits.body ?: BODY_DEFAULT;
 	s->limits.head = s->limits.head ?: HEAD_DEFAULT;
@@ -484,6 +491,8 @@ void rest_server_free(struct rest_server *s)
 		TAILQ_REMOVE(&s->listeners, l, link);
 		rest_listener_free(l);
 	}
+	if (s->turn)
+		event_free(s->turn);
 	rest_auth_free(s->auth);
 	tls_ctx_unref(s->tls);
 	rest_idem_unref(s->idem);

@@ -308,17 +308,20 @@ static void forget_answers(struct lab_host *a)
 	lab_host_source_start(a);
 }
 
-/* The repeat gets the first answer; another request with the same key is refused. */
+/*
+ * Another request with the same key is refused, the repeat gets the first answer. In this order: where the answers are
+ * lost, the first one that is given fills their place again.
+ */
 static void repeated(struct lab_host *a, const char *path, const char *id, const char *same,
 		     const char *other)
 {
-	json_t *o = ask_with(a->lab, a->source_sock, "POST", path, KEY("once"), same, 202);
+	json_t *o = ask_with(a->lab, a->source_sock, "POST", path, KEY("once"), other, 422);
 
-	lab_check(a->lab, !strcmp(lab_str(a->lab, o, "id"), id), "it has made another one");
-	json_decref(o);
-	o = ask_with(a->lab, a->source_sock, "POST", path, KEY("once"), other, 422);
 	lab_check(a->lab, !strcmp(lab_str(a->lab, o, "code"), "key-reused"), "code %s",
 		  lab_str(a->lab, o, "code"));
+	json_decref(o);
+	o = ask_with(a->lab, a->source_sock, "POST", path, KEY("once"), same, 202);
+	lab_check(a->lab, !strcmp(lab_str(a->lab, o, "id"), id), "it has made another one");
 	json_decref(o);
 }
 

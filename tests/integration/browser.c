@@ -20,19 +20,28 @@ static const struct hook_say gate[] = {
 	{.body = "{\"decision\": \"allow\"}"},
 };
 
-static struct lab_host *host_with_page(struct lab *lab, uint16_t port, unsigned int hook)
+/* @hook: port of the gate, 0: none */
+static struct lab_host *host_with_page(struct lab *lab, const char *name, uint16_t port,
+				       unsigned int hook)
 {
-	char conf[1400], tokens[LAB_PATH_MAX + 16];
+	char conf[1400], tokens[LAB_PATH_MAX + 16], gates[200] = "";
+	bool source = *name == 'a';
 
 	snprintf(tokens, sizeof(tokens), "%s/tokens", lab->root);
 	lab_write_file(lab, tokens, "operator ci " OP_TOKEN "\nreader prom " READ_TOKEN "\n");
 	chmod(tokens, 0600);
+	if (hook)
+		snprintf(gates, sizeof(gates),
+			 ", \"bandwidth\": 8000000, \"hooks\": [{\"url\": "
+			 "\"http://127.0.0.1:%u/\", \"gate\": true, \"name\": \"cloud\"}]",
+			 hook);
 	snprintf(conf, sizeof(conf),
-		 "{\"api\": {\"listen\": [\"unix:%s/a/source.sock\", \"http://127.0.0.1:%u\"], "
-		 "\"token_file\": \"%s\"}, \"bandwidth\": 8000000, \"hooks\": [{\"url\": "
-		 "\"http://127.0.0.1:%u/\", \"gate\": true, \"name\": \"cloud\"}]}",
-		 lab->root, port, tokens, hook);
-	return lab_host_start(lab, &(struct lab_host_opts){.name = "a", .source_conf = conf});
+		 "{\"api\": {\"listen\": [\"unix:%s/%s/%s.sock\", \"http://127.0.0.1:%u\"], "
+		 "\"token_file\": \"%s\"}%s}",
+		 lab->root, name, source ? "source" : "dest", port, tokens, gates);
+	return lab_host_start(lab, &(struct lab_host_opts){.name = name,
+							   .source_conf = source ? conf : NULL,
+							   .dest_conf = source ? NULL : conf});
 }
 
 static bool have(const char *program)
@@ -50,9 +59,9 @@ Test(browser, an_operators_day)
 	struct hook_server *server;
 	struct lab_guest *web, *db;
 	struct lab_host *a, *b;
-	char url[64], *err = NULL;
+	char url[64], dest_url[64], *err = NULL;
 	struct lab *lab;
-	uint16_t port;
+	uint16_t port, dest_port;
 	int r;
 
 	if (!have("chromium") || !have("chromedriver"))
@@ -61,15 +70,18 @@ Test(browser, an_operators_day)
 	hook_server_script(server, gate, LAB_COUNT(gate));
 	lab = lab_new(lab_test_failed);
 	port = lab_free_port(lab);
-	a = host_with_page(lab, port, hook_server_port(server));
-	b = lab_host_start(lab, &(struct lab_host_opts){.name = "b"});
+	a = host_with_page(lab, "a", port, hook_server_port(server));
+	dest_port = lab_free_port(lab);
+	b = host_with_page(lab, "b", dest_port, 0);
 	web = lab_guest_start(
 		a, &(struct lab_guest_opts){.name = "web", .mb = 32, .threads = 1, .writes = 50});
 	db = lab_guest_start(a, &(struct lab_guest_opts){.name = "db", .mb = 4, .threads = 1});
 	snprintf(url, sizeof(url), "http://127.0.0.1:%u/", port);
+	snprintf(dest_url, sizeof(dest_url), "http://127.0.0.1:%u/", dest_port);
 	r = lab_run(lab, NULL, 120000, NULL, &err,
-		    (const char *const[]){"/usr/bin/python3", "tests/browser/page", url, OP_TOKEN,
-					  READ_TOKEN, b->to, getenv("DECANT_SHOTS"), NULL});
+		    (const char *const[]){"/usr/bin/python3", "tests/browser/page", url, dest_url,
+					  OP_TOKEN, READ_TOKEN, b->to, getenv("DECANT_SHOTS"),
+					  NULL});
 	lab_check(lab, r == 0, "%s", err);
 	lab_guest_arrived(web, b);
 	lab_guest_verified(db);

@@ -29,7 +29,7 @@ static struct source_guest *guest_of(struct rest_req *req, struct source *s)
 	return g;
 }
 
-/** struct added - an answer that waits until it is known what the guest is */
+/** struct added - an answer that waits until its description is on the disk, and it is known what the guest is */
 struct added {
 	struct source *s;
 	struct rest_req *req;
@@ -47,44 +47,56 @@ static void answer_added(void *arg)
 		rest_problemf(a->req, 404, "no-such-guest", "guest %s was removed", a->name);
 }
 
-static void answer_when_known(struct rest_req *req, struct source *s, struct source_guest *g)
+static void on_added(void *arg, int ret, const struct error *err)
 {
-	/* One that has just arrived is still in decant-dest's hands: it leaves the monitor on our answer. */
-	struct added *a = g->desc.generation ? NULL : calloc(1, sizeof(*a));
+	struct added *a = arg;
+	struct source_guest *g = guests_find(a->s, a->name);
+	char where[128];
 
-	if (!a) {
-		rest_reply(req, 201, guests_json(g));
+	if (ret < 0) {
+		rest_problem(a->req, api_status(ret), err);
+		free(a);
 		return;
 	}
-	*a = (struct added){.s = s, .req = req};
-	snprintf(a->name, sizeof(a->name), "%s", g->desc.name);
-	guests_qemu_when_known(g, answer_added, a);
+	snprintf(where, sizeof(where), "/v1/guests/%s", a->name);
+	rest_add_header(a->req, "Location", where);
+	/* One that has just arrived is still in decant-dest's hands: it leaves the monitor on our answer. */
+	if (g && !g->desc.generation)
+		guests_qemu_when_known(g, answer_added, a);
+	else
+		answer_added(a);
+}
+
+static int add(struct rest_req *req, struct source *s, const struct conf_guest *desc,
+	       struct error *err)
+{
+	struct added *a = calloc(1, sizeof(*a));
+	struct source_guest *g;
+	int r = a ? guests_add(s, desc, &g, err) : error_set(err, -ENOMEM, NULL, "out of memory");
+
+	if (!r) {
+		g->stored = true;
+		*a = (struct added){.s = s, .req = req};
+		snprintf(a->name, sizeof(a->name), "%s", g->desc.name);
+		r = guests_store_save(s, on_added, a, err);
+	}
+	if (r < 0)
+		free(a);
+	return r;
 }
 
 void api_post_guests(struct rest_req *req, void *ctx)
 {
-	struct source *s = ctx;
 	struct conf_guest desc;
-	struct source_guest *g;
 	struct error err = {0};
-	char where[128];
 	int r = conf_guest_read(rest_body(req), "body", &desc, &err);
 
 	if (!r) {
-		r = guests_add(s, &desc, &g, &err);
+		r = add(req, ctx, &desc, &err);
 		conf_guest_clear(&desc);
 	}
-	if (!r) {
-		g->stored = true;
-		r = guests_store_save(s, &err);
-	}
-	if (r < 0) {
+	if (r < 0)
 		rest_problem(req, r == -ENOTSUP ? 422 : api_status(r), &err);
-		return;
-	}
-	snprintf(where, sizeof(where), "/v1/guests/%s", g->desc.name);
-	rest_add_header(req, "Location", where);
-	answer_when_known(req, s, g);
 }
 
 void api_get_guest(struct rest_req *req, void *ctx)
@@ -93,6 +105,16 @@ void api_get_guest(struct rest_req *req, void *ctx)
 
 	if (g)
 		rest_reply(req, 200, guests_json(g));
+}
+
+static void on_removed(void *arg, int ret, const struct error *err)
+{
+	struct rest_req *req = arg;
+
+	if (ret < 0)
+		rest_problem(req, api_status(ret), err);
+	else
+		rest_reply(req, 204, NULL);
 }
 
 void api_delete_guest(struct rest_req *req, void *ctx)
@@ -105,9 +127,7 @@ void api_delete_guest(struct rest_req *req, void *ctx)
 		return;
 	r = guests_remove(g, &err);
 	if (!r)
-		r = guests_store_save(ctx, &err);
+		r = guests_store_save(ctx, on_removed, req, &err);
 	if (r < 0)
 		rest_problem(req, api_status(r), &err);
-	else
-		rest_reply(req, 204, NULL);
 }

@@ -140,6 +140,7 @@ void source_stop(struct source *s)
 	/* Before a guest is let go: that nothing holds it is said first. */
 	if (s->journals)
 		journal_syncer_drain(s->journals);
+	guests_store_end(s);
 	rest_events_free(steal_ptr(&s->events));
 	rest_server_free(s->rest);
 	attach_free(s->attach);

@@ -17,6 +17,7 @@ struct journal_syncer;
 struct meter;
 struct metrics_registry;
 struct evac;
+struct guests_store;
 struct migration;
 struct rest_events;
 struct source_guest;
@@ -38,6 +39,7 @@ struct supervisor;
  * @metrics:	who has something for /metrics; others may register
  * @meter:	what is counted for it, see meter.h
  * @evacs:	list of evacuations, newest first
+ * @store:	writes descriptions that clients have added; NULL before the first
  * @journals:	syncs those of jobs; NULL before the start
  * @audit:	who has asked for what, and what became of guests
  * @events:	what clients are told of by GET /v1/events; NULL before there are clients
@@ -60,6 +62,7 @@ struct source {
 	struct metrics_registry *metrics;
 	struct meter *meter;
 	struct evac *evacs;
+	struct guests_store *store;
 	struct journal_syncer *journals;
 	struct audit *audit;
 	struct supervisor *supervisor;

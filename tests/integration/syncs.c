@@ -211,6 +211,26 @@ Test(syncs, others_go_on)
 	lab_end(s.lab);
 }
 
+/* As decant-dest does for each guest that arrives: it is said to be known when that is on the disk. */
+Test(syncs, a_description)
+{
+	struct scene s = scene_new();
+	char path[LAB_PATH_MAX + 32];
+	struct lab_proc *p;
+
+	snprintf(path, sizeof(path), "%s/new.json", s.lab->root);
+	lab_write_file(s.lab, path, "{\"name\": \"new\", \"driver\": \"native\"}");
+	disk_stop(&s, A, "guests.json");
+	p = lab_decant_begin(s.host[A], (const char *[]){"add", path, NULL});
+	snprintf(path, sizeof(path), "%s.at", s.mark[A]);
+	lab_until(s.lab, 10000, !access(path, F_OK), "nobody syncs it");
+	watch(&s, NULL, SAME_MS);
+	lab_check(s.lab, lab_proc_alive(p), "it was answered before it was on the disk");
+	disk_go(&s, A);
+	lab_check(s.lab, lab_proc_wait(s.lab, p, 5000) == 0, "it was refused");
+	lab_end(s.lab);
+}
+
 /* --- while a step waits --- */
 
 /* It never left, nothing of it stays there, and it still can go. */

@@ -26,6 +26,7 @@
 /* A while passes: enough for the first of growing pauses, and for what is looked after ten times a second. */
 #define WAIT       0xfe
 #define WAIT_TURNS 400
+#define WAITS_MAX  4
 
 /** struct barriers - @body: of those that were heard and not answered, in their order */
 struct barriers {
@@ -187,6 +188,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct there t = {.lock = PTHREAD_MUTEX_INITIALIZER};
 	struct source s = {.started_us = 1};
 	struct error err = {0};
+	unsigned int waited = 0;
 	char dir[FUZZ_DIR_MAX];
 	struct fuzz_vm g;
 	struct fuzz_client c;
@@ -204,7 +206,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		uint8_t op = fuzz_u8(&in);
 
 		if (op == WAIT) {
-			turn(&s, &g, &t, WAIT_TURNS);
+			turn(&s, &g, &t, waited++ < WAITS_MAX ? WAIT_TURNS : 1);
 		} else if ((op & 3) == 3 && op & 4) {
 			fuzz_client_ask(&c, fuzz_piece(&in));
 		} else if ((op & 3) == 3) {

@@ -416,7 +416,6 @@ static void settle(struct migration *m)
 	struct source_guest *sg;
 
 	if (m->ended_us) {
-		mig_journal_shut(m);
 		if (mig_telling(m))
 			mig_act_ask(m);
 		return;
@@ -466,7 +465,10 @@ static void load_one(void *arg, const char *path)
 		m->tracking = "none";
 		r = replay(m, records);
 	}
-	if (!r)
+	/* Of those that have ended there are many; no descriptor is held for one of them. */
+	if (!r && m->ended_us)
+		mig_journal_shut(m);
+	else if (!r)
 		r = journal_sync_by(m->journal, s->journals, &err);
 	json_decref(records);
 	if (r < 0) {

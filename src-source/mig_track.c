@@ -146,21 +146,27 @@ static const struct track_ops *choose(const struct migration *m, struct error *e
 	return ops && m->snapshot ? &track_snapshot : ops;
 }
 
+/* A descriptor that came too late, or none, is done with here. */
+static bool uffd_made(struct migration *m, int ret, const struct error *err, int fd)
+{
+	if (m->state != MIG_SETUP || m->stage != MIG_STAGE_TRACKING) {
+		if (fd >= 0)
+			close(fd);
+		return false;
+	}
+	if (ret < 0)
+		mig_event(m, MIG_EV_ERROR, err);
+	return ret >= 0;
+}
+
 static void on_uffd(void *arg, int ret, const struct error *err, int fd)
 {
 	struct migration *m = arg;
 	const struct track_ops *ops;
 	struct error why = {0};
 
-	if (m->state != MIG_SETUP || m->stage != MIG_STAGE_TRACKING) {
-		if (fd >= 0)
-			close(fd);
+	if (!uffd_made(m, ret, err, fd))
 		return;
-	}
-	if (ret < 0) {
-		mig_event(m, MIG_EV_ERROR, err);
-		return;
-	}
 	FAULTPOINT(TRACKING_UFFD_MADE);
 	ops = choose(m, &why);
 	if (!ops)
@@ -186,15 +192,8 @@ static void on_trial(void *arg, int ret, const struct error *err, int fd)
 	const struct track_ops *ops;
 	struct error why = {0};
 
-	if (m->state != MIG_SETUP || m->stage != MIG_STAGE_TRACKING) {
-		if (fd >= 0)
-			close(fd);
+	if (!uffd_made(m, ret, err, fd))
 		return;
-	}
-	if (ret < 0) {
-		mig_event(m, MIG_EV_ERROR, err);
-		return;
-	}
 	FAULTPOINT(TRIAL_UFFD_MADE);
 	ops = track_choose(&m->src->caps, m->engine, m->options.tracking, &why);
 	if (!ops)

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
+#include "lib/tls_pki.h"
 
 static void must(int ok, const char *what)
 {
@@ -96,6 +97,16 @@ void tls_pair_make(struct tls_pair *p, struct tls_ctx *client, struct tls_ctx *s
 	if (p->client_ret || p->server_ret)
 		fprintf(stderr, "%s / %s\n", p->client_err.msg, p->server_err.msg);
 	must(!p->client_ret && !p->server_ret, "handshake");
+}
+
+void tls_pair_alike(struct tls_pair *p)
+{
+	struct tls_ctx *client = tls_pki_context(TLS_CLIENT, "ca", "host-a");
+	struct tls_ctx *server = tls_pki_context(TLS_SERVER, "ca", "host-a");
+
+	tls_pair_make(p, client, server);
+	tls_ctx_unref(client); /* the connections hold their own references */
+	tls_ctx_unref(server);
 }
 
 void tls_pair_free(struct tls_pair *p)

@@ -39,6 +39,9 @@ void tls_pair_handshake(struct tls_pair *p, struct tls_ctx *client, struct tls_c
 /** tls_pair_make() - the same, and it has to succeed */
 void tls_pair_make(struct tls_pair *p, struct tls_ctx *client, struct tls_ctx *server);
 
+/** tls_pair_alike() - the same, both of them with the certificate "host-a" of the folder of tls_pki.h */
+void tls_pair_alike(struct tls_pair *p);
+
 /** tls_pair_free() - end both */
 void tls_pair_free(struct tls_pair *p);
 

@@ -29,16 +29,6 @@ ReportHook(POST_ALL)(struct criterion_global_stats *stats)
 	tls_pki_end();
 }
 
-static void pair(struct tls_pair *p)
-{
-	struct tls_ctx *client = tls_pki_context(TLS_CLIENT, "ca", "host-a");
-	struct tls_ctx *server = tls_pki_context(TLS_SERVER, "ca", "host-a");
-
-	tls_pair_make(p, client, server);
-	tls_ctx_unref(client); /* the connections hold their own references */
-	tls_ctx_unref(server);
-}
-
 static void count_key_updates(int write_p, int version, int type, const void *buf, size_t len,
 			      SSL *ssl, void *arg)
 {
@@ -55,7 +45,7 @@ Test(tls_keys, sender_renews_its_keys, .timeout = 60)
 	char in[BATCH], out = 'x';
 	int updates = 0;
 
-	pair(&p);
+	tls_pair_alike(&p);
 	SSL_set_msg_callback(p.server->ssl, count_key_updates);
 	SSL_set_msg_callback_arg(p.server->ssl, &updates);
 	for (int i = 0; i < RECORDS / BATCH; i++) {
@@ -73,7 +63,7 @@ Test(tls_keys, peer_asks_for_new_keys)
 	int updates = 0;
 	char buf[100] = "before";
 
-	pair(&p);
+	tls_pair_alike(&p);
 	SSL_set_msg_callback(p.client->ssl, count_key_updates);
 	SSL_set_msg_callback_arg(p.client->ssl, &updates);
 	for (int i = 1; i <= 3; i++) {
@@ -121,7 +111,7 @@ Test(tls_keys, key_updates_without_end, .timeout = 60)
 	char byte, *bytes;
 	int left = 0;
 
-	pair(&p);
+	tls_pair_alike(&p);
 	SSL_set0_wbio(p.client->ssl, mem);
 	for (int i = 0; i < 40000; i++) {
 		SSL_key_update(p.client->ssl, SSL_KEY_UPDATE_NOT_REQUESTED);

@@ -37,16 +37,6 @@ ReportHook(POST_ALL)(struct criterion_global_stats *stats)
 	tls_pki_end();
 }
 
-static void pair(struct tls_pair *p)
-{
-	struct tls_ctx *client = tls_pki_context(TLS_CLIENT, "ca", "host-a");
-	struct tls_ctx *server = tls_pki_context(TLS_SERVER, "ca", "host-a");
-
-	tls_pair_make(p, client, server);
-	tls_ctx_unref(client); /* the connections hold their own references */
-	tls_ctx_unref(server);
-}
-
 /* Byte @i of the stream with this seed. */
 static uint8_t stream_byte(uint64_t seed, uint64_t i)
 {
@@ -138,7 +128,7 @@ Test(tls_transfer, both_ways_at_once, .timeout = 60)
 	struct flow a, b;
 	pthread_t t;
 
-	pair(&p);
+	tls_pair_alike(&p);
 	tls_pair_buffers(tls_chan_fd(p.client));
 	tls_pair_buffers(tls_chan_fd(p.server));
 	a = (struct flow){.c = p.client, .seed_out = 1, .seed_in = 99, .total = 6 << 20, .rnd = 5};
@@ -218,7 +208,7 @@ Test(tls_transfer, pending)
 	struct pollfd pfd;
 	char buf[10000] = {0};
 
-	pair(&p);
+	tls_pair_alike(&p);
 	pfd = (struct pollfd){.fd = tls_chan_fd(p.client), .events = POLLIN};
 	cr_expect_not(tls_pending(p.client));
 	cr_assert_eq(tls_write_full(p.server, buf, sizeof(buf), -1, 0, NULL), 0);
@@ -243,7 +233,7 @@ Test(tls_transfer, half_a_record_is_not_pending)
 	struct pollfd pfd;
 	char buf[10];
 
-	pair(&p);
+	tls_pair_alike(&p);
 	pfd = (struct pollfd){.fd = tls_chan_fd(p.client), .events = POLLIN};
 	cr_assert_eq(send(tls_chan_fd(p.server), "\x17\x03\x03\x01\x00half", 9, 0), 9);
 	cr_assert_eq(poll(&pfd, 1, 1000), 1);
@@ -260,7 +250,7 @@ Test(tls_transfer, renewed_certificate)
 	struct tls_pair old, new;
 	char buf[6];
 
-	pair(&old);
+	tls_pair_alike(&old);
 	cr_assert_eq(tls_pki_certs("host %s/ca host-a --renew >/dev/null", tls_pki_dir()), 0);
 	sctx = tls_pki_context(TLS_SERVER, "ca", "host-a");
 	tls_pair_make(&new, cctx, sctx);
@@ -286,7 +276,7 @@ Test(tls_transfer, read_waits_no_longer_than_allowed)
 	uint64_t t0;
 	char buf[8];
 
-	pair(&p);
+	tls_pair_alike(&p);
 	tls_write_full(p.server, "half", 4, -1, 0, NULL);
 	t0 = clock_us();
 	cr_expect_eq(tls_read_full(p.client, buf, 8, -1, 50000, &err), -ETIMEDOUT);
@@ -305,7 +295,7 @@ Test(tls_transfer, write_waits_no_longer_than_allowed)
 	char *buf = calloc(1, n);
 	struct tls_pair p;
 
-	pair(&p);
+	tls_pair_alike(&p);
 	cr_expect_eq(tls_write_full(p.client, buf, n, -1, 50000, &err), -ETIMEDOUT);
 	cr_expect_eq(tls_chan_events(p.client), POLLOUT);
 	cr_expect_str_eq(err.code, "tls-timeout");
@@ -328,7 +318,7 @@ Test(tls_transfer, stopped_while_waiting, .timeout = 30)
 	pthread_t t;
 	char buf[8];
 
-	pair(&p);
+	tls_pair_alike(&p);
 	pthread_create(&t, NULL, signal_later, &stop);
 	cr_expect_eq(tls_read_full(p.client, buf, 8, stop, TLS_FOREVER, &err), -ECANCELED);
 	cr_expect_str_eq(err.code, "cancelled");
@@ -356,7 +346,7 @@ Test(tls_transfer, stopped_while_data_flows, .timeout = 30)
 	char buf[16];
 	pthread_t t;
 
-	pair(&p);
+	tls_pair_alike(&p);
 	pthread_create(&t, NULL, write_forever, p.server);
 	for (; !r && got < 16 << 20; got += sizeof(buf)) {
 		/* Never a read that has to wait, which would see the stop anyway. */
@@ -383,7 +373,7 @@ Test(tls_transfer, last_words_arrive, .timeout = 30)
 	struct tls_pair p;
 	int large = 1 << 20;
 
-	pair(&p);
+	tls_pair_alike(&p);
 	tls_pair_buffers(tls_chan_fd(p.client));
 	setsockopt(tls_chan_fd(p.server), SOL_SOCKET, SO_SNDBUF, &large, sizeof(large));
 	cr_assert_eq(tls_write_full(p.client, "unread", 6, -1, 0, NULL), 0);
@@ -402,7 +392,7 @@ Test(tls_transfer, proper_end)
 	struct tls_pair p;
 	char buf[8];
 
-	pair(&p);
+	tls_pair_alike(&p);
 	cr_assert_eq(tls_write_full(p.server, "last", 5, -1, 0, NULL), 0);
 	cr_assert_eq(tls_write_full(p.client, "unread", 6, -1, 0, NULL), 0);
 	tls_chan_free(p.server);
@@ -421,7 +411,7 @@ Test(tls_transfer, end_in_the_middle)
 	struct tls_pair p;
 	char buf[8];
 
-	pair(&p);
+	tls_pair_alike(&p);
 	cr_assert_eq(tls_write_full(p.server, "half", 4, -1, 0, NULL), 0);
 	tls_chan_free(p.server);
 	cr_expect_eq(tls_read_full(p.client, buf, 8, -1, 1000000, &err), -ECONNRESET);
@@ -437,7 +427,7 @@ Test(tls_transfer, cut)
 	struct tls_pair p;
 	char buf[8];
 
-	pair(&p);
+	tls_pair_alike(&p);
 	shutdown(tls_chan_fd(p.server), SHUT_WR);
 	cr_expect_eq(tls_read_full(p.client, buf, 8, -1, 1000000, &err), -ECONNRESET);
 	cr_expect_str_eq(err.code, "tls-closed");
@@ -455,7 +445,7 @@ Test(tls_transfer, forged)
 	struct tls_pair p;
 	char buf[8];
 
-	pair(&p);
+	tls_pair_alike(&p);
 	cr_assert_eq(send(tls_chan_fd(p.server), record, sizeof(record), 0), sizeof(record));
 	cr_expect_eq(tls_read_full(p.client, buf, 8, -1, 1000000, &err), -EPROTO);
 	cr_expect_str_eq(err.code, "tls-handshake");
@@ -472,7 +462,7 @@ Test(tls_transfer, write_to_nobody)
 	struct tls_pair p;
 	int r = 0;
 
-	pair(&p);
+	tls_pair_alike(&p);
 	tls_chan_free(p.server);
 	for (int i = 0; i < 1000 && !r; i++)
 		r = tls_write_full(p.client, "x", 1, -1, 1000000, NULL);

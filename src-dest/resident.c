@@ -22,6 +22,7 @@
  * @call:	to decant-source, under way
  * @retry:	the next try
  * @wait_us:	before it
+ * @tidying:	what an earlier life left in it is being taken away
  * @moving:	it was told to attach itself to decant-source
  */
 struct resident {
@@ -32,11 +33,12 @@ struct resident {
 	struct rest_call *call;
 	struct event *retry;
 	uint64_t wait_us;
+	bool tidying;
 	bool moving;
 	struct resident *next;
 };
 
-static void resident_register(struct resident *r);
+static void begin(struct resident *r);
 
 static void resident_free(struct resident *r)
 {
@@ -83,13 +85,14 @@ void resident_free_all(struct dest *d)
 
 /* --- registering --- */
 
+/* Or for the first time. */
 static void try_again(void *arg)
 {
 	struct resident *r = arg;
 
 	event_free(r->retry);
 	r->retry = NULL;
-	resident_register(r);
+	begin(r);
 }
 
 static void try_later(struct resident *r, const char *why)
@@ -208,34 +211,60 @@ static void on_exit_(void *arg, const char *how)
 		resident_free(r);
 }
 
-static void done_quietly(void *arg, int ret, const struct error *err, int fd)
+/*
+ * Not before a QEMU has lost the note of its arrival: decant-source takes none that has it, and a command that is on its
+ * way when the monitor is let go may never be carried out.
+ */
+static void on_finished(void *arg, int ret, const struct error *err, int fd)
 {
-	const struct resident *r = arg;
+	struct resident *r = arg;
+
+	(void)fd;
+	r->tidying = false;
+	if (ret == -ECONNRESET)
+		return; /* it attaches again */
+	if (ret && r->guest->arriving) {
+		try_later(r, err->msg);
+		return;
+	}
+	if (ret)
+		log_warn("guest %s: %s", r->past->name, err->msg);
+	resident_register(r);
+}
+
+static void finish(struct resident *r)
+{
+	int ret = guest_finish(r->guest, on_finished, r);
+
+	if (ret)
+		on_finished(r, ret, &(struct error){.msg = "it cannot be told to finish"}, -1);
+}
+
+static void on_uffd_closed(void *arg, int ret, const struct error *err, int fd)
+{
+	struct resident *r = arg;
 
 	(void)fd;
 	if (ret && ret != -ECONNRESET)
 		log_warn("guest %s: %s", r->past->name, err->msg);
+	if (ret == -ECONNRESET)
+		r->tidying = false;
+	else
+		finish(r);
 }
 
 /* An earlier life of the agent may have ended between the record and this. */
-static void tidy(struct resident *r)
+static void begin(struct resident *r)
 {
-	if (!r->guest->kept_uffd && !r->guest->arriving)
-		return;
-	guest_uffd_close(r->guest, done_quietly, r);
-	guest_finish(r->guest, done_quietly, r);
-}
+	const struct guest *g = r->guest;
 
-static void begin_later(void *arg)
-{
-	struct resident *r = arg;
-
-	event_free(r->retry);
-	r->retry = NULL;
-	if (!r->guest)
+	if (!g || r->tidying)
 		return;
-	tidy(r);
-	resident_register(r);
+	r->tidying = g->kept_uffd || g->arriving;
+	if (!r->tidying)
+		resident_register(r);
+	else if (!g->kept_uffd || guest_uffd_close(r->guest, on_uffd_closed, r))
+		finish(r);
 }
 
 static void take(struct resident *r, struct guest *g)
@@ -244,7 +273,7 @@ static void take(struct resident *r, struct guest *g)
 	guest_watch(g, on_gone, NULL, r);
 	/* One that has just attached itself is welcomed only behind this. */
 	if (!r->retry)
-		r->retry = loop_timer(r->d->loop, 1, begin_later, r);
+		r->retry = loop_timer(r->d->loop, 1, try_again, r);
 }
 
 int resident_new(struct dest *d, struct past *past, struct guest *guest, struct launch *launch)

@@ -21,6 +21,7 @@
 
 #define ROUNDS  200
 #define STOP_US 5000
+#define CALLS   100
 #define NONE    ((uint64_t[6]){0})
 
 /** struct shared - what the child tells; @sum, @product: what it has to find every time */
@@ -378,15 +379,18 @@ Test(qemu_inject, what_a_script_makes_comes_here_and_stays_there_only_if_it_is_t
 	cr_assert_eq(s->wrong, 0);
 }
 
-/* An agent that does nothing else, and is killed wherever it is. */
+/* An agent that does nothing else. */
 static pid_t start_agent(void)
 {
+	struct inject_call calls[CALLS];
 	pid_t p = fork();
 
 	while (!p) {
-		struct inject_call calls[2] = {{.nr = SYS_getpid}, {.nr = SYS_getppid}};
-		struct inject_script script = {.pid = child, .pidfd = -1, .calls = calls, .n = 2};
+		struct inject_script script = {
+			.pid = child, .pidfd = -1, .calls = calls, .n = CALLS};
 
+		for (size_t i = 0; i < CALLS; i++)
+			calls[i] = (struct inject_call){.nr = SYS_getpid};
 		if (inject_run(&script, NULL))
 			s->wrong++;
 	}
@@ -414,10 +418,12 @@ Test(qemu_inject, an_agent_that_dies_in_between_leaves_it_as_it_was)
 	uint64_t before;
 
 	spawn(compute);
-	for (int i = 0; i < 100; i++) {
+	for (int i = 0; i < 15; i++) {
 		pid_t agent = start_agent();
 
-		usleep((useconds_t)(3000 + i * 37));
+		while (!inject_traced(child))
+			usleep(50);
+		usleep((useconds_t)(i * 53));
 		kill(agent, SIGKILL);
 		waitpid(agent, NULL, 0);
 		/* What it had begun comes to its end. */

@@ -207,8 +207,10 @@ static int admit(struct source_guest *sg, const struct guest *g, const char *uui
 		return error_set(err, -EINVAL, "wrong-driver",
 				 "guest %s is described with driver %s", sg->desc.name,
 				 conf_guest_driver_name(sg->desc.driver));
-	if (sg->desc.uuid[0] && strcmp(sg->desc.uuid, uuid) != 0 && sg->migration &&
-	    migration_busy(sg->migration))
+	/* Or as the job knows it: an agent that was restarted knows no uuid of one that came by itself. */
+	if (sg->migration && migration_busy(sg->migration) &&
+	    ((sg->desc.uuid[0] && strcmp(sg->desc.uuid, uuid) != 0) ||
+	     !migration_is_of(sg->migration, g->uuid)))
 		return error_set(err, -EEXIST, "guest-held",
 				 "the name %s belongs to a guest in migration %s", sg->desc.name,
 				 migration_id(sg->migration));

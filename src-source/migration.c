@@ -280,6 +280,11 @@ unsigned int migrations_busy(const struct source *s)
 	return n;
 }
 
+bool migration_is_of(const struct migration *m, const uint8_t uuid[static GUEST_UUID_LEN])
+{
+	return !memcmp(m->uuid, uuid, sizeof(m->uuid));
+}
+
 bool migration_holds_guest(const struct migration *m)
 {
 	return m->committed;

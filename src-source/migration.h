@@ -91,6 +91,8 @@ int migration_resolve(struct migration *m, enum mig_keep keep, const char *confi
 bool migration_busy(const struct migration *m);
 /** migrations_busy() - Return: how many jobs have not ended */
 unsigned int migrations_busy(const struct source *s);
+/** migration_is_of() - Return: whether this is the uuid of its guest */
+bool migration_is_of(const struct migration *m, const uint8_t uuid[static GUEST_UUID_LEN]);
 /** migration_holds_guest() - Return: whether the guest must not run here, because it runs, or may run, elsewhere */
 bool migration_holds_guest(const struct migration *m);
 /** migration_guest_stopped() - to make the guest do something for the job, a thread of it stood for @us */

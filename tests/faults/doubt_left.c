@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "lib/doubt.h"
+#include "lib/fake_guest.h"
 #include "lib/lab_test.h"
 
 TestSuite(doubt_left, .timeout = 120);
@@ -128,4 +129,35 @@ ParameterizedTest(enum left *how, doubt_left, anew)
 	lab_guest_arrived(s.g, s.b);
 	lab_end(s.lab);
 	lab_matrix_end(&row, "moved");
+}
+
+static bool said(struct doubt *s, struct lab_proc *p, const char *text)
+{
+	char *out = lab_proc_text(s->lab, p, "out");
+	bool r = out && strstr(out, text);
+
+	free(out);
+	return r;
+}
+
+/* The job is unsettled, and all that the restarted agent knows of the guest's name is the job. */
+Test(doubt_left, another_of_its_name)
+{
+	struct doubt s;
+	struct lab_proc *p;
+
+	lab_test_long();
+	s = begin();
+	s.p = lab_migrate_begin(s.a, s.b, s.g, &s.move);
+	doubt_until(&s, "phase", "postcopy");
+	doubt_note_id(&s);
+	lab_proc_kill(s.lab, s.b->dest);
+	copy_ends(&s, UNSEEN);
+	p = fake_guest_start(s.a, s.g->name, GUEST_GOOD);
+	lab_until(s.lab, 10000, said(&s, p, "refused: guest-held"), "it is taken for the guest");
+	doubt_until(&s, "phase", "paused");
+	lab_proc_kill(s.lab, p);
+	kill_at(&s, s.b);
+	lab_host_dest_start(s.b);
+	lab_end(s.lab);
 }

@@ -380,12 +380,11 @@ Test(qemu_inject, what_a_script_makes_comes_here_and_stays_there_only_if_it_is_t
 }
 
 /* An agent that does nothing else. */
-static pid_t start_agent(void)
+static void agent_main(void)
 {
 	struct inject_call calls[CALLS];
-	pid_t p = fork();
 
-	while (!p) {
+	for (;;) {
 		struct inject_script script = {
 			.pid = child, .pidfd = -1, .calls = calls, .n = CALLS};
 
@@ -394,6 +393,14 @@ static pid_t start_agent(void)
 		if (inject_run(&script, NULL))
 			s->wrong++;
 	}
+}
+
+static pid_t start_agent(void)
+{
+	pid_t p = fork();
+
+	if (!p)
+		agent_main();
 	cr_assert_gt(p, 0);
 	return p;
 }

@@ -13,6 +13,19 @@
 #include "util/log.h"
 #include "util/trace.h"
 
+/*
+ * A guest that attached itself while its job was being rolled back was not there to be resumed, and belonged to the job
+ * when it was welcomed: nobody holds it now, and nobody else would let it go on.
+ */
+static void let_guest_go(struct migration *m)
+{
+	struct source_guest *sg = m->guest;
+
+	migration_forget_guest(sg);
+	if (sg->conn && !sg->welcome && sg->conn->run_state == GUEST_PAUSED_MIGRATION)
+		migration_guest_welcomed(sg);
+}
+
 void mig_act_finish(struct migration *m)
 {
 	m->stage = MIG_STAGE_NONE;
@@ -28,7 +41,7 @@ void mig_act_finish(struct migration *m)
 	if (!mig_releasing(m))
 		mig_journal_shut(m);
 	if (m->guest && !m->committed)
-		migration_forget_guest(m->guest);
+		let_guest_go(m);
 	if (mig_telling(m))
 		mig_act_ask(m);
 	mig_farewell_later(m);

@@ -212,18 +212,28 @@ static void take_place(struct evac *e, struct evac_item *it, const struct evac_p
 	}
 }
 
-/* What it may not have known of when it told its room. */
-static uint64_t unseen(const struct evac *e, int host)
+static void take_off(struct evac_host *h, const struct evac_guest *g)
 {
-	uint64_t sum = 0;
+	h->memory -= MIN(h->memory, g->bytes);
+	for (unsigned int i = 0; i < h->nhuge; i++)
+		for (unsigned int j = 0; j < g->nhuge; j++)
+			if (h->huge[i].size == g->huge[j].size)
+				h->huge[i].pages -= MIN(h->huge[i].pages, g->huge[j].pages);
+}
 
+/* What it may not have known of when it told its room. */
+static void take_off_unseen(const struct evac *e, int host, struct evac_host *h)
+{
 	for (size_t i = 0; i < e->n; i++) {
 		const struct evac_item *it = e->items[i];
+		struct evac_guest g;
+		struct error why = {0};
 
-		if (it->outcome == EVAC_MIGRATING && it->host == host && it->early)
-			sum += it->bytes;
+		if (it->outcome != EVAC_MIGRATING || it->host != host || !it->early)
+			continue;
+		guest_of(e, it, &why, &g);
+		take_off(h, &g);
 	}
-	return sum;
 }
 
 static int plan(struct evac *e, struct evac_item **items, size_t n)
@@ -238,7 +248,7 @@ static int plan(struct evac *e, struct evac_item **items, size_t n)
 		return -ENOMEM;
 	for (unsigned int i = 0; i < e->wish.n_to; i++) {
 		evac_host_of(&e->dests[i], &hosts[i]);
-		hosts[i].memory -= MIN(hosts[i].memory, unseen(e, (int)i));
+		take_off_unseen(e, (int)i, &hosts[i]);
 	}
 	for (size_t i = 0; i < n; i++)
 		guest_of(e, items[i], &whys[i], &guests[i]);

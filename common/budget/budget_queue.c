@@ -37,11 +37,19 @@ void budget_queue_join(struct budget_queue *q, struct budget_turn *t, struct bud
 
 /*
  * The turn before may have overdrawn by all of its bytes, of which a guest that stands still must not wait
- * the end: its class may overdraw by a burst.
+ * the end: its class may overdraw by a burst. Nor does it wait for what others ask for: their faults may go on for longer than
+ * it can stand still.
  */
 static int64_t needed(const struct budget_queue *q, enum budget_class class)
 {
-	return class == BUDGET_SWITCHOVER ? -(int64_t)q->bucket.burst : 0;
+	return class == BUDGET_SWITCHOVER ? -(int64_t)q->bucket.burst - q->asked : 0;
+}
+
+/* What has become free pays for requests last: they never had to wait for it. */
+static void pay_back(struct budget_queue *q, uint64_t now_us)
+{
+	bucket_take(&q->bucket, 0, now_us);
+	q->asked = q->bucket.tokens < 0 ? MIN(q->asked, -q->bucket.tokens) : 0;
 }
 
 static void grant(struct budget_queue *q, enum budget_class class, uint64_t now_us)
@@ -57,7 +65,7 @@ static void grant(struct budget_queue *q, enum budget_class class, uint64_t now_
 
 static void hand_out(struct budget_queue *q, uint64_t now_us)
 {
-	bucket_take(&q->bucket, 0, now_us); /* what has become free */
+	pay_back(q, now_us);
 	for (enum budget_class c = 0; c < BUDGET_CLASSES; c++)
 		while (q->waiting[c] && (!q->bucket.rate || q->bucket.tokens >= needed(q, c)))
 			grant(q, c, now_us);
@@ -122,7 +130,9 @@ void budget_queue_spend(struct budget_queue *q, uint64_t bytes, uint64_t now_us)
 {
 	int64_t least = -(int64_t)q->bucket.rate;
 
+	pay_back(q, now_us);
 	bucket_take(&q->bucket, bytes, now_us);
+	q->asked = (int64_t)MIN((uint64_t)q->asked + bytes, q->bucket.rate);
 	/* However much was asked for in a storm of faults: behind its end nobody waits for more than a second. */
 	q->bucket.tokens = MAX(q->bucket.tokens, least);
 }

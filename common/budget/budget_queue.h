@@ -64,11 +64,13 @@ struct budget_turn {
 /**
  * struct budget_queue - all that share a rate
  * @bucket:	what may be sent
+ * @asked:	of its overdraft: bytes that requests have made, at most
  * @waiting:	by class; smallest tag first
  * @now:	tag of the last turn granted, by class
  */
 struct budget_queue {
 	struct bucket bucket;
+	int64_t asked;
 	struct budget_turn *waiting[BUDGET_CLASSES];
 	uint64_t now[BUDGET_CLASSES];
 };

@@ -259,6 +259,27 @@ Test(budget_queue, a_storm_of_requests_is_paid_back_within_a_second)
 	cr_assert(zero(u64, budget_queue_look(&q, &t, SECOND)));
 }
 
+/* One guest's faults do not keep another one standing still; nor does that one get more than a burst for it. */
+Test(budget_queue, a_storm_of_requests_does_not_hold_up_who_stands_still)
+{
+	struct budget_turn t[3] = {0};
+	struct budget_flow f = {0};
+	struct budget_queue q;
+
+	budget_queue_init(&q, 10000000, 0);
+	for (int i = 0; i < 100; i++)
+		budget_queue_spend(&q, 1000000, 0);
+	budget_queue_join(&q, &t[0], &f, BUDGET_SWITCHOVER, 1000000);
+	cr_assert(zero(u64, budget_queue_look(&q, &t[0], 0)));
+	budget_queue_join(&q, &t[1], &f, BUDGET_SWITCHOVER, RUN);
+	cr_assert(zero(u64, budget_queue_look(&q, &t[1], 0)), "the burst is not used up");
+	budget_queue_join(&q, &t[2], &f, BUDGET_SWITCHOVER, RUN);
+	cr_assert(gt(u64, budget_queue_look(&q, &t[2], 0), 0));
+	/* Afterwards there is nothing left to go below. */
+	cr_assert(zero(u64, budget_queue_look(&q, &t[2], 3 * SECOND)));
+	cr_assert(zero(i64, q.asked));
+}
+
 Test(budget_queue, a_change_of_the_rate_holds_at_once)
 {
 	struct sender s[2] = {bulk(RUN), bulk(RUN)};

@@ -184,3 +184,46 @@ Test(systemd, units)
 	free(unit);
 	lab_end(lab);
 }
+
+/* The host is told to go down, and nothing else: its guest leaves before, and waits for no page until that is over. */
+Test(systemd, shutdown)
+{
+	struct lab *lab;
+	struct lab_systemd sd[2] = {0};
+	const char *missing;
+	struct lab_guest *g;
+	char line[640], *said, *moved, *ended;
+	double stall;
+
+	lab_test_long();
+	lab = lab_new(lab_test_failed);
+	missing = lab_systemd_pair(lab, sd);
+	if (missing) {
+		lab_end(lab);
+		cr_skip_test("%s", missing);
+	}
+	up(&sd[0]);
+	up(&sd[1]);
+	g = lab_guest_start(sd[0].host, &(struct lab_guest_opts){.mb = 64, .writes = 100});
+	snprintf(line, sizeof(line),
+		 "is-system-running; printf 'DECANT_EVACUATE=--to %s --api unix:%s\\n"
+		 "DECANT_EVACUATE_OPTIONS=--mode postcopy --bandwidth 64Mbit\\n' "
+		 ">/etc/decant/evacuate.env && "
+		 "systemctl start decant-evacuate-on-shutdown.service",
+		 sd[1].host->to, sd[0].host->source_sock);
+	free(lab_systemctl(&sd[0], line));
+	free(lab_systemctl(&sd[0], "poweroff"));
+	lab_until(lab, 60000,
+		  lab_http(sd[0].host->source_sock, "GET", "/v1/health", NULL, NULL) < 0,
+		  "the host does not go down");
+	/* Nothing of it is needed any more: all of its pages have come. */
+	said = lab_read_file(lab_host_path(sd[0].host, "decant-source.err"));
+	moved = said ? strstr(said, "running -> completed") : NULL;
+	ended = said ? strstr(said, "Terminated: ending") : NULL;
+	lab_check(lab, moved && ended && moved < ended, "%s", said);
+	free(said);
+	lab_guest_arrived(g, sd[1].host);
+	stall = (double)lab_guest_report(g).stall_us / 1e6;
+	lab_check(lab, stall < 5.0 * lab->slow, "it waited %.1f s for a page", stall);
+	lab_end(lab);
+}

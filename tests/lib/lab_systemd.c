@@ -56,6 +56,9 @@ static void install(struct lab_systemd *sd)
 		 "%%N.err\nEnvironment=DECANT_EVACUATE_OPTIONS=\"--api unix:%s\"\n",
 		 h->dir, h->source_sock);
 	write_drop_in(sd, "decant-evacuate@.service", line);
+	snprintf(line, sizeof(line), "[Service]\nPrivateTmp=no\nStandardError=append:%s/%%N.err\n",
+		 h->dir);
+	write_drop_in(sd, "decant-evacuate-on-shutdown.service", line);
 }
 
 static void host_new(struct lab *lab, struct lab_systemd *sd, const char *name, const char *address)

@@ -20,7 +20,8 @@ TestSuite(hostile_dest, .timeout = 240);
  * struct sin_row - a sin and what becomes of the job
  * @phase:	in which it ends or stays
  * @code, @names: of its error
- * @waits:	the agent waits out what it may
+ * @waits:	the agent waits out what it may: that is a second there, and elsewhere what it usually is,
+ *		because a busy machine lets an honest answer wait for a second as well
  */
 struct sin_row {
 	const char *what;
@@ -53,24 +54,25 @@ static const struct sin_row before[] = {
 
 /* Behind COMMIT only the source has the pages: it keeps them and asks again and again, or says that all is over. */
 static const struct sin_row behind[] = {
-	{"asks outside", SIN_REQUEST_OUTSIDE, "paused", "bad-message", "REQUEST", true},
-	{"asks for a block", SIN_REQUEST_BLOCK, "paused", "bad-message", "block 77", true},
-	{"asks behind the end", SIN_REQUEST_ODD, "paused", "bad-message", "REQUEST", true},
-	{"asks for ever", SIN_REQUEST_FLOOD, "paused", "too-many-requests", "has asked for", true},
-	{"receipt of fewer", SIN_RECEIPT_FEWER, "failed", "receipt-mismatch", "kept", true},
+	{"asks outside", SIN_REQUEST_OUTSIDE, "paused", "bad-message", "REQUEST", false},
+	{"asks for a block", SIN_REQUEST_BLOCK, "paused", "bad-message", "block 77", false},
+	{"asks behind the end", SIN_REQUEST_ODD, "paused", "bad-message", "REQUEST", false},
+	{"asks for ever", SIN_REQUEST_FLOOD, "paused", "too-many-requests", "has asked for", false},
+	{"receipt of fewer", SIN_RECEIPT_FEWER, "failed", "receipt-mismatch", "kept", false},
 	{"bitmap outside", SIN_RECEIVED_OUTSIDE, "paused", "bad-message", "sent pages of block 0",
-	 true},
+	 false},
 	{"bitmap in disorder", SIN_RECEIVED_ORDER, "paused", "bad-message", "pages of block 0",
-	 true},
-	{"no bitmap", SIN_RESUMED_EARLY, "paused", "unexpected-message", "RESUMED", true},
+	 false},
+	{"no bitmap", SIN_RESUMED_EARLY, "paused", "unexpected-message", "RESUMED", false},
 	{"no RECEIPT", SIN_NO_RECEIPT, "paused", "timeout", "state postcopy", true},
 	{"no RUNNING", SIN_NO_RUNNING, "in-doubt", NULL, NULL, true},
 };
 
-static struct lab_proc *begin(struct lab_host *a, struct lab_guest *g, struct fake_dest *d)
+static struct lab_proc *begin(struct lab_host *a, struct lab_guest *g, struct fake_dest *d,
+			      bool waits)
 {
 	return lab_decant_begin(a, (const char *[]){"migrate", g->name, "--to", fake_dest_to(d),
-						    "--answer-timeout-ms", "1000",
+						    waits ? "--answer-timeout-ms" : NULL, "1000",
 						    "--switchover-timeout-ms", "1000", NULL});
 }
 
@@ -143,7 +145,7 @@ static struct sinner sin_begin(struct lab_host *a, const struct sin_row *r, stru
 {
 	struct sinner s = {.row = r, .dest = fake_dest_start(a->lab, r->sin), .guest = g};
 
-	s.begun = begin(a, g, s.dest);
+	s.begun = begin(a, g, s.dest, r->waits);
 	return s;
 }
 
@@ -220,16 +222,21 @@ Test(hostile_dest, before_the_hand_over)
 
 /* --- behind it --- */
 
-/* Its job is lost and recovered again and again, each time with the reason of that: the log has them all. */
+/*
+ * Its job is lost and recovered again and again, each time with the reason of that: the log has them all. What it asks for
+ * can overtake RUNNING, which comes on another channel: then the job is in doubt first.
+ */
 static bool was_lost(struct lab_host *a, const char *guest, const struct sin_row *r)
 {
 	char *log = lab_proc_text(a->lab, a->source, "err"), *end, of[96];
 	bool was = false;
 
-	snprintf(of, sizeof(of), " of %s: paused (", guest);
+	snprintf(of, sizeof(of), " of %s: ", guest);
 	for (char *at = log; at && !was && (at = strstr(at, of)); at = end) {
+		at += strlen(of);
 		end = at + strcspn(at, "\n");
-		was = memmem(at, (size_t)(end - at), r->names, strlen(r->names));
+		was = (!strncmp(at, "paused (", 8) || !strncmp(at, "in-doubt (", 10)) &&
+		      memmem(at, (size_t)(end - at), r->names, strlen(r->names));
 	}
 	free(log);
 	return was;

@@ -18,27 +18,34 @@ TestSuite(security, .timeout = 120);
 
 /* --- rights --- */
 
-/* Of one thread: /proc/PID/task/TID/status. Return: the text behind "KEY:", until the next call */
-static const char *status_of(struct lab *lab, pid_t pid, const char *tid, const char *key)
+/* What the kernel says of one thread: /proc/PID/task/TID/status. Return: NULL if it has ended; to be freed */
+static char *thread_status(pid_t pid, const char *tid)
 {
-	static char value[128];
-	char path[300], name[64], *text, *at;
+	char path[300];
 
 	snprintf(path, sizeof(path), "/proc/%d/task/%s/status", pid, tid);
-	text = lab_read_file(path);
+	return lab_read_file(path);
+}
+
+/* Return: the text behind "KEY:", until the next call */
+static const char *value_of(struct lab *lab, const char *status, const char *key)
+{
+	static char value[128];
+	const char *at;
+	char name[64];
+
 	snprintf(name, sizeof(name), "\n%s:", key);
-	at = text ? strstr(text, name) : NULL;
-	lab_check(lab, at, "%s has no %s", path, key);
+	at = status ? strstr(status, name) : NULL;
+	lab_check(lab, at, "no %s in %s", key, status ? status : "what is not there");
 	for (at += strlen(name); isspace((unsigned char)*at);)
 		at++;
 	snprintf(value, sizeof(value), "%.*s", (int)strcspn(at, "\n"), at);
-	free(text);
 	return value;
 }
 
-static uint64_t caps_of(struct lab *lab, pid_t pid, const char *tid, const char *set)
+static uint64_t caps_of(struct lab *lab, const char *status, const char *set)
 {
-	return strtoull(status_of(lab, pid, tid, set), NULL, 16);
+	return strtoull(value_of(lab, status, set), NULL, 16);
 }
 
 #define BIT(cap) (UINT64_C(1) << (cap))
@@ -46,7 +53,22 @@ static uint64_t caps_of(struct lab *lab, pid_t pid, const char *tid, const char 
 #define SOURCE_CAPS (BIT(5) | BIT(1) | BIT(19) | BIT(23) | BIT(40))
 #define DEST_CAPS   (SOURCE_CAPS | BIT(0))
 
-/* Each of its threads, which is where capabilities and filters are. */
+static void thread_has_only(struct lab *lab, const char *status, uint64_t caps, bool for_good)
+{
+	lab_check(lab, !(caps_of(lab, status, "CapEff") & ~caps), "CapEff %s",
+		  value_of(lab, status, "CapEff"));
+	lab_check(lab, !(caps_of(lab, status, "CapPrm") & ~caps), "CapPrm");
+	lab_check(lab, !caps_of(lab, status, "CapInh"), "CapInh");
+	lab_check(lab, !caps_of(lab, status, "CapAmb"), "CapAmb");
+	if (!for_good)
+		return;
+	lab_check(lab, !(caps_of(lab, status, "CapBnd") & ~caps), "CapBnd");
+	lab_check(lab, !strcmp(value_of(lab, status, "NoNewPrivs"), "1"), "it may gain privileges");
+	lab_check(lab, !strcmp(value_of(lab, status, "Seccomp"), "2"),
+		  "system calls are not filtered");
+}
+
+/* Each of its threads, which is where capabilities and filters are; some last for one thing to be done. */
 static void has_only(struct lab *lab, pid_t pid, uint64_t caps, bool for_good)
 {
 	char path[64];
@@ -58,21 +80,13 @@ static void has_only(struct lab *lab, pid_t pid, uint64_t caps, bool for_good)
 	d = opendir(path);
 	lab_check(lab, d, "%s", path);
 	while ((e = readdir(d))) {
-		if (e->d_name[0] == '.')
-			continue;
-		n++;
-		lab_check(lab, !(caps_of(lab, pid, e->d_name, "CapEff") & ~caps), "CapEff %s",
-			  status_of(lab, pid, e->d_name, "CapEff"));
-		lab_check(lab, !(caps_of(lab, pid, e->d_name, "CapPrm") & ~caps), "CapPrm");
-		lab_check(lab, !caps_of(lab, pid, e->d_name, "CapInh"), "CapInh");
-		lab_check(lab, !caps_of(lab, pid, e->d_name, "CapAmb"), "CapAmb");
-		if (!for_good)
-			continue;
-		lab_check(lab, !(caps_of(lab, pid, e->d_name, "CapBnd") & ~caps), "CapBnd");
-		lab_check(lab, !strcmp(status_of(lab, pid, e->d_name, "NoNewPrivs"), "1"),
-			  "it may gain privileges");
-		lab_check(lab, !strcmp(status_of(lab, pid, e->d_name, "Seccomp"), "2"),
-			  "system calls are not filtered");
+		char *status = e->d_name[0] == '.' ? NULL : thread_status(pid, e->d_name);
+
+		if (status && *status) {
+			n++;
+			thread_has_only(lab, status, caps, for_good);
+		}
+		free(status);
 	}
 	closedir(d);
 	lab_check(lab, n > 0, "no threads");
@@ -82,15 +96,19 @@ static void has_only(struct lab *lab, pid_t pid, uint64_t caps, bool for_good)
 static void is_as_we_are(struct lab *lab, pid_t pid)
 {
 	static const char *const keys[] = {"CapEff", "CapPrm", "CapBnd", "NoNewPrivs", "Seccomp"};
-	char tid[16], own[16], ours[128];
+	char tid[16], own[16], expected[128], *ours, *its;
 
 	snprintf(tid, sizeof(tid), "%d", pid);
 	snprintf(own, sizeof(own), "%d", getpid());
+	ours = thread_status(getpid(), own);
+	its = thread_status(pid, tid);
 	for (size_t i = 0; i < LAB_COUNT(keys); i++) {
-		snprintf(ours, sizeof(ours), "%s", status_of(lab, getpid(), own, keys[i]));
-		lab_check(lab, !strcmp(status_of(lab, pid, tid, keys[i]), ours), "%s: %s, not %s",
-			  keys[i], status_of(lab, pid, tid, keys[i]), ours);
+		snprintf(expected, sizeof(expected), "%s", value_of(lab, ours, keys[i]));
+		lab_check(lab, !strcmp(value_of(lab, its, keys[i]), expected), "%s: %s, not %s",
+			  keys[i], value_of(lab, its, keys[i]), expected);
 	}
+	free(ours);
+	free(its);
 }
 
 Test(security, agents_give_up_what_they_do_not_need)

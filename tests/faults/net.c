@@ -120,6 +120,7 @@ static void start(struct scene *s)
 			       &(struct lab_guest_opts){.mb = MB, .threads = 2, .writes = 30});
 	s->move = (struct lab_move){.mode = modes[s->r->mode],
 				    .ms = 300000,
+				    .cut = true,
 				    .args = {"--bandwidth", "80Mbit", "--channels", "3"}};
 	/* What is asked for would be there before the loss of one channel is noticed. */
 	if (s->r->fault == ONE_CHANNEL && s->r->mode == POST)

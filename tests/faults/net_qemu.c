@@ -50,7 +50,8 @@ ParameterizedTest(struct net_row *r, net_qemu, rows)
 			      .phase = r->postcopy ? "postcopy" : "precopy",
 			      .mode = r->postcopy ? "postcopy" : "hybrid",
 			      .driver = "qemu"};
-	struct lab_move move = {.mode = row.mode, .ms = 180000, .args = {"--bandwidth", "80Mbit"}};
+	struct lab_move move = {
+		.mode = row.mode, .ms = 180000, .cut = true, .args = {"--bandwidth", "80Mbit"}};
 	struct lab *lab = lab_vm_lab();
 	struct lab_vm_state before;
 	struct lab_relay *relay;

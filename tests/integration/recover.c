@@ -25,6 +25,7 @@ struct scene {
 static struct scene begin(const struct lab_guest_opts *guest, const char *channels)
 {
 	struct scene s = {.move = {.mode = "postcopy",
+				   .cut = true,
 				   .args = {"--bandwidth", "80Mbit", "--channels", channels}}};
 
 	s.lab = lab_test_pair(&s.a, &s.b);
@@ -223,7 +224,8 @@ Test(recover, cut_while_recovering)
  */
 Test(recover, in_doubt)
 {
-	struct scene s = {.move = {.mode = "postcopy", .args = {"--bandwidth", "80Mbit"}}};
+	struct scene s = {
+		.move = {.mode = "postcopy", .cut = true, .args = {"--bandwidth", "80Mbit"}}};
 	json_t *job;
 
 	s.lab = lab_test_pair(&s.a, &s.b);

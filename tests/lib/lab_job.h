@@ -19,6 +19,8 @@
  * @owner:	default "destination" if completed, else "source"
  * @ms:		longest duration; default 60 s
  * @huge:	its memory is of 2 MiB pages, zero pages are such
+ * @cut:	its connections are: if that hits the receipt, the destination answers that it is complete, and
+ *		what the receipt would have told stays unknown
  */
 struct lab_move {
 	const char *mode;
@@ -30,6 +32,7 @@ struct lab_move {
 	const char *owner;
 	unsigned int ms;
 	bool huge;
+	bool cut;
 };
 
 /**

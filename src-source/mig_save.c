@@ -188,17 +188,10 @@ static void on_resumed(void *arg, int ret, const struct error *err, int fd)
 
 void mig_snap_frozen(struct migration *m)
 {
-	struct guest *g = mig_conn(m);
-	int r;
-
 	if (!in_stage(m, MIG_STAGE_LAST_SCAN))
 		return;
 	FAULTPOINT(SAVE_PROTECTED);
-	m->stage = MIG_STAGE_RESUME;
-	r = g ? guest_resume(g, on_resumed, m) : -ESRCH;
-	if (r < 0)
-		mig_fail(m, "guest-gone", "guest %s cannot be resumed: %s", m->guest_name,
-			 strerror(-r));
+	mig_let_go_on(m, MIG_STAGE_RESUME, on_resumed);
 }
 
 void mig_snap_sent(struct migration *m)

@@ -121,6 +121,18 @@ void mig_pause(struct migration *m, enum mig_stage stage, uint64_t slack_us, gue
 			 strerror(-r));
 }
 
+void mig_let_go_on(struct migration *m, enum mig_stage stage, guest_done_fn *done)
+{
+	struct guest *g = mig_conn(m);
+	int r;
+
+	m->stage = stage;
+	r = g ? guest_resume(g, done, m) : -ESRCH;
+	if (r < 0)
+		mig_fail(m, "guest-gone", "guest %s cannot be resumed: %s", m->guest_name,
+			 strerror(-r));
+}
+
 void mig_on_intent_ack(struct migration *m)
 {
 	FAULTPOINT(INTENT_ACKNOWLEDGED);

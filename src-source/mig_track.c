@@ -82,17 +82,10 @@ static void on_tracking(struct migration *m)
 
 static void on_protected(struct migration *m)
 {
-	struct guest *g = mig_conn(m);
-	int r;
-
 	if (m->state != MIG_SETUP || m->stage != MIG_STAGE_FIRST_SCAN)
 		return;
 	FAULTPOINT(FIRST_PROTECTED);
-	m->stage = MIG_STAGE_FIRST_RESUME;
-	r = g ? guest_resume(g, on_first_resumed, m) : -ESRCH;
-	if (r < 0)
-		mig_fail(m, "guest-gone", "guest %s cannot be resumed: %s", m->guest_name,
-			 strerror(-r));
+	mig_let_go_on(m, MIG_STAGE_FIRST_RESUME, on_first_resumed);
 }
 
 void mig_on_engine(void *arg, enum engine_event ev, const struct error *err)

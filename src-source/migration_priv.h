@@ -401,6 +401,8 @@ void mig_act_postcopy(struct migration *m);
  * @slack_us:	beyond options.switchover_timeout_ms, for the whole stage
  */
 void mig_pause(struct migration *m, enum mig_stage stage, uint64_t slack_us, guest_done_fn *done);
+/** mig_let_go_on() - the end of such a pause: enter @stage, within the time limit of mig_pause(), and resume the guest */
+void mig_let_go_on(struct migration *m, enum mig_stage stage, guest_done_fn *done);
 void mig_on_intent_ack(struct migration *m);
 void mig_on_last_scan(struct migration *m);
 void mig_on_sent(struct migration *m);

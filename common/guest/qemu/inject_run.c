@@ -22,6 +22,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "guest/gwire.h"
 #include "guest/qemu/inject.h"
 #include "util/cleanup.h"
 #include "util/clock.h"
@@ -58,26 +59,6 @@ static void close_others(int a, int b)
 	close_range(high + 1, ~0u, 0);
 }
 
-static int send_fd(int sock, int fd)
-{
-	union {
-		char bytes[CMSG_SPACE(sizeof(int))];
-		struct cmsghdr align;
-	} control = {0};
-	struct iovec iov = {.iov_base = (char[]){0}, .iov_len = 1};
-	struct msghdr msg = {.msg_iov = &iov,
-			     .msg_iovlen = 1,
-			     .msg_control = control.bytes,
-			     .msg_controllen = sizeof(control.bytes)};
-	struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
-
-	c->cmsg_level = SOL_SOCKET;
-	c->cmsg_type = SCM_RIGHTS;
-	c->cmsg_len = CMSG_LEN(sizeof(int));
-	memcpy(CMSG_DATA(c), &fd, sizeof(int));
-	return sendmsg(sock, &msg, MSG_NOSIGNAL) < 0 ? -errno : 0;
-}
-
 /* An agent that has died does not take it: then it goes there, too, and nobody has registered anything with it. */
 static int fetch(struct hand *h, const struct inject_script *s, int sock)
 {
@@ -86,7 +67,7 @@ static int fetch(struct hand *h, const struct inject_script *s, int sock)
 	int64_t closed;
 
 	if (!r)
-		r = send_fd(sock, fd);
+		r = gwire_send(sock, (const uint8_t[]){0}, 1, fd);
 	if (r < 0 || !s->keep)
 		inject_call(&h->in, SYS_close, (uint64_t[6]){(uint64_t)there}, &closed);
 	return r;

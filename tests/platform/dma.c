@@ -179,7 +179,7 @@ static void waits(int file)
 	must(uffd_reg(fd, mem, LEN, UFFDIO_REGISTER_MODE_WP) == 0);
 	must(uffd_wp(fd, mem, LEN, true) == 0);
 	must(pthread_create(&t, NULL, late_main, &l) == 0);
-	fact(uffd_next(fd, &m, 2000) == UFFD_EVENT_PAGEFAULT &&
+	fact(uffd_next(fd, &m, 5000) == UFFD_EVENT_PAGEFAULT &&
 		     (m.arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WP) &&
 		     (m.arg.pagefault.address & ~(PAGE - 1)) == addr_of(mem + PAGE),
 	     "an O_DIRECT read into a protected page is a write fault");

@@ -81,6 +81,7 @@ static void missing(void)
 	struct uffd_msg m;
 	pthread_t thread;
 	struct vm v;
+	uint64_t end = now_us() + 10000000;
 	bool data = false;
 
 	must(fd >= 0 && uffd_features(fd, 0) == 0);
@@ -90,9 +91,12 @@ static void missing(void)
 		return;
 	}
 	must(pthread_create(&thread, NULL, vm_run, &v) == 0);
-	while (!v.done && uffd_next(fd, &m, 500) == UFFD_EVENT_PAGEFAULT) {
-		uint64_t at = m.arg.pagefault.address - addr_of(mem);
+	while (!v.done && now_us() < end) {
+		uint64_t at;
 
+		if (uffd_next(fd, &m, 50) != UFFD_EVENT_PAGEFAULT)
+			continue;
+		at = m.arg.pagefault.address - addr_of(mem);
 		memset(page, 0, sizeof(page));
 		if (at == CODE_AT)
 			memcpy(page, code, sizeof(code));

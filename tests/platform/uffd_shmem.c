@@ -6,13 +6,16 @@
 
 #define LEN (16 * PAGE)
 
+/* Does reading the page at @off fault? Asked until the guest has either read it or waits for it. */
 static bool faults(struct guest *g, uint64_t off)
 {
 	struct uffd_msg m;
 	bool did;
 
 	guest_post(g, OP_READ, off, 0);
-	did = uffd_next(g->uffd, &m, 300) == UFFD_EVENT_PAGEFAULT;
+	do
+		did = uffd_next(g->uffd, &m, 50) == UFFD_EVENT_PAGEFAULT;
+	while (!did && !guest_done(g, 50));
 	return did && m.arg.pagefault.address == addr_of(g->mem + off);
 }
 
@@ -35,7 +38,7 @@ static void holes_only(void)
 	must(pwrite(fd, page, PAGE, PAGE) == (ssize_t)PAGE);
 	g = guest_start(mem, LEN, fd, UFFD_FEATURE_MISSING_SHMEM | UFFD_FEATURE_EVENT_REMOVE,
 			UFFDIO_REGISTER_MODE_MISSING);
-	fact(!faults(&g, 0) && guest_done(&g, 1000) && g.ctl->value == 0x11,
+	fact(!faults(&g, 0) && guest_done(&g, 5000) && g.ctl->value == 0x11,
 	     "a page that is in the file is mapped without a missing fault");
 	must(punch(fd, PAGE, PAGE) == 0);
 	fact(faults(&g, PAGE), "a page punched out by the agent faults");
@@ -91,7 +94,7 @@ static void agent_reads(void)
 	fact(is_hole(fd, PAGE) && blocks(fd) == 0, "pread(2) of a hole leaves it a hole");
 	must(*(volatile uint8_t *)own == 0);
 	fact(!is_hole(fd, 0), "reading a hole through a mapping of another process fills it");
-	fact(!faults(&g, 0) && guest_done(&g, 1000) && g.ctl->value == 0,
+	fact(!faults(&g, 0) && guest_done(&g, 5000) && g.ctl->value == 0,
 	     "the guest then reads zeros and nobody is asked");
 	guest_end(&g);
 	munmap(own, LEN);

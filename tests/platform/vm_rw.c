@@ -88,7 +88,7 @@ static void missing(void)
 
 	memset(page, 0x99, sizeof(page));
 	must(pthread_create(&thread, NULL, get_missing, &t) == 0);
-	if (uffd_next(g.uffd, &m, 1000) != UFFD_EVENT_PAGEFAULT) {
+	if (uffd_next(g.uffd, &m, 5000) != UFFD_EVENT_PAGEFAULT) {
 		must(pthread_join(thread, NULL) == 0);
 		untried("process_vm_readv of a missing page: %s",
 			t.n < 0 ? "no permission" : "faults of the kernel are not delivered here");

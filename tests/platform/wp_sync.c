@@ -35,7 +35,7 @@ static void basics(const char *kind, int memfd)
 	fact(guest_done(&g, 5000), "%s: lifting the protection wakes the writer", kind);
 	fact(guest_ask(&g, OP_WRITE, 6, 3) == 0, "%s: later writes to that page run free", kind);
 	guest_post(&g, OP_SYSREAD, PAGE, 0);
-	if (uffd_next(g.uffd, &m, 1000) == UFFD_EVENT_PAGEFAULT) {
+	if (uffd_next(g.uffd, &m, 5000) == UFFD_EVENT_PAGEFAULT) {
 		must(uffd_wp(g.uffd, mem + PAGE, PAGE, false) == 0);
 		fact(guest_done(&g, 5000) && g.ctl->value == 0,
 		     "%s: a write by the kernel (read(2)) waits in the same way", kind);
@@ -45,7 +45,7 @@ static void basics(const char *kind, int memfd)
 	}
 	if (uffd_known() & WP_UNPOP) {
 		guest_post(&g, OP_WRITE, 8 * PAGE, 1);
-		fact(uffd_next(g.uffd, &m, 1000) == UFFD_EVENT_PAGEFAULT,
+		fact(uffd_next(g.uffd, &m, 5000) == UFFD_EVENT_PAGEFAULT,
 		     "%s: with WP_UNPOPULATED the first write to an unpopulated page waits, too",
 		     kind);
 	}

@@ -9,23 +9,26 @@
  * notes what they say with the gate closed: a copy that has begun lands first, where it is still
  * wanted; one that begins later sees the state.
  *
- * A lock that sleeps would cost the fault thread a wake-up, which is more than most copies take: it spins
- * first. Whoever is inside must not wait for the fault thread: "events first" is waited for outside.
+ * Who waits spins for less than a wake-up costs, because most copies are nearly done, and sleeps then: on a
+ * host whose processors are all busy the fault thread has often taken the place of the very receiver that is
+ * inside, and as long as it spins or yields to somebody else the guest's fault stands. Whoever is inside
+ * must not wait for the fault thread: "events first" is waited for outside.
  */
 #ifndef DECANT_GATE_H
 #define DECANT_GATE_H
 
 #include <stdatomic.h>
-#include <stdbool.h>
 
 /**
  * struct gate - zeroed at first
  * @inside:	threads that place just now
- * @closed:	the fault thread reads, or waits to read
+ * @closed:	1: the fault thread reads, or waits to read
+ * @outside:	threads that wait for @closed to be 0
  */
 struct gate {
 	_Atomic unsigned int inside;
-	_Atomic bool closed;
+	_Atomic unsigned int closed;
+	_Atomic unsigned int outside;
 };
 
 /** gate_enter() - any thread that places: waits while the gate is closed */

@@ -272,14 +272,17 @@ Test(security, a_local_user_may_ask_nothing)
 static void refuses_to_start(struct lab_host *h, const char *agent, const char *what)
 {
 	char program[LAB_PATH_MAX + 32], config[LAB_PATH_MAX + 32], *err;
-	int r;
+	struct lab_proc *p;
 
 	snprintf(program, sizeof(program), "%s/decant-%s", h->lab->build, agent);
 	snprintf(config, sizeof(config), "%s/%s.json", h->dir, agent);
-	r = lab_run(h->lab, NULL, 20000, NULL, &err,
-		    (const char *[]){program, "serve", "--config", config, NULL});
-	lab_check(h->lab, r == 2 && strstr(err, what) && strstr(err, "chmod"), "%s: %d: %s", agent,
-		  r, err);
+	p = lab_spawn(h->lab, NULL, agent,
+		      (const char *[]){program, "serve", "--config", config, NULL});
+	lab_until(h->lab, 20000, !lab_proc_alive(p) || lab_proc_said(h->lab, p, " serves"),
+		  "%s neither ends nor serves", agent);
+	err = lab_proc_text(h->lab, p, "err");
+	lab_check(h->lab, !p->pid && p->status == 2 && strstr(err, what) && strstr(err, "chmod"),
+		  "%s: %d: %s", agent, p->status, err);
 	free(err);
 }
 

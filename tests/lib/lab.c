@@ -203,6 +203,7 @@ static void where_programs_are(struct lab *lab)
 	const char *build = getenv("DECANT_BUILD");
 	char *full = realpath(build && *build ? build : "build", NULL);
 	char *tests = realpath("build/tests", NULL);
+	const char *kind;
 
 	if (!full || !tests) {
 		fprintf(stderr, "no %s or build/tests here: run this from the project's root\n",
@@ -212,8 +213,10 @@ static void where_programs_are(struct lab *lab)
 	snprintf(lab->build, sizeof(lab->build), "%s", full);
 	snprintf(lab->tests, sizeof(lab->tests), "%s", tests);
 	snprintf(lab->guests_at, sizeof(lab->guests_at), "%.200s/guests", tests);
-	lab->sanitized = strstr(full, "/build/") && !strstr(full, "/build/faults");
-	lab->slow = strstr(full, "/build/thread") ? 8 : lab->sanitized ? 4 : 1;
+	/* The last part of the name says which build it is: a whole tree may lie below a folder build, too. */
+	kind = strrchr(full, '/') + 1;
+	lab->sanitized = strcmp(kind, "build") != 0 && strcmp(kind, "faults") != 0;
+	lab->slow = strcmp(kind, "thread") == 0 ? 8 : lab->sanitized ? 4 : 1;
 	lab->full = getenv("DECANT_FULL") && *getenv("DECANT_FULL");
 	snprintf(lab->certs, sizeof(lab->certs), "%s/../test-certs", tests);
 	free(full);

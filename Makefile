@@ -76,8 +76,8 @@ FAULTY   := $(if $(FAULTS),$(shell grep -rlE 'faultpoint.h|DECANT_VERSION' --inc
 obj       = $(foreach f,$(1),$(if $(FAULTS),$(if $(filter $(f),$(FAULTY)),$(BUILD),build),$(BUILD))/obj/$(f:.c=.o))
 GUESTLIB_SRC := $(wildcard common/guest/lib/*.c)
 COMMON_SRC   := $(filter-out $(GUESTLIB_SRC),$(call src,common))
-# What the library for guests has in common with the agents: the coder of its protocol.
-GUESTLIB_SHARED := common/guest/gwire.c common/util/bytes.c
+# What the library for guests has in common with the agents: its protocol.
+GUESTLIB_SHARED := common/guest/gwire.c common/util/bytes.c common/util/fdpass.c
 PROTO_SRC    := $(call src,proto)
 SOURCE_SRC   := $(filter-out src-source/main.c,$(call src,src-source))
 DEST_SRC     := $(filter-out src-dest/main.c,$(call src,src-dest))

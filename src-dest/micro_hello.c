@@ -7,15 +7,13 @@
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <unistd.h>
 #include "util/cleanup.h"
+#include "util/fdpass.h"
 
 #define CODE "bad-handshake"
 /* Reads: each looks at the whole text again. */
 #define PIECES_MAX 1024
-/* More than one is refused; room for some, so that they can be closed. */
-#define FDS_MAX 8
 /* The largest address that a process can have, with five levels of page tables. */
 #define ADDR_MAX (UINT64_C(1) << 56)
 #define PAGE     UINT64_C(4096)
@@ -240,60 +238,38 @@ static int check_uffd(int fd, struct error *err)
 	return 0;
 }
 
-/* Whatever came is taken out, so that none is left open. */
-static int take_fds(struct micro_hello *h, struct msghdr *m, struct error *err)
+/* Those that are not wanted are closed. */
+static int take_fds(struct micro_hello *h, struct fdpass *came, struct error *err)
 {
-	unsigned int n = h->uffd >= 0;
-	int fds[FDS_MAX], r = 0;
-
-	for (struct cmsghdr *c = CMSG_FIRSTHDR(m); c; c = CMSG_NXTHDR(m, c)) {
-		size_t k;
-
-		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
-			continue;
-		k = MIN((c->cmsg_len - CMSG_LEN(0)) / sizeof(int), (size_t)FDS_MAX);
-		memcpy(fds, CMSG_DATA(c), k * sizeof(int));
-		for (size_t i = 0; i < k; i++, n++) {
-			if (!n)
-				h->uffd = fds[i];
-			else
-				close(fds[i]);
-		}
-	}
-	if (n > 1 || m->msg_flags & MSG_CTRUNC)
+	if (came->cut || came->n + (h->uffd >= 0) > 1) {
+		fdpass_close(came);
 		return error_set(err, -EBADMSG, CODE, "more than one descriptor came");
-	if (h->uffd >= 0)
-		r = check_uffd(h->uffd, err);
-	return r;
+	}
+	if (came->n)
+		h->uffd = came->fds[0];
+	return h->uffd >= 0 ? check_uffd(h->uffd, err) : 0;
 }
 
 /* Return: bytes read, 0 at the end, -EAGAIN, or -errno with @err filled */
 static ssize_t read_some(struct micro_hello *h, int fd, struct error *err)
 {
-	union {
-		struct cmsghdr align;
-		char buf[CMSG_SPACE(FDS_MAX * sizeof(int))];
-	} control;
-	struct iovec iov = {h->text + h->len, MICRO_HELLO_MAX - h->len};
-	struct msghdr m = {.msg_iov = &iov,
-			   .msg_iovlen = 1,
-			   .msg_control = control.buf,
-			   .msg_controllen = sizeof(control.buf)};
+	size_t room = MICRO_HELLO_MAX - h->len;
+	struct fdpass came;
 	ssize_t n;
 	int r;
 
 	if (++h->pieces > PIECES_MAX)
 		return error_set(err, -E2BIG, CODE, "the message comes in more than %u pieces",
 				 PIECES_MAX);
-	if (!iov.iov_len)
+	if (!room)
 		return error_set(err, -E2BIG, CODE, "the message is longer than %u bytes",
 				 MICRO_HELLO_MAX);
-	n = recvmsg(fd, &m, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
-	if (n < 0 && (errno == EAGAIN || errno == EINTR))
-		return -EAGAIN;
+	n = fdpass_recv(fd, h->text + h->len, room, &came);
+	if (n == -EAGAIN)
+		return n;
 	if (n < 0)
-		return error_set(err, -errno, "lost", "the connection: %s", strerror(errno));
-	r = take_fds(h, &m, err);
+		return error_set(err, (int)n, "lost", "the connection: %s", strerror((int)-n));
+	r = take_fds(h, &came, err);
 	h->len += (size_t)n;
 	return r ? r : n;
 }

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "util/bytes.h"
+#include "util/fdpass.h"
 
 /* Which descriptors a message may have. */
 enum fds {
@@ -465,89 +466,24 @@ int gwire_decode(const uint8_t *buf, size_t len, struct gwire_range *ranges, str
 
 int gwire_send(int sock, const uint8_t *buf, size_t len, int fd)
 {
-	union {
-		struct cmsghdr align;
-		char buf[CMSG_SPACE(sizeof(int))];
-	} control = {0};
-	struct iovec iov = {.iov_base = (void *)buf, .iov_len = len};
-	struct msghdr mh = {.msg_iov = &iov, .msg_iovlen = 1};
-	struct cmsghdr *cm;
-	ssize_t n;
+	ssize_t n = fdpass_send(sock, buf, len, fd);
 
-	if (fd >= 0) {
-		mh.msg_control = control.buf;
-		mh.msg_controllen = sizeof(control.buf);
-		cm = CMSG_FIRSTHDR(&mh);
-		cm->cmsg_level = SOL_SOCKET;
-		cm->cmsg_type = SCM_RIGHTS;
-		cm->cmsg_len = CMSG_LEN(sizeof(int));
-		memcpy(CMSG_DATA(cm), &fd, sizeof(int));
-	}
-	do
-		n = sendmsg(sock, &mh, MSG_NOSIGNAL);
-	while (n < 0 && errno == EINTR);
 	if (n < 0)
-		return -errno;
+		return (int)n;
 	return (size_t)n == len ? 0 : -EIO;
-}
-
-/* More room than one descriptor needs, so that a few too many are seen, counted and closed. */
-#define RECV_FDS     8
-#define RECV_CONTROL (CMSG_SPACE(RECV_FDS * sizeof(int)) + CMSG_SPACE(sizeof(struct ucred)))
-
-/* Without credentials their room is filled with descriptors, too. */
-struct received {
-	int fds[RECV_CONTROL / sizeof(int)];
-	size_t n;
-	pid_t pid;
-};
-
-static void take_control(struct msghdr *mh, struct received *ret)
-{
-	struct ucred cred;
-
-	for (struct cmsghdr *cm = CMSG_FIRSTHDR(mh); cm; cm = CMSG_NXTHDR(mh, cm)) {
-		size_t n = cm->cmsg_len - CMSG_LEN(0);
-
-		if (cm->cmsg_level != SOL_SOCKET)
-			continue;
-		if (cm->cmsg_type == SCM_CREDENTIALS && n >= sizeof(cred)) {
-			memcpy(&cred, CMSG_DATA(cm), sizeof(cred));
-			ret->pid = cred.pid;
-		}
-		if (cm->cmsg_type != SCM_RIGHTS)
-			continue;
-		for (size_t i = 0; i < n / sizeof(int); i++)
-			memcpy(&ret->fds[ret->n++], CMSG_DATA(cm) + i * sizeof(int), sizeof(int));
-	}
 }
 
 ssize_t gwire_recv(int sock, uint8_t *buf, int *ret_fd, pid_t *ret_pid)
 {
-	union {
-		struct cmsghdr align;
-		char buf[RECV_CONTROL];
-	} control;
-	struct iovec iov = {.iov_base = buf, .iov_len = GWIRE_PACKET_MAX};
-	struct msghdr mh = {.msg_iov = &iov,
-			    .msg_iovlen = 1,
-			    .msg_control = control.buf,
-			    .msg_controllen = sizeof(control.buf)};
-	struct received got = {.n = 0};
+	struct fdpass got;
+	ssize_t n = fdpass_recv(sock, buf, GWIRE_PACKET_MAX, &got);
 	size_t said;
-	ssize_t n;
 
-	do
-		n = recvmsg(sock, &mh, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
-	while (n < 0 && errno == EINTR);
 	if (n < 0)
-		return -errno;
-	take_control(&mh, &got);
+		return n;
 	said = n >= 4 ? (size_t)(buf[2] | buf[3] << 8) : 0;
-	if ((mh.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) || (n > 0 && n < 8) || got.n != said ||
-	    got.n > 1) {
-		for (size_t i = 0; i < got.n; i++)
-			close(got.fds[i]);
+	if (got.cut || (n > 0 && n < 8) || got.n != said || got.n > 1) {
+		fdpass_close(&got);
 		return -EBADMSG;
 	}
 	*ret_fd = got.n ? got.fds[0] : -1;

@@ -22,10 +22,10 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "guest/gwire.h"
 #include "guest/qemu/inject.h"
 #include "util/cleanup.h"
 #include "util/clock.h"
+#include "util/fdpass.h"
 
 /* Between two looks whether another process has done with the target. */
 #define AGAIN_NS 5000000
@@ -67,7 +67,7 @@ static int fetch(struct hand *h, const struct inject_script *s, int sock)
 	int64_t closed;
 
 	if (!r)
-		r = gwire_send(sock, (const uint8_t[]){0}, 1, fd);
+		r = (int)MIN(fdpass_send(sock, (const uint8_t[]){0}, 1, fd), 0);
 	if (r < 0 || !s->keep)
 		inject_call(&h->in, SYS_close, (uint64_t[6]){(uint64_t)there}, &closed);
 	return r;
@@ -108,24 +108,10 @@ static void inject_there(struct hand *h, const struct inject_script *s, int sock
 
 static int take_fd(int sock)
 {
-	union {
-		char bytes[CMSG_SPACE(sizeof(int))];
-		struct cmsghdr align;
-	} control;
-	struct iovec iov = {.iov_base = (char[]){0}, .iov_len = 1};
-	struct msghdr msg = {.msg_iov = &iov,
-			     .msg_iovlen = 1,
-			     .msg_control = control.bytes,
-			     .msg_controllen = sizeof(control.bytes)};
-	struct cmsghdr *c;
-	int fd = -1;
+	struct fdpass got;
+	uint8_t byte;
 
-	if (recvmsg(sock, &msg, MSG_CMSG_CLOEXEC | MSG_DONTWAIT) != 1)
-		return -1;
-	c = CMSG_FIRSTHDR(&msg);
-	if (c && c->cmsg_type == SCM_RIGHTS && c->cmsg_len == CMSG_LEN(sizeof(int)))
-		memcpy(&fd, CMSG_DATA(c), sizeof(int));
-	return fd;
+	return fdpass_recv(sock, &byte, 1, &got) == 1 && got.n ? got.fds[0] : -1;
 }
 
 /* Nothing is delivered to that process: what ends the agent gently must not end it. */

@@ -5,11 +5,11 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include "guest/qemu/qmp.h"
 #include "util/cleanup.h"
+#include "util/fdpass.h"
 
 /** struct qmp_line - text that is still to be sent; owns @fd */
 struct qmp_line {
@@ -62,36 +62,11 @@ int qmp_out_add(struct qmp_out *o, const char *text, int fd)
 	return 0;
 }
 
-static ssize_t send_some(int sock, const struct qmp_line *l)
-{
-	struct iovec iov = {.iov_base = (char *)l->text + l->sent, .iov_len = l->len - l->sent};
-	union {
-		char bytes[CMSG_SPACE(sizeof(int))];
-		struct cmsghdr align;
-	} control = {0};
-	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
-	ssize_t n;
-
-	if (l->fd >= 0) {
-		struct cmsghdr *c;
-
-		msg.msg_control = control.bytes;
-		msg.msg_controllen = sizeof(control.bytes);
-		c = CMSG_FIRSTHDR(&msg);
-		c->cmsg_level = SOL_SOCKET;
-		c->cmsg_type = SCM_RIGHTS;
-		c->cmsg_len = CMSG_LEN(sizeof(int));
-		memcpy(CMSG_DATA(c), &l->fd, sizeof(int));
-	}
-	n = sendmsg(sock, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
-	return n < 0 ? -errno : n;
-}
-
 int qmp_out_send(struct qmp_out *o, int sock)
 {
 	while (o->first) {
 		struct qmp_line *l = o->first;
-		ssize_t n = send_some(sock, l);
+		ssize_t n = fdpass_send(sock, l->text + l->sent, l->len - l->sent, l->fd);
 
 		if (n < 0)
 			return (int)n;

@@ -6,13 +6,19 @@
 #include <stdio.h>
 #include "util/cleanup.h"
 
+static bool group_is_less(const struct fit_host *h)
+{
+	return *h->group.path && h->group.unused < h->available;
+}
+
 uint64_t fit_memory(const struct fit_host *h)
 {
 	uint64_t kept = h->margin > 0 ? (uint64_t)h->margin : 0;
 	uint64_t lent = h->margin < 0 ? 0 - (uint64_t)h->margin : 0;
-	uint64_t have = h->available < UINT64_MAX - lent ? h->available + lent : UINT64_MAX;
+	uint64_t unused = group_is_less(h) ? h->group.unused : h->available;
+	uint64_t have = unused < UINT64_MAX - lent ? unused + lent : UINT64_MAX;
 
-	if (h->available == UINT64_MAX)
+	if (unused == UINT64_MAX)
 		return UINT64_MAX;
 	have -= MIN(have, kept);
 	return have - MIN(have, h->promised);
@@ -32,17 +38,23 @@ static bool is_huge(const struct msg_block *b)
 
 static int check_memory(const struct fit_host *h, uint64_t needs, struct error *err)
 {
-	char kept[96] = "";
+	const struct cgroup_room *g = &h->group;
+	char kept[96] = "", where[CGROUP_PATH_MAX + 192] = "";
 
 	if (needs <= fit_memory(h))
 		return 0;
 	if (h->margin)
 		snprintf(kept, sizeof(kept), ", %" PRId64 " kept back (limits.margin_bytes)",
 			 h->margin);
+	if (group_is_less(h))
+		snprintf(where, sizeof(where),
+			 ": of the %" PRIu64 " of control group %s; raise its %s "
+			 "(systemd: MemoryMax=)",
+			 g->limit, g->path, g->file);
 	return error_set(err, -ENOMEM, "no-room",
 			 "no room: needs %" PRIu64 " bytes, %" PRIu64 " free, %" PRIu64
-			 " promised to guests that are arriving%s",
-			 needs, h->available, h->promised, kept);
+			 " promised to guests that are arriving%s%s",
+			 needs, *where ? g->unused : h->available, h->promised, kept, where);
 }
 
 static int check_pool(const struct fit_host *h, uint64_t size, uint64_t needs, struct error *err)
@@ -87,4 +99,20 @@ int fit_check(const struct fit_host *h, const struct msg_block *blocks, unsigned
 			r = check_pool(h, blocks[i].page_size,
 				       pages_of(blocks, n, blocks[i].page_size), err);
 	return r;
+}
+
+int fit_check_files(const struct fit_files *f, struct error *err)
+{
+	uint64_t have = f->unused < UINT64_MAX - f->lent ? f->unused + f->lent : UINT64_MAX;
+
+	have -= MIN(have, f->promised);
+	if (f->needs <= have)
+		return 0;
+	return error_set(err, -ENOMEM, "no-room",
+			 "no room: its memory is in files on %s and needs %" PRIu64
+			 " bytes more there, %" PRIu64 " free, %" PRIu64
+			 " promised to guests that are arriving: make that file system larger (a "
+			 "tmpfs: mount -o remount,size=), or have the launcher put the memory "
+			 "elsewhere",
+			 f->path, f->needs, f->unused, f->promised);
 }

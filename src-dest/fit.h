@@ -10,6 +10,7 @@
 #define DECANT_FIT_H
 
 #include <stdint.h>
+#include "host/cgroup.h"
 #include "msg.h"
 #include "util/error.h"
 
@@ -34,12 +35,15 @@ struct fit_pool {
 /**
  * struct fit_host - what this host has
  * @available:	bytes of memory without huge pages; UINT64_MAX if that is not known
- * @promised:	bytes of it that are promised to guests that are arriving, and not filled
- * @margin:	bytes of it that stay free; negative: so much more may be promised
+ * @group:	the control group that has the least to spare of those that guests and what arrives for them are
+ *		accounted to; its path is empty where none has a limit. The less of it and @available counts
+ * @promised:	bytes that are promised to guests that are arriving, and not filled
+ * @margin:	bytes that stay free; negative: so much more may be promised
  * @pools:	@npools sizes of huge pages
  */
 struct fit_host {
 	uint64_t available;
+	struct cgroup_room group;
 	uint64_t promised;
 	int64_t margin;
 	struct fit_pool pools[MSG_POOLS_MAX];
@@ -58,5 +62,24 @@ uint64_t fit_pages(const struct fit_pool *p);
  */
 int fit_check(const struct fit_host *h, const struct msg_block *blocks, unsigned int n,
 	      struct error *err);
+
+/**
+ * struct fit_files - the file system that holds files of a guest's memory: a tmpfs has a size of its own
+ * @path:	where it is mounted
+ * @unused:	bytes
+ * @needs:	bytes that the guest will take there, beside what its files have already
+ * @promised:	the same of all others that are arriving
+ * @lent:	so much more may be promised (a negative margin)
+ */
+struct fit_files {
+	const char *path;
+	uint64_t unused;
+	uint64_t needs;
+	uint64_t promised;
+	uint64_t lent;
+};
+
+/** fit_check_files() - is there room for the files? Return: 0, or -ENOMEM with @err filled (no-room) */
+int fit_check_files(const struct fit_files *f, struct error *err);
 
 #endif

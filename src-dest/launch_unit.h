@@ -12,6 +12,9 @@
 #include <stdbool.h>
 #include "launch.h"
 
+/** LAUNCH_UNIT_GROUP - the control group of all of them, below that of systemd: a dash is a level in names of slices */
+#define LAUNCH_UNIT_GROUP "decant.slice/decant-guests.slice"
+
 struct launch_unit;
 
 /**

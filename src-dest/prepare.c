@@ -19,6 +19,7 @@
 #include "meter.h"
 #include "parts.h"
 #include "revive.h"
+#include "room.h"
 #include "uffd/uffd.h"
 #include "util/cleanup.h"
 #include "util/clock.h"
@@ -517,6 +518,11 @@ int prepare_attached(struct incoming *inc, struct guest *g, struct error *err)
 	inc->stage = STAGE_GUEST;
 	if (!r)
 		r = prepare_place(inc, g, false, err);
+	if (!r) {
+		r = room_files(inc, err);
+		if (r)
+			meter_objected(inc->d, err->code);
+	}
 	if (r) {
 		fail(inc, err);
 		return r;

@@ -10,6 +10,7 @@
 #include "fit.h"
 #include "host/cordon.h"
 #include "incoming_priv.h"
+#include "launch_unit.h"
 #include "micro.h"
 #include "resident.h"
 #include "uffd/uffd.h"
@@ -18,6 +19,7 @@
 
 #define SMALL_FILE 16384
 #define HUGE_DIR   "/sys/kernel/mm/hugepages"
+#define MOUNTS     "/proc/self/mountinfo"
 
 int room_cordoned(const struct dest *d, struct error *err)
 {
@@ -115,9 +117,24 @@ static void add_promises(const struct dest *d, struct fit_host *h)
 	}
 }
 
+/*
+ * A page is accounted to who writes it first: in precopy that is this agent, whose group counts therefore also where
+ * guests have units of their own; in post-copy, and what it writes itself, it is the guest.
+ */
+static struct cgroup_room groups(const struct dest *d)
+{
+	struct cgroup_room room = {.unused = UINT64_MAX};
+
+	cgroup_memory(MOUNTS, "/proc/self/cgroup", NULL, &room);
+	if (launch_units_usable(d->units))
+		cgroup_memory(MOUNTS, "/proc/1/cgroup", LAUNCH_UNIT_GROUP, &room);
+	return room;
+}
+
 static void look(const struct dest *d, struct fit_host *ret)
 {
-	*ret = (struct fit_host){.available = available(), .margin = d->conf.margin_bytes};
+	*ret = (struct fit_host){
+		.available = available(), .group = groups(d), .margin = d->conf.margin_bytes};
 	add_pools(ret);
 	add_promises(d, ret);
 }

@@ -16,6 +16,13 @@ int room_cordoned(const struct dest *d, struct error *err);
  */
 int room_admit(struct incoming *inc, struct error *err);
 /**
+ * room_files() - is there room on the file systems that hold files of its memory?
+ * @inc:	launched and attached, its place is filled and holds nothing yet
+ *
+ * Return: 0, or -ENOMEM with @err filled (no-room)
+ */
+int room_files(const struct incoming *inc, struct error *err);
+/**
  * room_fill() - look around
  * @identity:	who asks
  * @ret:	written whole

@@ -119,6 +119,71 @@ Test(dest_fit, what_fits_and_why_not)
 	}
 }
 
+/* --- a control group, and a file system --- */
+
+static struct fit_host grouped(uint64_t available, uint64_t unused)
+{
+	return (struct fit_host){.available = available,
+				 .group = {.path = "/sys/fs/cgroup/a",
+					   .file = "memory.max",
+					   .limit = MIB(64),
+					   .unused = unused}};
+}
+
+/* The least counts, and only what was too little is named. */
+Test(dest_fit, the_least_of_host_and_group)
+{
+	static const struct msg_block b = {.length = MIB(8)};
+	struct fit_host h = grouped(MIB(8), MIB(8));
+	struct error err = {0};
+
+	cr_assert_eq(fit_check(&h, &b, 1, &err), 0, "%s", err.msg);
+	h = grouped(MIB(9), MIB(8) - 1);
+	cr_assert_eq(fit_check(&h, &b, 1, &err), -ENOMEM);
+	cr_assert_str_eq(err.code, "no-room");
+	cr_assert(strstr(err.msg, "needs 8388608 bytes, 8388607 free"), "%s", err.msg);
+	cr_assert(strstr(err.msg, "of the 67108864 of control group /sys/fs/cgroup/a; raise its "
+				  "memory.max"),
+		  "%s", err.msg);
+	cr_assert_eq(fit_memory(&h), MIB(8) - 1);
+	/* What is promised is promised of it, too, and a margin stays free of it. */
+	h.group.unused = MIB(9);
+	h.promised = MIB(1) + 1;
+	cr_assert_eq(fit_memory(&h), MIB(8) - 1);
+	cr_assert_eq(fit_check(&h, &b, 1, &err), -ENOMEM);
+	h.margin = -1;
+	cr_assert_eq(fit_check(&h, &b, 1, &err), 0, "%s", err.msg);
+	h = grouped(MIB(7), MIB(8));
+	err = (struct error){0};
+	cr_assert_eq(fit_check(&h, &b, 1, &err), -ENOMEM);
+	cr_assert_not(strstr(err.msg, "group"), "%s", err.msg);
+	h = grouped(KNOWN, MIB(7));
+	cr_assert_eq(fit_check(&h, &b, 1, &err), -ENOMEM, "the host is not known, its group is");
+	h = grouped(MIB(8), KNOWN);
+	cr_assert_eq(fit_check(&h, &b, 1, &err), 0, "%s", err.msg);
+}
+
+Test(dest_fit, files_have_a_file_system)
+{
+	struct fit_files f = {.path = "/dev/shm", .unused = MIB(8), .needs = MIB(8)};
+	struct error err = {0};
+
+	cr_assert_eq(fit_check_files(&f, &err), 0, "%s", err.msg);
+	f.promised = 4096;
+	cr_assert_eq(fit_check_files(&f, &err), -ENOMEM);
+	cr_assert_str_eq(err.code, "no-room");
+	cr_assert(strstr(err.msg, "on /dev/shm and needs 8388608 bytes more there, 8388608 free, "
+				  "4096 promised"),
+		  "%s", err.msg);
+	f.lent = 4096;
+	cr_assert_eq(fit_check_files(&f, &err), 0, "%s", err.msg);
+	f.promised = KNOWN;
+	cr_assert_eq(fit_check_files(&f, &err), -ENOMEM);
+	f.lent = KNOWN;
+	f.promised = 0;
+	cr_assert_eq(fit_check_files(&f, &err), 0, "%s", err.msg);
+}
+
 /* --- any host --- */
 
 #define GUESTS 12

@@ -97,7 +97,7 @@ int admit_resident(struct incoming *inc, struct error *err)
 int admit_launcher(struct incoming *inc, struct error *err)
 {
 	const struct msg_setup *s = inc->setup;
-	const struct conf_dest *conf = &inc->d->conf;
+	const struct conf_launcher *l = conf_dest_launcher(&inc->d->conf, s->launcher);
 
 	if (!*s->launcher)
 		return error_set(
@@ -105,22 +105,17 @@ int admit_launcher(struct incoming *inc, struct error *err)
 			"guest %s names no launcher: give its description one that this host's "
 			"configuration has",
 			s->name);
-	for (size_t i = 0; i < conf->n_launchers; i++) {
-		const struct conf_launcher *l = &conf->launchers[i];
-
-		if (strcmp(l->name, s->launcher) != 0)
-			continue;
-		if (strcmp(conf_guest_driver_name(l->driver), s->driver) != 0)
-			return error_set(
-				err, -EINVAL, "wrong-driver",
-				"guest %s has driver %s and launcher \"%s\" here starts guests of "
-				"driver %s",
-				s->name, s->driver, l->name, conf_guest_driver_name(l->driver));
-		inc->launcher = l;
-		return 0;
-	}
-	return error_set(err, -ENOENT, "unknown-launcher",
-			 "no launcher \"%s\" is configured on this host (launchers)", s->launcher);
+	if (!l)
+		return error_set(err, -ENOENT, "unknown-launcher",
+				 "no launcher \"%s\" is configured on this host (launchers)",
+				 s->launcher);
+	if (strcmp(conf_guest_driver_name(l->driver), s->driver) != 0)
+		return error_set(err, -EINVAL, "wrong-driver",
+				 "guest %s has driver %s and launcher \"%s\" here starts guests of "
+				 "driver %s",
+				 s->name, s->driver, l->name, conf_guest_driver_name(l->driver));
+	inc->launcher = l;
+	return 0;
 }
 
 /* --- the host and the blocks --- */

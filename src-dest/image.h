@@ -72,8 +72,6 @@ int image_put(struct image_writer *w, const struct msg_pages *m, const void *dat
 	      struct error *err);
 /** image_put_state() - append to the device state; one thread. Return: 0 or -errno with @err filled */
 int image_put_state(struct image_writer *w, const void *data, size_t n, struct error *err);
-/** image_missing() - Return: whether a page was not stored yet, then block and byte offset in it */
-bool image_missing(const struct image_writer *w, unsigned int *ret_block, uint64_t *ret_off);
 /**
  * image_finish() - complete it: tables and header, synced, renamed, synced again
  *

@@ -226,7 +226,8 @@ static int get_frame(const uint8_t **p, uint64_t *len, enum msg_type type, struc
 	return 0;
 }
 
-json_t *image_machine(const struct msg_facts *facts)
+/* Return: new reference; NULL when out of memory */
+static json_t *machine_of(const struct msg_facts *facts)
 {
 	json_t *o = json_object();
 
@@ -247,7 +248,7 @@ static int get_machine(const uint8_t **p, uint64_t *len, struct msg *m, struct i
 		return 0; /* whatever is wrong with it, it is so as a SETUP, too */
 	r = get_frame(p, len, MSG_FACTS, m, err);
 	if (!r)
-		f->machine = image_machine(&m->facts);
+		f->machine = machine_of(&m->facts);
 	return !r && !f->machine ? error_set(err, -ENOMEM, NULL, "out of memory") : r;
 }
 

@@ -72,8 +72,6 @@ int image_describe(const struct image_facts *f, uint8_t **ret, uint64_t *ret_len
 /** image_description_decode() - fills setup, blocks, machine and total. Return: 0 or -EBADMSG with @err filled */
 int image_description_decode(const uint8_t *p, uint64_t len, struct image_facts *f,
 			     struct error *err);
-/** image_machine() - Return: FACTS as image_facts.machine has them, new reference; NULL when out of memory */
-json_t *image_machine(const struct msg_facts *facts);
 /** image_lay_out() - where everything is, for a description of @len bytes */
 void image_lay_out(uint64_t len, uint64_t total, struct image_layout *ret);
 /** image_bad() - @err with the code of a damaged image. Return: -EBADMSG */

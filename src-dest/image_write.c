@@ -270,7 +270,8 @@ int image_put_state(struct image_writer *w, const void *data, size_t n, struct e
 	return 0;
 }
 
-bool image_missing(const struct image_writer *w, unsigned int *ret_block, uint64_t *ret_off)
+/* Return: whether a page was not stored yet, then block and byte offset in it */
+static bool is_missing(const struct image_writer *w, unsigned int *ret_block, uint64_t *ret_off)
 {
 	for (uint32_t i = 0; i < w->facts.setup.blocks; i++) {
 		uint64_t unit = bitmap_next_clear(&w->blocks[i].have, 0);
@@ -330,7 +331,7 @@ int image_finish(struct image_writer *w, struct error *err)
 	uint64_t off;
 	int r;
 
-	if (image_missing(w, &block, &off))
+	if (is_missing(w, &block, &off))
 		return error_set(err, -ENODATA, "pages-missing",
 				 "block %s has not been received at 0x%" PRIx64,
 				 w->facts.blocks[block].name, off);

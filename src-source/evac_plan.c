@@ -35,7 +35,8 @@ int evac_order_parse(const char *s, enum evac_order *ret, struct error *err)
 			 "order: \"%.40s\" is none of largest, smallest, least-dirty, priority", s);
 }
 
-uint64_t evac_guest_total(const struct evac_guest *g)
+/* Bytes of all its memory. */
+static uint64_t total_of(const struct evac_guest *g)
 {
 	uint64_t sum = g->bytes;
 
@@ -49,14 +50,14 @@ uint64_t evac_guest_total(const struct evac_guest *g)
 /* Return: below 0 if @a comes first. Names are unique: no two guests are equal. */
 static int by_size(const struct evac_guest *a, const struct evac_guest *b)
 {
-	uint64_t x = evac_guest_total(a), y = evac_guest_total(b);
+	uint64_t x = total_of(a), y = total_of(b);
 
 	return x != y ? (x > y ? -1 : 1) : strcmp(a->name, b->name);
 }
 
 static int compare(const struct evac_guest *a, const struct evac_guest *b, enum evac_order order)
 {
-	uint64_t x = evac_guest_total(a), y = evac_guest_total(b);
+	uint64_t x = total_of(a), y = total_of(b);
 
 	if (order == EVAC_PRIORITY && a->priority != b->priority)
 		return a->priority > b->priority ? -1 : 1;
@@ -129,7 +130,7 @@ static int check_launcher(const struct evac_guest *g, const struct evac_host *h,
 static int check_memory(const struct evac_guest *g, const struct evac_host *h,
 			const struct room *room, struct error *why)
 {
-	uint64_t total = evac_guest_total(g);
+	uint64_t total = total_of(g);
 
 	if (h->guest_max && total > h->guest_max)
 		return error_set(why, -ENOMEM, "limit-memory",

@@ -109,9 +109,6 @@ struct evac_place {
 int evac_plan(const struct evac_guest *guests, size_t n, const struct evac_host *hosts,
 	      unsigned int nhosts, enum evac_order order, struct evac_place *ret);
 
-/** evac_guest_total() - Return: bytes of all its memory */
-uint64_t evac_guest_total(const struct evac_guest *g);
-
 /** enum evac_next - what to do with a guest whose migration has ended at home */
 enum evac_next {
 	EVAC_ELSEWHERE, /* the destination is the reason, or may be */

@@ -228,8 +228,6 @@ void evac_collect(struct evac *e);
 void evac_place_all(struct evac *e);
 /** evac_start_some() - as many migrations as may run. Return: whether somebody waits for a place that is taken */
 bool evac_start_some(struct evac *e);
-/** evac_running() - Return: migrations under way, without those that are stuck */
-unsigned int evac_running(const struct evac *e);
 
 /* --- evac_journal.c --- */
 int evac_journal_open(struct evac *e, struct error *err);

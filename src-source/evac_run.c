@@ -272,7 +272,8 @@ void evac_place_all(struct evac *e)
 
 /* --- starting --- */
 
-unsigned int evac_running(const struct evac *e)
+/* Return: migrations under way, without those that are stuck */
+static unsigned int under_way(const struct evac *e)
 {
 	unsigned int n = 0;
 
@@ -360,7 +361,7 @@ static void start(struct evac *e, struct evac_item *it)
 	struct migration *m;
 	int r;
 
-	options_of(e, evac_running(e) + 1, &options);
+	options_of(e, under_way(e) + 1, &options);
 	r = sg ? migration_new(e->s, sg, e->dests[it->host].to, NULL, &options, NULL, &m, &err)
 	       : -ENOENT;
 	/* A snapshot of it is taken, or it is just away: another look. */
@@ -386,7 +387,7 @@ static void share_out(struct evac *e)
 
 	if (!e->wish.bandwidth)
 		return;
-	options_of(e, evac_running(e), &options);
+	options_of(e, under_way(e), &options);
 	if (options.bandwidth == e->share)
 		return;
 	e->share = options.bandwidth;
@@ -405,7 +406,7 @@ bool evac_start_some(struct evac *e)
 	struct evac_item *it;
 	bool full = false;
 
-	while (evac_running(e) < e->wish.concurrency && (it = next_item(e, &full)))
+	while (under_way(e) < e->wish.concurrency && (it = next_item(e, &full)))
 		start(e, it);
 	share_out(e);
 	return full;

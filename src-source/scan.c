@@ -47,11 +47,6 @@ bool scan_postcopy(const struct scan *s)
 	return atomic_load(&s->postcopy);
 }
 
-const char *scan_tracking_name(const struct scan *s)
-{
-	return s->ops ? s->ops->name : "none";
-}
-
 int scan_request(struct scan *s, const struct msg_request *q, struct error *err)
 {
 	int r = urgent_check(s->e, q, err);

@@ -51,7 +51,5 @@ void scan_kick(struct scan *s);
 int scan_request(struct scan *s, const struct msg_request *q, struct error *err);
 /** scan_postcopy() - Return: whether the destination will have missing pages to ask for (valid from ENGINE_CONVERGED) */
 bool scan_postcopy(const struct scan *s);
-/** scan_tracking_name() - Return: "async", "faults" or "none" */
-const char *scan_tracking_name(const struct scan *s);
 
 #endif

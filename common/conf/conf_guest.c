@@ -23,11 +23,6 @@ const char *conf_guest_driver_name(enum guest_driver d)
 	return drivers[d];
 }
 
-const char *conf_guest_disposal_name(enum guest_disposal d)
-{
-	return disposals[d];
-}
-
 bool conf_guest_name_ok(const char *s)
 {
 	size_t n = strlen(s);
@@ -50,7 +45,7 @@ bool conf_guest_var_ok(const char *value)
 	return true;
 }
 
-int conf_guest_take_name(const json_t *value, const char *key, const struct jsonx_at *at, void *obj)
+static int take_name(const json_t *value, const char *key, const struct jsonx_at *at, void *obj)
 {
 	(void)key;
 	(void)obj;
@@ -107,7 +102,7 @@ static int take_vars(const json_t *value, const char *key, const struct jsonx_at
 }
 
 static const struct jsonx_field fields[] = {
-	{"name", JSONX_CHARS, .required = true, .take = conf_guest_take_name,
+	{"name", JSONX_CHARS, .required = true, .take = take_name,
 	 JSONX_INTO(struct conf_guest, name)},
 	{"driver", JSONX_WORD, .required = true, .words = drivers,
 	 JSONX_INTO(struct conf_guest, driver)},
@@ -115,7 +110,7 @@ static const struct jsonx_field fields[] = {
 	{"qmp", JSONX_STRING, .min = 1, .max = CONF_SOCKET_MAX, .take = take_path,
 	 JSONX_INTO(struct conf_guest, qmp)},
 	{"generation", JSONX_UINT, JSONX_INTO(struct conf_guest, generation)},
-	{"launcher", JSONX_STRING, .nullable = true, .min = 1, .take = conf_guest_take_name,
+	{"launcher", JSONX_STRING, .nullable = true, .min = 1, .take = take_name,
 	 JSONX_INTO(struct conf_guest, launcher)},
 	{"vars", JSONX_MAP, .max = CONF_VARS_MAX, .take = take_vars,
 	 JSONX_INTO(struct conf_guest, vars)},

@@ -73,12 +73,8 @@ bool conf_guest_name_ok(const char *s);
 /** conf_guest_var_ok() - Return: is @value printable ASCII without quotes, backslash, braces, '$'
  * and '`', up to CONF_VAR_VALUE_MAX? */
 bool conf_guest_var_ok(const char *value);
-/** conf_guest_take_name() - a jsonx_take_fn for strings: conf_guest_name_ok() */
-int conf_guest_take_name(const json_t *value, const char *key, const struct jsonx_at *at,
-			 void *obj);
 /** conf_guest_drivers() - Return: the names of enum guest_driver, NULL behind the last */
 const char *const *conf_guest_drivers(void);
 const char *conf_guest_driver_name(enum guest_driver d);
-const char *conf_guest_disposal_name(enum guest_disposal d);
 
 #endif

@@ -259,21 +259,6 @@ const char *conf_options_mode_name(enum mig_mode m)
 	return modes[m];
 }
 
-const char *conf_options_no_convergence_name(enum mig_no_convergence n)
-{
-	return no_convergences[n];
-}
-
-const char *conf_options_tracking_name(enum mig_tracking t)
-{
-	return trackings[t];
-}
-
-const char *conf_options_compression_name(enum mig_compression c)
-{
-	return compressions[c];
-}
-
 int conf_options_mode_parse(const char *s, enum mig_mode *ret, struct error *err)
 {
 	for (int i = 0; modes[i]; i++) {

@@ -108,11 +108,8 @@ struct conf_option_help {
 /** conf_options_help() - Return: table with @ret_n lines, static */
 const struct conf_option_help *conf_options_help(size_t *ret_n);
 
-/* Names as in JSON. */
+/** conf_options_mode_name() - Return: as in JSON */
 const char *conf_options_mode_name(enum mig_mode m);
-const char *conf_options_no_convergence_name(enum mig_no_convergence n);
-const char *conf_options_tracking_name(enum mig_tracking t);
-const char *conf_options_compression_name(enum mig_compression c);
 /** conf_options_mode_parse() - Return: 0 with @ret, or -EINVAL with @err filled */
 int conf_options_mode_parse(const char *s, enum mig_mode *ret, struct error *err);
 

@@ -58,21 +58,6 @@ struct pages {
 	int fd;
 };
 
-const char *pages_state_name(enum pages_state state)
-{
-	switch (state) {
-	case PAGES_MISSING:
-		return "missing";
-	case PAGES_DATA:
-		return "data";
-	case PAGES_ZERO:
-		return "zero";
-	case PAGES_REMOVED:
-		return "removed";
-	}
-	return "unknown";
-}
-
 static uint64_t nwords(uint64_t npages)
 {
 	return (npages + PAGES_PER_WORD - 1) / PAGES_PER_WORD;
@@ -279,11 +264,6 @@ void pages_close(struct pages *p)
 	munmap(p->map, p->len);
 	close(p->fd);
 	free(p);
-}
-
-uint64_t pages_npages(const struct pages *p)
-{
-	return p->npages;
 }
 
 static uint64_t word_at(const struct pages *p, uint64_t i)

@@ -32,9 +32,6 @@ enum pages_state {
 /** PAGES_STATES - number of states */
 #define PAGES_STATES 4
 
-/** pages_state_name() - Return: "missing", "data", "zero" or "removed" */
-const char *pages_state_name(enum pages_state state);
-
 /** PAGES_ID_SIZE - bytes of pages_what.id */
 #define PAGES_ID_SIZE 32
 /** PAGES_MAX - most pages of a block: 2^40, which is 4 PiB of 4 KiB pages */
@@ -76,9 +73,6 @@ int pages_open(struct pages **ret, const char *path, const struct pages_what *wh
 
 /** pages_close() - unmap; the file stays; NULL is allowed. No thread may use it any more. */
 void pages_close(struct pages *p);
-
-/** pages_npages() - Return: number of pages of the block */
-uint64_t pages_npages(const struct pages *p);
 
 /** pages_get() - Return: state of @page, which must be below the number of pages */
 enum pages_state pages_get(const struct pages *p, uint64_t page);

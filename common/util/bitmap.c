@@ -59,11 +59,6 @@ void bitmap_set(struct bitmap *b, uint64_t bit)
 	bitmap_test_and_set(b, bit);
 }
 
-void bitmap_clear(struct bitmap *b, uint64_t bit)
-{
-	bitmap_test_and_clear(b, bit);
-}
-
 /* The bits of word @w that lie in [first, end); at least one does. */
 static uint64_t part(uint64_t w, uint64_t first, uint64_t end)
 {

@@ -30,7 +30,6 @@ void bitmap_free(struct bitmap *b);
  */
 bool bitmap_test(const struct bitmap *b, uint64_t bit);
 void bitmap_set(struct bitmap *b, uint64_t bit);
-void bitmap_clear(struct bitmap *b, uint64_t bit);
 /** bitmap_test_and_set() - Return: was it set before? Exactly one of many callers sees false */
 bool bitmap_test_and_set(struct bitmap *b, uint64_t bit);
 /** bitmap_test_and_clear() - Return: was it set before? Exactly one of many callers sees true */

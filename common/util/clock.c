@@ -17,11 +17,6 @@ uint64_t clock_us(void)
 	return read_ns(CLOCK_MONOTONIC) / 1000;
 }
 
-uint64_t clock_ns(void)
-{
-	return read_ns(CLOCK_MONOTONIC);
-}
-
 uint64_t clock_thread_us(void)
 {
 	return read_ns(CLOCK_THREAD_CPUTIME_ID) / 1000;

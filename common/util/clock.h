@@ -8,8 +8,6 @@
 
 /** clock_us() - Return: microseconds of CLOCK_MONOTONIC */
 uint64_t clock_us(void);
-/** clock_ns() - Return: nanoseconds of CLOCK_MONOTONIC */
-uint64_t clock_ns(void);
 /** clock_thread_us() - Return: microseconds of processor time that this thread has had */
 uint64_t clock_thread_us(void);
 /** clock_wall_us() - Return: microseconds since the Epoch */

@@ -91,7 +91,7 @@ Test(held, quarantine_is_never_too_short)
 		}
 		cr_assert_geq(clock_us() - since, QUARANTINE_MS * 1000 - 2000);
 		cr_assert_eq(held_bytes(&h.b.e), 0);
-		bitmap_clear(h.pending, 5);
+		bitmap_test_and_clear(h.pending, 5);
 	}
 }
 

@@ -157,7 +157,7 @@ Test(source_snap, a_page_that_was_saved_only_loses_its_protection)
 	struct lab l;
 
 	lab_init(&l);
-	bitmap_clear(&l.b.blocks[1].pending, 3);
+	bitmap_test_and_clear(&l.b.blocks[1].pending, 3);
 	cr_assert_eq(write_at(&l, 1, 3 * PAGE), 1);
 	pthread_join(l.t, NULL);
 	cr_assert_null(l.s->saved);

@@ -72,7 +72,7 @@ Test(bitmap, single_bits)
 		bitmap_set(&m.b, 0);
 		m.bit[0] = true;
 		model_check(&m);
-		bitmap_clear(&m.b, 0);
+		bitmap_test_and_clear(&m.b, 0);
 		m.bit[0] = false;
 		model_check(&m);
 		bitmap_free(&m.b);
@@ -246,7 +246,7 @@ Test(bitmap, claim_hands_each_bit_out_once)
 	cr_assert(zero(int, bitmap_init(&b, BITS)));
 	bitmap_set_range(&b, 0, BITS);
 	for (uint64_t i = 0; i < BITS; i += 100)
-		bitmap_clear(&b, i);
+		bitmap_test_and_clear(&b, i);
 	set = bitmap_count(&b);
 	for (unsigned int i = 0; i < THREADS; i++) {
 		c[i] = (struct claimer){.b = &b, .owner = owner, .seed = i + 1};

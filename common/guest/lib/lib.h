@@ -253,8 +253,6 @@ void lib_calls_result(struct decant_guest *g, uint32_t id, uint64_t epoch, int r
 /* service.c: the service thread */
 
 void *lib_service_main(void *arg);
-/** lib_service_send() - one packet, waiting up to LIB_SEND_MS. Return: 0 or -errno */
-int lib_service_send(struct decant_guest *g, const struct gwire_msg *m, int fd);
 /** lib_service_done() - answer a request. Return: 0 or -errno: the connection is to be ended */
 int lib_service_done(struct decant_guest *g, uint32_t id, int result, uint64_t detail, int fd,
 		     const char *message);

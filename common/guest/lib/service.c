@@ -25,7 +25,8 @@ static bool stopped(struct decant_guest *g)
 	return stop;
 }
 
-int lib_service_send(struct decant_guest *g, const struct gwire_msg *m, int fd)
+/* One packet, waiting up to LIB_SEND_MS. Return: 0 or -errno */
+static int send_packet(struct decant_guest *g, const struct gwire_msg *m, int fd)
 {
 	struct pollfd p = {.fd = g->sock, .events = POLLOUT};
 	uint64_t until = lib_now_us() + LIB_SEND_MS * 1000;
@@ -52,7 +53,7 @@ int lib_service_done(struct decant_guest *g, uint32_t id, int result, uint64_t d
 	m.u.done.result = result;
 	m.u.done.detail = detail;
 	snprintf(m.u.done.message, sizeof(m.u.done.message), "%s", message);
-	return lib_service_send(g, &m, fd);
+	return send_packet(g, &m, fd);
 }
 
 /* Return: a message's length, or -errno; waits for @ms at most. */
@@ -113,7 +114,7 @@ static int send_hello(struct decant_guest *g)
 		   (g->flags & DECANT_GUEST_USER_FAULTS ? GWIRE_HELLO_USER_FAULTS : 0);
 	h->kept_tag = g->kept >= 0 ? g->kept_tag : 0;
 	h->blocks = g->nblocks;
-	return lib_service_send(g, &m, -1);
+	return send_packet(g, &m, -1);
 }
 
 static int send_block(struct decant_guest *g, uint16_t i)
@@ -130,7 +131,7 @@ static int send_block(struct decant_guest *g, uint16_t i)
 		.address = (uintptr_t)b->addr,
 	};
 	strcpy(m.u.block.name, b->name);
-	return lib_service_send(g, &m, b->fd);
+	return send_packet(g, &m, b->fd);
 }
 
 static int send_introduction(struct decant_guest *g)
@@ -140,7 +141,7 @@ static int send_introduction(struct decant_guest *g)
 
 	for (uint16_t i = 0; !ret && i < g->nblocks; i++)
 		ret = send_block(g, i);
-	return ret ? ret : lib_service_send(g, &end, -1);
+	return ret ? ret : send_packet(g, &end, -1);
 }
 
 /* Return: 0 when welcome */
@@ -193,7 +194,7 @@ static int tell_vcpus(struct decant_guest *g)
 		more = lib_vcpu_next(g, &m.u.vcpu);
 		pthread_mutex_unlock(&g->lock);
 		if (more)
-			ret = lib_service_send(g, &m, -1);
+			ret = send_packet(g, &m, -1);
 	}
 	return ret;
 }
@@ -220,7 +221,7 @@ static int flush(struct decant_guest *g)
 		pthread_mutex_unlock(&g->lock);
 		if (changed) {
 			g->sent_state = m.u.run_state;
-			ret = lib_service_send(g, &m, -1);
+			ret = send_packet(g, &m, -1);
 		}
 		if (more && !ret)
 			ret = lib_service_done(g, r.id, r.result, r.detail, -1, r.message);

@@ -154,6 +154,7 @@ static void touch(struct toucher *t, const uint8_t *at)
 
 static int touched(struct toucher *t)
 {
+	until(atomic_load(&t->value) != -1);
 	pthread_join(t->t, NULL);
 	return atomic_load(&t->value);
 }

@@ -364,8 +364,10 @@ Test(rest, slow_requests_end_in_408)
 	struct pollfd p = {.fd = fd, .events = POLLIN};
 
 	fdio_write_full(fd, "GET / HTTP/1.1\r\nX: ", 19);
-	while (!poll(&p, 1, 50))
+	while (!poll(&p, 1, 50)) {
+		cr_assert(lt(u64, clock_us() - t, 10000000), "each byte gives it more time");
 		fdio_write_full(fd, "y", 1);
+	}
 	out = fixture_read(fd);
 	cr_expect(starts(out, "HTTP/1.1 408 "), "%s", out);
 	cr_expect(has(out, "too-slow"));

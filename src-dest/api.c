@@ -10,12 +10,12 @@
 #include "history.h"
 #include "host/host_probe.h"
 #include "incoming.h"
-#include "metrics/metrics.h"
 #include "micro.h"
 #include "host/cordon.h"
 #include "overrule.h"
 #include "rest/rest_doc.h"
 #include "rest/rest_events.h"
+#include "rest/rest_metrics.h"
 #include "rest/rest_open.h"
 #include "room.h"
 #include "util/cleanup.h"
@@ -138,7 +138,7 @@ static void get_metrics(struct rest_req *req, void *ctx)
 {
 	const struct dest *d = ctx;
 
-	metrics_reply(d->metrics, req);
+	rest_metrics_reply(d->metrics, req);
 }
 
 static void get_events(struct rest_req *req, void *ctx)

@@ -208,16 +208,3 @@ char *metrics_text(const struct metrics_registry *r)
 	}
 	return text;
 }
-
-void metrics_reply(const struct metrics_registry *r, struct rest_req *req)
-{
-	CLEANUP_FREE char *text = NULL;
-
-	if (rest_refuse_type(req, "text/plain"))
-		return;
-	text = metrics_text(r);
-	if (text)
-		rest_reply_text(req, 200, METRICS_TYPE, text, strlen(text));
-	else
-		rest_problemf(req, 500, NULL, "out of memory");
-}

@@ -16,7 +16,6 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "rest/rest_server.h"
 #include "util/error.h"
 #include "util/hist.h"
 
@@ -79,8 +78,6 @@ void metrics_registry_free(struct metrics_registry *r);
 int metrics_register(struct metrics_registry *r, metrics_fn *fn, void *arg);
 /** metrics_text() - Return: all of it, for free(3); NULL when out of memory */
 char *metrics_text(const struct metrics_registry *r);
-/** metrics_reply() - the answer to GET /metrics */
-void metrics_reply(const struct metrics_registry *r, struct rest_req *req);
 
 /** metrics_process() - metrics_fn of this process: CPU, memory, descriptors, threads; by /proc/self */
 metrics_fn metrics_process;

@@ -20,8 +20,8 @@ TestSuite(hostile_dest, .timeout = 240);
  * struct sin_row - a sin and what becomes of the job
  * @phase:	in which it ends or stays
  * @code, @names: of its error
- * @waits:	the agent waits out what it may: that is a second there, and elsewhere what it usually is,
- *		because a busy machine lets an honest answer wait for a second as well
+ * @waits:	the agent waits out what it may: that is three seconds there, because a busy machine lets an
+ *		honest answer wait for one as well, and elsewhere what it usually is
  */
 struct sin_row {
 	const char *what;
@@ -72,8 +72,8 @@ static struct lab_proc *begin(struct lab_host *a, struct lab_guest *g, struct fa
 			      bool waits)
 {
 	return lab_decant_begin(a, (const char *[]){"migrate", g->name, "--to", fake_dest_to(d),
-						    waits ? "--answer-timeout-ms" : NULL, "1000",
-						    "--switchover-timeout-ms", "1000", NULL});
+						    waits ? "--answer-timeout-ms" : NULL, "3000",
+						    "--switchover-timeout-ms", "3000", NULL});
 }
 
 static json_t *job_of(struct lab_host *a, const char *guest)

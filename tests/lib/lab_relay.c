@@ -14,6 +14,7 @@
 #include "util/cleanup.h"
 
 #define LINKS_MAX 256
+#define LATER_MAX 4
 #define ROOM      65536
 /* Of loss: what one packet carries, when it is sent again, and for how long at most it is waited then. */
 #define PACKET   1448
@@ -33,7 +34,9 @@ enum order {
 	CUT_BEFORE,
 	DELAY,
 	LOSS,
-	STALLS
+	STALLS,
+	LATER,
+	WAITING
 };
 
 struct order_msg {
@@ -75,6 +78,10 @@ struct relay {
 	unsigned int loss;
 	uint64_t dice;
 	unsigned int stalls;
+	uint64_t later_in;
+	struct order_msg later[LATER_MAX];
+	unsigned int nlater;
+	bool listing;
 };
 
 struct lab_relay {
@@ -140,8 +147,24 @@ static void take(struct relay *r)
 	r->links[r->n++] = l;
 }
 
+/* From here on orders are kept until @bytes have come; 0: the list is complete. */
+static void list_later(struct relay *r, unsigned int bytes)
+{
+	r->listing = bytes > 0;
+	if (!bytes)
+		return;
+	r->later_in = bytes;
+	r->nlater = 0;
+}
+
 static unsigned int obey(struct relay *r, const struct order_msg *m)
 {
+	if (r->listing && m->order != LATER && m->order != WAITING) {
+		if (r->nlater == LATER_MAX)
+			abort();
+		r->later[r->nlater++] = *m;
+		return 0;
+	}
 	switch (m->order) {
 	case OPEN:
 		return r->n;
@@ -180,8 +203,32 @@ static unsigned int obey(struct relay *r, const struct order_msg *m)
 		break;
 	case STALLS:
 		return r->stalls;
+	case LATER:
+		list_later(r, m->arg);
+		break;
+	case WAITING:
+		return r->nlater;
 	}
 	return r->n;
+}
+
+/* Bytes that come while the list is being made count, and what is on it waits until it is complete. */
+static void obey_later(struct relay *r)
+{
+	unsigned int n = r->nlater;
+
+	if (r->later_in != 1 || r->listing)
+		return;
+	r->later_in = 0;
+	r->nlater = 0;
+	for (unsigned int i = 0; i < n; i++)
+		obey(r, &r->later[i]);
+}
+
+static void count_down(uint64_t *left, size_t n)
+{
+	if (*left)
+		*left = *left > n ? *left - n : 1;
 }
 
 /* Return: whether it happens that has a chance of @of_million */
@@ -234,8 +281,10 @@ static bool bring(struct relay *r, struct link *l, int side)
 	if (n < 0)
 		return errno == EAGAIN;
 	l->ended[side] = n == 0;
-	if (side == 0 && n > 0 && r->cut_after)
-		r->cut_after = r->cut_after > (uint64_t)n ? r->cut_after - (uint64_t)n : 1;
+	if (side == 0 && n > 0) {
+		count_down(&r->cut_after, (size_t)n);
+		count_down(&r->later_in, (size_t)n);
+	}
 	if (side == 1 && n > 0 && l->says_left && --l->says_left == 0)
 		r->cut_after = 1;
 	else if (n > 0)
@@ -324,6 +373,7 @@ static void step(struct relay *r)
 		r->cut_after = 0;
 		cut(r);
 	}
+	obey_later(r);
 	if (r->flap_ms && lab_now_ms() >= r->flap_next) {
 		r->flap_next = lab_now_ms() + r->flap_ms;
 		cut(r);
@@ -443,6 +493,16 @@ void lab_relay_cut_after(struct lab_relay *r, unsigned int bytes)
 void lab_relay_cut_before(struct lab_relay *r, unsigned int nth)
 {
 	tell(r, CUT_BEFORE, nth);
+}
+
+void lab_relay_later(struct lab_relay *r, unsigned int bytes)
+{
+	tell(r, LATER, bytes);
+}
+
+unsigned int lab_relay_waiting(struct lab_relay *r)
+{
+	return tell(r, WAITING, 0);
 }
 
 void lab_relay_delay(struct lab_relay *r, unsigned int ms)

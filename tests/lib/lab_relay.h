@@ -35,6 +35,15 @@ void lab_relay_cut_after(struct lab_relay *r, unsigned int bytes);
  * connection that is made next, without handing it on; the TLS handshake counts as one
  */
 void lab_relay_cut_before(struct lab_relay *r, unsigned int nth);
+/**
+ * lab_relay_later() - what it is told from now on is done once @bytes more have come from the source side
+ *
+ * So that it happens in the middle of a migration, however quick that is or how late a test looks. Up to four
+ * orders, which answer nothing; @bytes 0 ends the list, and orders are carried out at once again.
+ */
+void lab_relay_later(struct lab_relay *r, unsigned int bytes);
+/** lab_relay_waiting() - Return: orders that wait for their bytes */
+unsigned int lab_relay_waiting(struct lab_relay *r);
 /** lab_relay_delay() - from now on bytes take @ms in either direction; up to 4 MiB are on their way on each */
 void lab_relay_delay(struct lab_relay *r, unsigned int ms);
 /**

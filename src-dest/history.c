@@ -239,12 +239,18 @@ static int replay(const struct history *h, struct past *p, const json_t *records
 	return 0;
 }
 
+/* The socket of a micro-VM that has not connected may have been kept: micro_adopt.c sees to it. */
+static bool may_connect(const struct past *p)
+{
+	return !strcmp(text_at(p->facts, "driver"), "uffd") && p->fate == HISTORY_SETUP && !p->pid;
+}
+
 /* The agent ended before COMMIT was noted. */
 static void abort_unfinished(struct past *p)
 {
 	struct error err = {0};
 
-	if (!doubt_abort_at_start(p->fate, p->same_boot))
+	if (!doubt_abort_at_start(p->fate, p->same_boot) || may_connect(p))
 		return;
 	p->untold = true;
 	if (note_now(p, HISTORY_ABORTED, &err))

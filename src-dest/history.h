@@ -106,7 +106,8 @@ struct history;
  * @state_dir:	its folder "incoming" is made if it is missing
  * @journals:	syncs what is written; outlives the history
  *
- * What was under way without "owner" when the agent ended gets its "aborted" record here. A file that
+ * What was under way without "owner" when the agent ended gets its "aborted" record here, but for a micro-VM that had
+ * not connected: that is decided by who has its socket. A file that
  * cannot be read is reported and answers "unknown"; it is left alone.
  *
  * Return: 0 or -errno with @err filled

@@ -313,6 +313,7 @@ void micro_end_all(struct dest *d)
 
 	for (struct micro *m = d->micros; m; m = next) {
 		next = m->next;
+		micro_listen_last(m);
 		micro_event(m, MICRO_EV_STOP, NULL);
 	}
 }

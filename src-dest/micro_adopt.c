@@ -6,7 +6,8 @@
  *
  * One that had connected and was not served yet cannot be: its handshake went with the agent. It has run on no page of
  * the image, and would wait for the first one for ever; so it is ended (rule 5), and who started it sees that, and can
- * start it again.
+ * start it again. One that had connected and was not taken notice of is in the queue of the socket, with its handshake:
+ * where the service manager has kept that, it is accepted now.
  *
  * Rules 1, 2: a page that had been placed when the agent ended, but not noted, is found to be there
  * when it is placed again (place.h). What cannot be taken up stays as it is: the micro-VM waits, and
@@ -137,6 +138,27 @@ static bool is_the_one(const struct micro *m, int fd)
 	struct stat st;
 
 	return !fstat(fd, &st) && (uint64_t)st.st_ino == m->uffd_ino;
+}
+
+static void socket_name(const char *id, char out[static 64])
+{
+	snprintf(out, 64, "micro-socket.%s", id);
+}
+
+void micro_keep_socket(const struct micro *m)
+{
+	char name[64];
+
+	socket_name(m->id_text, name);
+	supervisor_keep(name, m->listen_fd);
+}
+
+void micro_unkeep_socket(const struct micro *m)
+{
+	char name[64];
+
+	socket_name(m->id_text, name);
+	supervisor_forget(name);
 }
 
 /* Return: whether the service manager had it */
@@ -275,6 +297,63 @@ static void adopt(struct dest *d, struct past *p)
 		micro_event(m, MICRO_EV_GREETED, NULL);
 }
 
+/* --- not connected, as far as is known --- */
+
+static void abort_waiting(struct dest *d, struct past *p)
+{
+	struct error err = {0};
+
+	if (history_note(p, HISTORY_ABORTED, NULL, HISTORY_APART, NULL, &err))
+		log_error("micro %s: %s", p->id, err.msg);
+	log_notice("micro %s: nobody waits at %s any more: the agent had ended", p->id,
+		   fact(p, "socket"));
+	incoming_tell_past(d, p, "aborted", "agent-restarted",
+			   "decant-dest had ended before a micro-VM was served");
+}
+
+/* Its image may be gone: then nobody is let in any more, and who is there already is told of, and never gets zeros. */
+static void listen_on(struct dest *d, struct past *p, int fd)
+{
+	struct micro *m = micro_new(d, p->id, fact(p, "image"), fact(p, "socket"));
+	struct error err = {0};
+	int r;
+
+	if (!m) {
+		log_error("micro %s: out of memory: nobody listens at %s", p->id,
+			  fact(p, "socket"));
+		close(fd);
+		abort_waiting(d, p);
+		return;
+	}
+	m->past = p;
+	p->live = true;
+	m->created_us = (uint64_t)json_integer_value(json_object_get(p->facts, "created"));
+	r = micro_listen_again(m, fd, &err);
+	if (!r)
+		r = micro_image_open(m, &err);
+	if (!r) {
+		log_info("micro %s: waits on at %s", m->id_text, m->socket);
+		return;
+	}
+	micro_listen_last(m);
+	if (m->state == MICRO_LISTENING)
+		micro_event(m, MICRO_EV_REFUSED, &err);
+}
+
+/* The agent had ended before it took notice of anybody. Who had connected is in the queue of the socket, if that was kept. */
+static void not_connected(struct dest *d, struct past *p)
+{
+	char name[64];
+	int fd;
+
+	socket_name(p->id, name);
+	fd = supervisor_kept(d->handed, name);
+	if (fd >= 0)
+		listen_on(d, p, fd);
+	else
+		abort_waiting(d, p);
+}
+
 /* --- not served --- */
 
 /* Is it another one's, having connected again? */
@@ -333,6 +412,8 @@ void micro_adopt_start(struct dest *d)
 			continue;
 		if (p->fate == HISTORY_OWNER && p->same_boot)
 			adopt(d, p);
+		else if (p->fate == HISTORY_SETUP && p->same_boot)
+			not_connected(d, p);
 		else if (p->fate == HISTORY_ABORTED && p->same_boot)
 			end_unserved(d, p);
 		else

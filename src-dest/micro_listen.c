@@ -3,6 +3,10 @@
  * The socket that a micro-VM connects to, and its handshake: none of it waits. Nothing is ever
  * answered: the protocol has no way back. The socket is for one micro-VM: as soon as one has
  * connected it is removed, so that a second one is refused by its kernel and says so.
+ *
+ * Who has connected has said all that it will ever say, and waits for ever where nobody has read it (rule 5). So the
+ * socket is not closed before it was looked who is there, and the service manager, where there is one, keeps a copy of
+ * it for the case that this agent is killed: what is in its queue is there for the next life.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -12,6 +16,7 @@
 #include <sys/pidfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 #include "micro_priv.h"
 #include "util/cleanup.h"
@@ -37,6 +42,7 @@ static void stop_listening(struct micro *m)
 {
 	no_event(&m->on_connect);
 	if (m->listen_fd >= 0) {
+		micro_unkeep_socket(m);
 		close(steal_fd(&m->listen_fd));
 		if (unlink(m->socket) && errno != ENOENT)
 			log_warn("micro %s: %s: %s", m->id_text, m->socket, strerror(errno));
@@ -90,6 +96,11 @@ static void greeted(struct micro *m)
 	struct micro_hello *h = m->hello;
 	struct error err = {0};
 
+	if (!m->img) {
+		error_set(&err, -ENOENT, "no-such-snapshot", "image %s is gone", m->image);
+		refuse(m, &err);
+		return;
+	}
 	if (micro_hello_parse(h->text, h->array, m->memory, m->regions, &m->n, &err)) {
 		refuse(m, &err);
 		return;
@@ -199,7 +210,8 @@ static void on_connect(evutil_socket_t fd, short what, void *arg)
 
 	(void)what;
 	if (conn < 0) {
-		if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED)
+		/* EINVAL: that was the last one, see micro_listen_last(). */
+		if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED && errno != EINVAL)
 			log_warn("micro %s: %s: %s", m->id_text, m->socket, strerror(errno));
 		return;
 	}
@@ -208,6 +220,15 @@ static void on_connect(evutil_socket_t fd, short what, void *arg)
 	micro_event(m, MICRO_EV_CONNECTED, NULL);
 	if (greet(m, &err))
 		refuse(m, &err);
+}
+
+static int watch_socket(struct micro *m, struct error *err)
+{
+	m->on_connect =
+		event_new(loop_base(m->d->loop), m->listen_fd, EV_READ | EV_PERSIST, on_connect, m);
+	if (!m->on_connect || event_add(m->on_connect, NULL))
+		return error_set(err, -ENOMEM, NULL, "out of memory");
+	return 0;
 }
 
 int micro_listen(struct micro *m, const struct micro_wish *wish, struct error *err)
@@ -224,8 +245,33 @@ int micro_listen(struct micro *m, const struct micro_wish *wish, struct error *e
 	if (wish->has_owner && lchown(m->socket, wish->uid, wish->gid))
 		return error_set(err, -errno, NULL, "%s: cannot be given to %u:%u: %s", m->socket,
 				 wish->uid, wish->gid, strerror(errno));
-	m->on_connect = event_new(loop_base(m->d->loop), fd, EV_READ | EV_PERSIST, on_connect, m);
-	if (!m->on_connect || event_add(m->on_connect, NULL))
-		return error_set(err, -ENOMEM, NULL, "out of memory");
-	return 0;
+	micro_keep_socket(m);
+	return watch_socket(m, err);
+}
+
+int micro_listen_again(struct micro *m, int fd, struct error *err)
+{
+	struct sockaddr_un sa = {0};
+	socklen_t len = sizeof(sa) - 1;
+
+	m->listen_fd = fd;
+	if (getsockname(fd, (struct sockaddr *)&sa, &len) || sa.sun_family != AF_UNIX ||
+	    strcmp(sa.sun_path, m->socket) != 0)
+		return error_set(err, -EINVAL, "bad-socket", "what was kept is not the socket %s",
+				 m->socket);
+	return watch_socket(m, err);
+}
+
+/*
+ * A socket that is shut down refuses who connects, and hands out who has: with its closing alone those would be
+ * dropped, whatever they have said.
+ */
+void micro_listen_last(struct micro *m)
+{
+	if (m->listen_fd >= 0) {
+		shutdown(m->listen_fd, SHUT_RDWR);
+		on_connect(m->listen_fd, 0, m);
+	}
+	if (m->conn_fd >= 0 && m->hello)
+		on_data(m->conn_fd, 0, m);
 }

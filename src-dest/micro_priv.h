@@ -146,6 +146,14 @@ void micro_stop_threads(struct micro *m);
 
 /** micro_listen() - make the socket. Return: 0 or -errno with @err filled */
 int micro_listen(struct micro *m, const struct micro_wish *wish, struct error *err);
+/** micro_listen_again() - go on at the socket @fd of an earlier life, which is taken over. Return: 0 or -errno with @err filled */
+int micro_listen_again(struct micro *m, int fd, struct error *err);
+/**
+ * micro_listen_last() - nobody may connect from here on; take who has
+ *
+ * Whoever has connected has said what it says only once: in state listening afterwards, nobody has.
+ */
+void micro_listen_last(struct micro *m);
 /** micro_listen_end() - socket and connection go, with whatever was said there */
 void micro_listen_end(struct micro *m);
 
@@ -168,6 +176,10 @@ void micro_remove_files(struct micro *m);
 void micro_keep(struct micro *m);
 /** micro_unkeep() - it is not needed any more */
 void micro_unkeep(struct micro *m);
+/** micro_keep_socket() - have it keep the socket: who has connected to it and was not noticed is there for the next life */
+void micro_keep_socket(const struct micro *m);
+/** micro_unkeep_socket() - it is not listened at any more */
+void micro_unkeep_socket(const struct micro *m);
 /** micro_note() - keep what the next life of the agent has to know. Return: 0 or -errno with @err filled */
 int micro_note(const struct micro *m, struct error *err);
 

@@ -220,6 +220,31 @@ Test(micro, agent_stopped)
 	agent_ends(SIGTERM);
 }
 
+/* One that has connected, and nobody has read a word of it, when the agent is told to end: it says it only once. */
+Test(micro, connected_when_the_agent_is_stopped)
+{
+	struct lab *lab = lab_new(lab_test_failed);
+	struct lab_host *b = micro_host(lab);
+	struct lab_proc *p;
+	char *id;
+
+	micro_memory(b, "memory", 4 * MB);
+	micro_import(b, "memory", "vm");
+	id = micro_uffd(b, "vm", "vm.sock");
+	kill(b->dest->pid, SIGSTOP);
+	p = micro_start(b, "vm", "vm.sock", "memory", NULL);
+	lab_until(lab, 5000, micro_said(b, p, "there"), "it does not connect");
+	kill(b->dest->pid, SIGTERM);
+	kill(b->dest->pid, SIGCONT);
+	lab_check(lab, lab_proc_wait(lab, b->dest, 10000) == 0, "the agent does not end well");
+	lab_host_dest_start(b);
+	micro_ok(b, p);
+	lab_until(lab, 10000, micro_phase_is(b, id, "completed"), "it has not all pages");
+	micro_end(b, p, id, "completed");
+	free(id);
+	lab_end(lab);
+}
+
 /* With every page there nobody is needed: a balloon finds zeros although nobody listens. */
 Test(micro, needs_nobody_in_the_end)
 {

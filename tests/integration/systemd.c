@@ -153,6 +153,29 @@ static void descriptor_is_kept(struct lab_systemd *sd)
 	free(id);
 }
 
+/*
+ * One connects, and says what it says once, in the moment in which the agent is killed: it is in the queue of the socket,
+ * which systemd keeps.
+ */
+static void connection_is_kept(struct lab_systemd *sd)
+{
+	struct lab_host *b = sd->host;
+	pid_t agent = lab_systemctl_pid(sd, "decant-dest.service");
+	char *id = micro_uffd(b, "vm", "late.sock");
+	struct lab_proc *p;
+
+	number_kept(sd, "1\n");
+	lab_check(b->lab, !kill(agent, SIGSTOP), "kill: %m");
+	p = micro_start(b, "late", "late.sock", "memory", (const char *const[]){"threads=1", NULL});
+	lab_until(b->lab, 10000, micro_said(b, p, "there"), "it does not connect");
+	lab_check(b->lab, !kill(agent, SIGKILL), "kill: %m");
+	micro_ok(b, p);
+	lab_until(b->lab, 10000, micro_phase_is(b, id, "completed"), "it is not served to the end");
+	number_kept(sd, "0\n");
+	micro_end(b, p, id, "completed");
+	free(id);
+}
+
 Test(systemd, units)
 {
 	struct lab *lab = lab_new(lab_test_failed);
@@ -181,6 +204,7 @@ Test(systemd, units)
 	lab_host_knows(sd[1].host, g->name);
 	evacuated(sd, g);
 	descriptor_is_kept(&sd[1]);
+	connection_is_kept(&sd[1]);
 	free(unit);
 	lab_end(lab);
 }

@@ -238,15 +238,19 @@ static int check_uffd(int fd, struct error *err)
 	return 0;
 }
 
-/* Those that are not wanted are closed. */
+/* The first is kept, even if it should not have come so: it may be the last copy. Others are closed. */
 static int take_fds(struct micro_hello *h, struct fdpass *came, struct error *err)
 {
-	if (came->cut || came->n + (h->uffd >= 0) > 1) {
+	bool had = h->uffd >= 0, many = came->cut || came->n + had > 1;
+
+	if (!had && came->n) {
+		h->uffd = came->fds[0];
+		came->fds[0] = came->fds[--came->n];
+	}
+	if (many) {
 		fdpass_close(came);
 		return error_set(err, -EBADMSG, CODE, "more than one descriptor came");
 	}
-	if (came->n)
-		h->uffd = came->fds[0];
 	return h->uffd >= 0 ? check_uffd(h->uffd, err) : 0;
 }
 

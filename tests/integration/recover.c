@@ -20,8 +20,8 @@ struct scene {
 };
 
 #define MB 32
-/* What is done to the connections is done when so much is there: what is sent again then shows. */
-#define SOME (13u << 20)
+/* What is done to the connections is done when there is more than was under way: sent again, it would show. */
+#define SOME (18u << 20)
 
 static struct scene begin(unsigned int mb, const char *channels)
 {

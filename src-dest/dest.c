@@ -237,8 +237,10 @@ int dest_start(struct dest *d, struct error *err)
 		r = history_open(d->conf.state_dir, d->journals, &d->history, err);
 	if (!r)
 		adopt_start(d);
-	if (!r)
+	if (!r) {
 		micro_adopt_start(d);
+		import_adopt_start(d);
+	}
 	if (!r)
 		r = attach_new(d->loop, &ac, &d->attach, err);
 	if (!r)

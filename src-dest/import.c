@@ -1,5 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
+/*
+ * An import is over with the agent: nothing of its image is kept. A note beside the image, from before anybody is told of
+ * the beginning until everybody was told of the end, has the next life tell the end of one that was killed in between.
+ */
 #include "import.h"
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -18,11 +23,15 @@
 #include "util/clock.h"
 #include "util/digest.h"
 #include "util/fdio.h"
+#include "util/jsonx.h"
 #include "util/log.h"
 #include "util/zero.h"
 #include "worker.h"
 
 #define CHUNK MSG_PAGES_RAW_MAX
+/* NAME and this is the note of an import. */
+#define NOTE     ".import"
+#define NOTE_MAX 65536
 
 /**
  * struct import - one file on its way
@@ -72,6 +81,44 @@ static void import_free(struct import *im)
 		close(im->fd);
 	free(im->memory);
 	free(im);
+}
+
+/* --- the note --- */
+
+static int note_path(const struct import *im, char *out, size_t cap)
+{
+	size_t n;
+	int r = store_folder(im->d, out, cap);
+
+	if (r)
+		return r;
+	n = strlen(out);
+	return snprintf(out + n, cap - n, "/%s" NOTE, im->name) < (int)(cap - n) ? 0
+										 : -ENAMETOOLONG;
+}
+
+/* Not synced: it has to outlive the agent, and with the host those are gone who were told. */
+static int note_write(const struct import *im, struct error *err)
+{
+	json_t *o = json_pack("{s:s, s:I, s:I}", "memory", im->memory, "memory_bytes",
+			      (json_int_t)im->size, "created", (json_int_t)im->created_us);
+	char path[4096 + 128];
+	int r = o ? note_path(im, path, sizeof(path)) : -EINVAL;
+
+	if (!r && json_dump_file(o, path, JSON_COMPACT)) {
+		r = -errno;
+		unlink(path);
+	}
+	json_decref(o);
+	return r < 0 ? error_set(err, r, NULL, "cannot note the import: %s", strerror(-r)) : 0;
+}
+
+static void note_remove(const struct import *im)
+{
+	char path[4096 + 128];
+
+	if (!note_path(im, path, sizeof(path)) && unlink(path) && errno != ENOENT)
+		log_warn("%s: %s", path, strerror(errno));
 }
 
 /* --- on the worker's thread --- */
@@ -215,6 +262,7 @@ static void done(struct worker_job *job)
 			   im->size);
 	}
 	tell(im, "importing");
+	note_remove(im);
 }
 
 static int open_memory(struct import *im, struct error *err)
@@ -308,6 +356,8 @@ int import_begin(struct dest *d, const char *memory, const char *name, struct im
 		if (r)
 			error_set(err, r, NULL, "cannot start a thread: %s", strerror(-r));
 	}
+	if (!r)
+		r = note_write(im, err);
 	if (r) {
 		import_free(im);
 		return r;
@@ -370,6 +420,7 @@ static void cut_short(struct import *im)
 	if (!atomic_load(&im->made))
 		error_set(&im->err, -ECANCELED, "cancelled", "decant-dest was stopped");
 	tell(im, "importing");
+	note_remove(im);
 }
 
 void import_free_all(struct dest *d)
@@ -383,4 +434,94 @@ void import_free_all(struct dest *d)
 			cut_short(im);
 		import_free(im);
 	}
+}
+
+/* --- what an earlier life has left --- */
+
+/* Return: whether there is an image of its name: then it had come to its end, and only the telling is missing */
+static bool is_stored(const struct import *im)
+{
+	char path[4096 + 128];
+	size_t n;
+
+	if (store_folder(im->d, path, sizeof(path)))
+		return false;
+	n = strlen(path);
+	snprintf(path + n, sizeof(path) - n, "/%s" IMAGE_SUFFIX, im->name);
+	return !access(path, F_OK);
+}
+
+static int note_read(struct import *im)
+{
+	char path[4096 + 128];
+	struct error err = {0};
+	const char *memory;
+	json_t *o = NULL;
+	int r = note_path(im, path, sizeof(path));
+
+	if (!r)
+		r = jsonx_load(path, NOTE_MAX, &o, &err);
+	/* The agent was killed while it wrote: nobody had been told. */
+	memory = r ? NULL : json_string_value(json_object_get(o, "memory"));
+	im->memory = memory ? strdup(memory) : NULL;
+	im->size = (uint64_t)json_integer_value(json_object_get(o, "memory_bytes"));
+	im->created_us = (uint64_t)json_integer_value(json_object_get(o, "created"));
+	json_decref(o);
+	return im->memory ? 0 : -EBADMSG;
+}
+
+static void adopt_one(struct dest *d, const char *name)
+{
+	struct import *im = calloc(1, sizeof(*im));
+
+	if (!im)
+		return;
+	im->d = d;
+	im->fd = -1;
+	snprintf(im->name, sizeof(im->name), "%s", name);
+	im->next = d->imports;
+	d->imports = im;
+	if (!note_read(im)) {
+		im->ended_us = clock_wall_us();
+		if (is_stored(im))
+			atomic_store(&im->done_bytes, im->size);
+		else
+			error_set(
+				&im->err, -ECANCELED, "agent-restarted",
+				"decant-dest had ended before all of %s was read: import it again",
+				im->memory);
+		log_notice("image %s, which was being made of %s when the agent ended: %s", name,
+			   im->memory, error_is_set(&im->err) ? "given up" : "complete");
+		tell(im, "importing");
+	}
+	note_remove(im);
+	if (!im->ended_us)
+		import_free(im);
+}
+
+void import_adopt_start(struct dest *d)
+{
+	char dir[4096], name[MSG_NAME_MAX];
+	unsigned int n = 0;
+	struct dirent *e;
+	DIR *folder;
+
+	if (store_folder(d, dir, sizeof(dir)))
+		return;
+	folder = opendir(dir);
+	/* More than there can be under way have been put there by somebody else. */
+	while (folder && n < IMPORTS_MAX && (e = readdir(folder))) {
+		size_t len = strlen(e->d_name), end = strlen(NOTE);
+
+		if (len <= end || len - end >= sizeof(name) ||
+		    strcmp(e->d_name + len - end, NOTE) != 0)
+			continue;
+		snprintf(name, sizeof(name), "%.*s", (int)(len - end), e->d_name);
+		if (!image_name_ok(name))
+			continue;
+		adopt_one(d, name);
+		n++;
+	}
+	if (folder)
+		closedir(folder);
 }

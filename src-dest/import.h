@@ -37,6 +37,8 @@ json_t *import_view(const struct import *im);
 bool import_running(const struct import *im);
 /** import_next() - Return: next in dest.imports */
 struct import *import_next(const struct import *im);
+/** import_adopt_start() - tell the end of those that an earlier life of the agent had begun, and was killed with */
+void import_adopt_start(struct dest *d);
 /** import_free_all() - the agent ends: nothing is left of images that are not complete */
 void import_free_all(struct dest *d);
 

@@ -393,3 +393,43 @@ Test(hooks, an_import_is_told)
 	expect(&w, "decant.import.", phases, LAB_COUNT(phases));
 	end(&w);
 }
+
+/* Its agent is killed in the middle: the next life tells the end, and once; who asks is told the same. */
+Test(hooks, an_import_that_is_cut_short_is_told)
+{
+	static uint8_t chunk[1 << 20];
+	char memory[LAB_PATH_MAX + 16], body[LAB_PATH_MAX + 80];
+	struct world w;
+	json_t *o;
+	FILE *f;
+
+	begin(&w, NULL, "{\"url\": \"%s/\", \"retry_ms\": 50}");
+	snprintf(memory, sizeof(memory), "%s/memory", w.lab->root);
+	f = fopen(memory, "we");
+	lab_check(w.lab, f, "%s", memory);
+	memset(chunk, 1, sizeof(chunk));
+	for (int i = 0; i < 64; i++)
+		fwrite(chunk, sizeof(chunk), 1, f);
+	lab_check(w.lab, !fclose(f), "%s", memory);
+	snprintf(body, sizeof(body), "{\"memory\": \"%s\", \"name\": \"there\"}", memory);
+	lab_check(w.lab, lab_http(w.b->dest_sock, "POST", "/v1/snapshots", body, NULL) == 202,
+		  "import");
+	lab_proc_kill(w.lab, w.b->dest);
+	lab_host_dest_start(w.b);
+	lab_until(w.lab, 10000, heard(&w, "decant.import.failed"), "the end is told");
+	lab_check(w.lab, !strcmp(code_of(&w, "decant.import.failed"), "agent-restarted"), "%s",
+		  code_of(&w, "decant.import.failed"));
+	o = lab_get(w.lab, w.b->dest_sock, "/v1/snapshots/there");
+	lab_check(w.lab, !strcmp(lab_str(w.lab, o, "phase"), "failed"), "phase");
+	json_decref(o);
+	lab_host_stop(w.b);
+	lab_host_dest_start(w.b);
+	lab_host_source_start(w.b);
+	lab_check(w.lab, lab_http(w.b->dest_sock, "GET", "/v1/snapshots/there", NULL, NULL) == 404,
+		  "it is remembered for ever");
+	/* What had been sent in the moment of the kill may have been sent again; nothing else. */
+	lab_check(w.lab,
+		  heard(&w, "decant.import.importing") && heard(&w, "decant.import.failed") == 1,
+		  "told %u times", heard(&w, "decant.import.failed"));
+	end(&w);
+}

@@ -10,6 +10,7 @@
 #include <string.h>
 #include "lib/lab_link.h"
 #include "lib/lab_matrix.h"
+#include "lib/lab_pace.h"
 #include "lib/lab_test.h"
 
 TestSuite(net_faults, .timeout = 400);
@@ -191,14 +192,15 @@ static void hurt(struct scene *s)
 /* Until it is noticed, and a second longer: no first attempt gets through. */
 static void once(struct scene *s)
 {
+	struct pace *pace = pace_start();
 	uint64_t since = lab_now_ms();
 
 	hurt(s);
 	lab_until(s->lab, 20000, noticed(s) || lab_job_phase_is(s->a, "completed"),
 		  "the loss was not noticed");
 	s->found_ms = lab_now_ms() - since;
-	lab_check(s->lab, s->found_ms < FOUND_MS * s->lab->slow, "noticed after %lu ms",
-		  s->found_ms);
+	lab_brisk(s->lab, pace, s->found_ms * 1000, FOUND_MS * 1000, "the loss is noticed");
+	pace_end(pace);
 	if (s->r->fault != ONE_CHANNEL)
 		for (uint64_t end = lab_now_ms() + 500; lab_now_ms() < end; lab_nap())
 			;

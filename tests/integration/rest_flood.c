@@ -15,6 +15,7 @@
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include "lib/lab_pace.h"
 #include "lib/lab_test.h"
 
 TestSuite(rest_flood, .timeout = 120);
@@ -142,6 +143,7 @@ Test(rest_flood, harmful_clients_do_not_slow_a_migration)
 	unsigned int *answers = mmap(NULL, sizeof(*answers), PROT_READ | PROT_WRITE,
 				     MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	uint64_t alone = move(a, b, g), beside;
+	struct pace *pace = pace_start();
 	pid_t pid = fork();
 
 	if (!pid)
@@ -153,7 +155,7 @@ Test(rest_flood, harmful_clients_do_not_slow_a_migration)
 	cr_log_info("alone %llu ms; beside %d endless requests and %u answers %llu ms",
 		    (unsigned long long)alone, 2 * DRIBBLERS, *answers, (unsigned long long)beside);
 	lab_check(lab, *answers > 100, "%u answers are no flood", *answers);
-	lab_check(lab, beside < 3 * alone + 2000 * lab->slow, "%llu ms, and %llu alone",
-		  (unsigned long long)beside, (unsigned long long)alone);
+	lab_brisk(lab, pace, beside * 1000, 3 * alone * 1000 + 2000000, "beside harmful clients");
+	pace_end(pace);
 	lab_end(lab);
 }

@@ -233,7 +233,7 @@ struct lab_beside lab_beside_begin(struct lab_host *from, struct lab_host *to, u
 	note_control(&b, from->lab, lab_migrate(from, to, control, &(struct lab_move){0}));
 	lab_guest_arrived(control, to);
 	lab_guest_end(control);
-	b.pace = lab_pace_start(from->lab);
+	b.pace = pace_start();
 	b.g = beside_guest(from, "beside");
 	snprintf(rate, sizeof(rate), "%ukbit", (unsigned int)(BESIDE_MB * 8388ull * 1000 / ms));
 	b.move =
@@ -264,11 +264,12 @@ void lab_beside_end(struct lab_beside *b)
 {
 	struct lab *lab = b->from->lab;
 	json_t *job = lab_migrate_end(b->from, b->move, &(struct lab_move){0});
-	double pace = (double)lab_pace_end(lab, b->pace);
+	double pace = (double)pace_longest_us(b->pace);
 
 	check_stand(lab, "downtime", lab_num(lab, job, "downtime_us"), b->downtime_us, pace);
 	check_stand(lab, "longest wait for a page", lab_num(lab, job, "postcopy.latency_us.max"),
 		    b->latency_us, pace);
+	pace_end(b->pace);
 	json_decref(job);
 	lab_guest_arrived(b->g, b->to);
 	lab_guest_end(b->g);

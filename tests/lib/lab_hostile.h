@@ -9,7 +9,7 @@
 
 #include "lib/lab.h"
 #include "lib/lab_guest.h"
-#include "lib/lab_pace.h"
+#include "lib/pace.h"
 #include "lib/lab_wire.h"
 #include "msg.h"
 
@@ -95,7 +95,7 @@ struct lab_beside {
 	struct lab_proc *move;
 	double downtime_us;
 	double latency_us;
-	struct lab_pace *pace;
+	struct pace *pace;
 	uint64_t begun_ms;
 };
 

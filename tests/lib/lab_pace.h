@@ -1,23 +1,23 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* How long the machine makes anybody wait for a processor, measured while something else is. */
+/* Demands that something is quick, of us and not of the machine; see pace.h. */
 #ifndef DECANT_TESTS_LAB_PACE_H
 #define DECANT_TESTS_LAB_PACE_H
 
 #include <stdint.h>
 
 #include "lib/lab.h"
-
-struct lab_pace;
+#include "lib/pace.h"
 
 /**
- * lab_pace_start() - two processes that wake each other, some hundred times a second
- *
- * A page that is asked for wakes threads in the same way: what the machine, and not the agent, has made of
- * that is seen in the same time, and by more samples than a control of another time has.
- * Return: ends with lab_pace_end(), or with the lab
+ * lab_soon() - one wait: fail the test unless pace_soon() of it
+ * @us:		it has taken
+ * @bound_us:	it may take, times lab.slow
+ * @what:	it was
  */
-struct lab_pace *lab_pace_start(struct lab *lab);
-/** lab_pace_end() - Return: the longest that one of them has waited for the other, in us; @p is gone */
-uint64_t lab_pace_end(struct lab *lab, struct lab_pace *p);
+void lab_soon(struct lab *lab, const struct pace *p, uint64_t us, uint64_t bound_us,
+	      const char *what);
+/** lab_brisk() - many steps: fail the test unless pace_brisk() of it */
+void lab_brisk(struct lab *lab, const struct pace *p, uint64_t us, uint64_t bound_us,
+	       const char *what);
 
 #endif

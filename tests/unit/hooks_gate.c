@@ -7,6 +7,7 @@
 #include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/socket.h>
+#include "lib/pace.h"
 #include "unit/hooks_fixture.h"
 
 TestSuite(hooks_gate, .init = box_quiet, .timeout = 60);
@@ -80,6 +81,7 @@ Test(hooks_gate, http_answers)
 		 false,
 		 "no answer"},
 	};
+	struct pace *pace = pace_start();
 	struct box b;
 
 	box_init(&b);
@@ -97,7 +99,7 @@ Test(hooks_gate, http_answers)
 		start = clock_us();
 		ask(&b, 10000000, &v);
 		box_until(&b, v.called);
-		cr_expect(lt(u64, clock_us() - start, 2000000), "row %zu", i);
+		cr_expect(pace_brisk(pace, clock_us() - start, 2000000), "row %zu", i);
 		cr_expect(eq(int, v.allowed, rows[i].allowed), "row %zu: %s", i, v.why.msg);
 		if (!rows[i].allowed) {
 			cr_expect(eq(str, v.why.code, "gate-refused"), "row %zu", i);
@@ -105,6 +107,7 @@ Test(hooks_gate, http_answers)
 		}
 		box_close(&b);
 	}
+	pace_end(pace);
 	cr_expect(eq(str, (char *)hook_server_type(b.server, 0), "decant.migration.gate"));
 	box_free(&b);
 }
@@ -153,6 +156,7 @@ Test(hooks_gate, a_delay_ends_with_the_limit)
 		.body = "{\"decision\": \"delay\", \"reason\": \"later\"}"};
 	struct verdict v;
 	uint64_t start;
+	struct pace *pace = pace_start();
 	struct box b;
 
 	box_init(&b);
@@ -164,7 +168,8 @@ Test(hooks_gate, a_delay_ends_with_the_limit)
 	cr_expect(not(v.allowed));
 	cr_expect(has(v.why.msg, "delayed for too long"), "%s", v.why.msg);
 	cr_expect(ge(u64, clock_us() - start, 300000));
-	cr_expect(lt(u64, clock_us() - start, 2000000));
+	cr_expect(pace_brisk(pace, clock_us() - start, 2000000));
+	pace_end(pace);
 	cr_expect(eq(sz, hook_server_count(b.server), 2),
 		  "asked once more when the limit is there");
 	box_free(&b);
@@ -233,6 +238,7 @@ Test(hooks_gate, several_gates)
 					"{\"url\": \"%s/d\"}]";
 	struct verdict v;
 	uint64_t start;
+	struct pace *pace = pace_start();
 	struct box b;
 
 	box_init(&b);
@@ -248,7 +254,8 @@ Test(hooks_gate, several_gates)
 	box_until(&b, v.called);
 	cr_expect(not(v.allowed));
 	cr_expect(has(v.why.msg, "/b refuses"), "%s", v.why.msg);
-	cr_expect(lt(u64, clock_us() - start, 2000000));
+	cr_expect(pace_brisk(pace, clock_us() - start, 2000000));
+	pace_end(pace);
 	box_free(&b);
 }
 
@@ -308,10 +315,12 @@ Test(hooks_gate, a_silent_name_server_stops_nothing)
 {
 	struct verdict v;
 	uint64_t start;
+	struct pace *pace = pace_start();
 	struct box b;
 
 	box_init(&b);
 	if (!silent_name_server(&b)) {
+		pace_end(pace);
 		box_free(&b);
 		cr_skip_test("no network namespace can be made");
 	}
@@ -323,12 +332,13 @@ Test(hooks_gate, a_silent_name_server_stops_nothing)
 	b.stall_us = 0;
 	box_until(&b, v.called);
 	cr_expect(not(v.allowed));
-	cr_expect(lt(u64, clock_us() - start, 3000000));
-	cr_expect(lt(u64, b.stall_us, 500000), "the loop stood for %llu us",
+	cr_expect(pace_brisk(pace, clock_us() - start, 3000000));
+	cr_expect(pace_soon(pace, b.stall_us, 500000), "the loop stood for %llu us",
 		  (unsigned long long)b.stall_us);
 	ask(&b, 10000000, &v);
 	box_run_ms(&b, 50);
 	start = clock_us();
 	box_free(&b);
-	cr_expect(lt(u64, clock_us() - start, 1000000), "the end waits for it neither");
+	cr_expect(pace_brisk(pace, clock_us() - start, 1000000), "the end waits for it neither");
+	pace_end(pace);
 }

@@ -79,8 +79,8 @@ Test(held, quarantine_is_never_too_short)
 	for (int i = 0; i < 3; i++) {
 		pass_ms(17 * (unsigned int)i); /* anywhere in a slot */
 		bitmap_set(h.pending, 5);
-		report(&h, 5);
 		since = clock_us();
+		report(&h, 5);
 		cr_assert(!bitmap_test(h.pending, 5), "it may be copied at once");
 		cr_assert_eq(held_bytes(&h.b.e), PAGE);
 		while (!bitmap_test(h.pending, 5)) {

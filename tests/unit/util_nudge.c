@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <signal.h>
 #include <unistd.h>
+#include "lib/pace.h"
 #include "util/clock.h"
 #include "util/nudge.h"
 
@@ -31,6 +32,7 @@ static void *sleep_main(void *arg)
 static void sleeper_ends(bool blocked)
 {
 	struct sleeper s = {0};
+	struct pace *pace = pace_start();
 	uint64_t begin;
 	sigset_t all;
 
@@ -43,7 +45,8 @@ static void sleeper_ends(bool blocked)
 	begin = clock_us();
 	s.quit = true;
 	nudge_join(s.t);
-	cr_assert_lt(clock_us() - begin, 2000000);
+	cr_assert(pace_brisk(pace, clock_us() - begin, 2000000));
+	pace_end(pace);
 	cr_assert_eq(s.why, EINTR);
 	close(s.fd[0]);
 	close(s.fd[1]);

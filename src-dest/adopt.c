@@ -87,7 +87,7 @@ void adopt_over(struct incoming *inc)
 /* Those of a guest that is held stay: they alone know which of its pages are missing. */
 static void remove_states(const struct dest *d)
 {
-	DIR *dir = opendir(d->conf.run_dir);
+	DIR *dir = opendir(d->conf.agent.run_dir);
 	struct dirent *e;
 
 	while (dir && (e = readdir(dir))) {
@@ -101,7 +101,7 @@ static void remove_states(const struct dest *d)
 		if (p && (p->live || (p->fate == HISTORY_OWNER && p->same_boot)))
 			continue;
 		if (unlinkat(dirfd(dir), e->d_name, 0))
-			log_warn("%s/%s: %s", d->conf.run_dir, e->d_name, strerror(errno));
+			log_warn("%s/%s: %s", d->conf.agent.run_dir, e->d_name, strerror(errno));
 	}
 	if (dir)
 		closedir(dir);

@@ -57,9 +57,9 @@ static void get_host(struct rest_req *req, void *ctx)
 	json_object_set_new(o, "name", json_string(name));
 	json_object_set_new(o, "agent", json_string("dest"));
 	json_object_set_new(o, "version", json_string(DECANT_VERSION));
-	json_object_set_new(o, "attach", json_string(d->conf.attach));
+	json_object_set_new(o, "attach", json_string(d->conf.agent.attach));
 	json_object_set_new(o, "launchers", launchers_json(d));
-	json_object_set_new(o, "cordoned", json_boolean(cordon_holds(d->conf.cordon_file)));
+	json_object_set_new(o, "cordoned", json_boolean(cordon_holds(d->conf.agent.cordon_file)));
 	json_object_set_new(o, "guests", room_guests_json(d));
 	rest_reply(req, 200, o);
 }
@@ -179,8 +179,8 @@ int api_listen(struct dest *d, struct error *err)
 		.loop = d->loop,
 		.routes = routes,
 		.n = ARRAY_SIZE(routes),
-		.api = &d->conf.api,
-		.tls = &d->conf.tls,
+		.api = &d->conf.agent.api,
+		.tls = &d->conf.agent.tls,
 		.ctx = d,
 	};
 	int r;
@@ -188,7 +188,7 @@ int api_listen(struct dest *d, struct error *err)
 	d->events = rest_events_new(d->loop, incoming_show, d);
 	if (!d->events)
 		return error_set(err, -ENOMEM, NULL, "out of memory");
-	if (asprintf(&keep, "%s/rest-dest.journal", d->conf.state_dir) < 0)
+	if (asprintf(&keep, "%s/rest-dest.journal", d->conf.agent.state_dir) < 0)
 		keep = NULL;
 	spec.keep = keep;
 	r = rest_open(&spec, &d->rest, err);

@@ -5,7 +5,7 @@
 
 #include "dest.h"
 
-/** api_listen() - serve on all addresses of conf.api. Return: 0 or -errno with @err filled */
+/** api_listen() - serve on all addresses of conf.agent.api. Return: 0 or -errno with @err filled */
 int api_listen(struct dest *d, struct error *err);
 
 #endif

@@ -5,12 +5,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include "adopt.h"
+#include "agent/agent.h"
 #include "api.h"
-#include "audit/audit.h"
 #include "cli/cli.h"
 #include "conn.h"
-#include "hooks/hooks.h"
-#include "host/confine.h"
 #include "host/supervisor.h"
 #include "import.h"
 #include "incoming.h"
@@ -22,10 +20,8 @@
 #include "rest/rest_events.h"
 #include "rest/rest_open.h"
 #include "sharing.h"
-#include "tls/tls_stats.h"
 #include "util/cleanup.h"
 #include "util/clock.h"
-#include "util/fdio.h"
 #include "util/journal_sync.h"
 #include "util/log.h"
 
@@ -33,39 +29,6 @@
 #define END_US 5000000
 /* A host acknowledges within 200 ms, also when it has nothing to say. */
 #define LAST_WORDS_US 250000
-
-/* --- certificates --- */
-
-static int load_tls(struct dest *d, struct error *err)
-{
-	const struct conf_tls *t = &d->conf.tls;
-	struct tls_files files = {.ca = t->ca, .cert = t->cert, .key = t->key, .crl = t->crl};
-	struct tls_ctx *ctx;
-	int r = tls_ctx_new(&files, TLS_SERVER, &ctx, err);
-
-	if (r)
-		return r;
-	tls_stats_inherit(ctx, d->tls);
-	tls_ctx_unref(d->tls);
-	d->tls = ctx;
-	return 0;
-}
-
-static void on_hangup(evutil_socket_t sig, short what, void *arg)
-{
-	struct error err = {0}, hook = {0};
-	struct dest *d = arg;
-
-	(void)sig;
-	(void)what;
-	if (load_tls(d, &err) || rest_reload(d->rest, &d->conf.api, &d->conf.tls, &err))
-		log_error("certificates not reloaded, the old ones stay in use: %s", err.msg);
-	else
-		log_info("certificates reloaded");
-	audit_reopen(d->audit);
-	if (hooks_reload(d->hooks, &hook))
-		log_error("secrets not reloaded, the old ones stay in use: %s", hook.msg);
-}
 
 /* --- processes that nobody watches any more --- */
 
@@ -123,6 +86,20 @@ static void on_terminate(evutil_socket_t sig, short what, void *arg)
 	(void)what;
 	log_info("%s: ending", strsignal(sig));
 	dest_end(d);
+}
+
+static void on_hangup(evutil_socket_t sig, short what, void *arg)
+{
+	struct dest *d = arg;
+
+	(void)sig;
+	(void)what;
+	agent_reload(&(struct agent_secrets){.conf = &d->conf.agent,
+					     .role = TLS_SERVER,
+					     .tls = &d->tls,
+					     .rest = d->rest,
+					     .audit = d->audit,
+					     .hooks = d->hooks});
 }
 
 static void end_now(void *arg)
@@ -183,29 +160,15 @@ void dest_end(struct dest *d)
 	dest_maybe_ended(d);
 }
 
-static int make_folders(const struct dest *d, struct error *err)
-{
-	const char *dirs[] = {d->conf.run_dir, d->conf.state_dir};
-
-	for (size_t i = 0; i < ARRAY_SIZE(dirs); i++) {
-		int r = fdio_mkdir_p(dirs[i], 0750);
-
-		if (r)
-			return error_set(err, r, NULL, "cannot make folder %s: %s", dirs[i],
-					 strerror(-r));
-	}
-	return 0;
-}
-
 int dest_start(struct dest *d, struct error *err)
 {
-	struct attach_config ac = {.path = d->conf.attach,
+	struct attach_config ac = {.path = d->conf.agent.attach,
 				   .mode = 0660,
 				   .listen_fd = -1,
 				   .fn = on_attach,
 				   .share = sharing_attach,
 				   .arg = d};
-	int r = make_folders(d, err);
+	int r = agent_make_folders(&d->conf.agent, err);
 
 	if (!r)
 		r = supervisor_fds(&d->handed, err);
@@ -214,7 +177,7 @@ int dest_start(struct dest *d, struct error *err)
 	if (!r)
 		r = store_start(d, err);
 	if (!r)
-		r = load_tls(d, err);
+		r = agent_load_tls(&d->conf.agent, TLS_SERVER, &d->tls, err);
 	if (r)
 		return r;
 	d->journals = journal_syncer_new(d->loop);
@@ -226,15 +189,16 @@ int dest_start(struct dest *d, struct error *err)
 	if (supervisor_is_systemd()) {
 		struct error why = {0};
 
-		if (launch_units_new(d->loop, d->conf.run_dir, &d->units, &why))
+		if (launch_units_new(d->loop, d->conf.agent.run_dir, &d->units, &why))
 			log_warn("%s: guests are started as processes of this agent, with its "
 				 "confinement",
 				 why.msg);
 	}
-	d->audit = audit_open(d->loop, d->conf.state_dir, "dest");
-	r = hooks_new(d->loop, &d->conf.hooks, "dest", d->conf.state_dir, &d->hooks, err);
+	d->audit = audit_open(d->loop, d->conf.agent.state_dir, "dest");
+	r = hooks_new(d->loop, &d->conf.agent.hooks, "dest", d->conf.agent.state_dir, &d->hooks,
+		      err);
 	if (!r)
-		r = history_open(d->conf.state_dir, d->journals, &d->history, err);
+		r = history_open(d->conf.agent.state_dir, d->journals, &d->history, err);
 	if (!r)
 		adopt_start(d);
 	if (!r) {
@@ -314,23 +278,16 @@ static int add_signals(struct dest *d)
 	return 0;
 }
 
-/*
- * Before there is any other thread, socket or key. What cannot be given up is no reason not to serve. Guests that
- * systemd starts inherit nothing of it.
- */
+/* Guests that systemd starts inherit nothing of it. */
 static void give_up_rights(const struct conf_dest *conf)
 {
 	struct confine_wish wish = {
 		.starts_guests = conf->n_launchers && !supervisor_is_systemd(),
 		.gives_sockets = true,
-		.low_port = conf->listen_port < 1024 || rest_low_port(&conf->api),
+		.low_port = conf->listen_port < 1024 || rest_low_port(&conf->agent.api),
 	};
-	char text[CONFINE_TEXT_MAX];
-	struct error err = {0};
 
-	if (confine(&wish, &err) < 0)
-		log_warn("not confined as it should be: %s", err.msg);
-	log_debug("confined: %s", confine_text(text));
+	agent_confine(&wish);
 }
 
 int dest_serve(const char *config)
@@ -355,7 +312,7 @@ int dest_serve(const char *config)
 		return CLI_USAGE;
 	}
 	log_info("decant-dest " DECANT_VERSION " serves at %s port %u; guests attach at %s",
-		 d.conf.listen_host, d.conf.listen_port, d.conf.attach);
+		 d.conf.listen_host, d.conf.listen_port, d.conf.agent.attach);
 	r = loop_run(d.loop);
 	for (size_t i = 0; i < ARRAY_SIZE(d.signals); i++)
 		event_free(d.signals[i]);

@@ -1,33 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* decant-dest: the daemon (serve), and the operator's commands. */
-#include <malloc.h>
-#include <string.h>
-#include "cli/cli.h"
+#include "agent/agent.h"
 #include "cli_dest.h"
 #include "dest.h"
-#include "util/faultpoint.h"
-#include "util/log.h"
 
 int main(int argc, char **argv)
 {
-	struct error err = {0};
-	const char *config;
-	int r;
-
-	if (argc < 2 || strcmp(argv[1], "serve") != 0)
-		return cli_dest_main(argc, argv);
-	r = cli_serve_args("decant-dest", argc, argv, &config);
-	if (r >= 0)
-		return r;
-	if (log_setup(NULL))
-		return cli_error(CLI_USAGE, "serve",
-				 "DECANT_LOG is none of debug, info, notice, warning, error");
-	if (faultpoint_check(&err) < 0)
-		return cli_error_of(CLI_USAGE, "serve", &err);
-	/*
-	 * Large buffers come and go with each migration, small records of it stay: kept apart, or the
-	 * heap would grow around the records. (glibc would raise the threshold by itself.)
-	 */
-	mallopt(M_MMAP_THRESHOLD, 128 << 10);
-	return dest_serve(config);
+	return agent_main("decant-dest", argc, argv, cli_dest_main, dest_serve);
 }

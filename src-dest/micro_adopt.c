@@ -38,7 +38,7 @@
 
 static int note_path(const struct dest *d, const char *id, char *out, size_t cap)
 {
-	return snprintf(out, cap, "%s/pages.%s.json", d->conf.run_dir, id) < (int)cap
+	return snprintf(out, cap, "%s/pages.%s.json", d->conf.agent.run_dir, id) < (int)cap
 		       ? 0
 		       : -ENAMETOOLONG;
 }

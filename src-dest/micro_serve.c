@@ -299,7 +299,7 @@ static int fill_block(struct micro *m, unsigned int i, bool taken_up, struct err
 	b->zeropage = g->page_size == 4096;
 	uuid_parse(m->id_text, what.id);
 	memcpy(what.id + UUID_LEN, &(uint32_t){i}, sizeof(uint32_t));
-	if (asprintf(&path, "%s/pages.%s.%u", m->d->conf.run_dir, m->id_text, i) < 0) {
+	if (asprintf(&path, "%s/pages.%s.%u", m->d->conf.agent.run_dir, m->id_text, i) < 0) {
 		path = NULL;
 		return error_set(err, -ENOMEM, NULL, "out of memory");
 	}
@@ -408,10 +408,10 @@ void micro_remove_files(struct micro *m)
 
 	for (int i = -1; i < (int)m->n; i++) {
 		if (i < 0)
-			snprintf(path, sizeof(path), "%s/pages.%s.json", m->d->conf.run_dir,
+			snprintf(path, sizeof(path), "%s/pages.%s.json", m->d->conf.agent.run_dir,
 				 m->id_text);
 		else
-			snprintf(path, sizeof(path), "%s/pages.%s.%d", m->d->conf.run_dir,
+			snprintf(path, sizeof(path), "%s/pages.%s.%d", m->d->conf.agent.run_dir,
 				 m->id_text, i);
 		if (unlink(path) && errno != ENOENT)
 			log_warn("micro %s: %s: %s", m->id_text, path, strerror(errno));

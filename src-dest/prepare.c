@@ -101,7 +101,7 @@ int prepare_log_path(struct incoming *inc, struct error *err)
 	CLEANUP_FREE char *dir = NULL;
 	int r;
 
-	if (asprintf(&dir, "%s/log", inc->d->conf.state_dir) < 0 ||
+	if (asprintf(&dir, "%s/log", inc->d->conf.agent.state_dir) < 0 ||
 	    asprintf(&inc->log_path, "%s/%s.log", dir, inc->setup->name) < 0) {
 		inc->log_path = NULL;
 		return error_set(err, -ENOMEM, NULL, "out of memory");
@@ -118,8 +118,8 @@ struct launch_facts prepare_facts(const struct incoming *inc, struct prepare_tex
 		.name = inc->setup->name,
 		.uuid = uuid_text(inc->setup->uuid, ret_text->uuid),
 		.memory_bytes = ret_text->memory,
-		.run_dir = inc->d->conf.run_dir,
-		.attach = inc->d->conf.attach,
+		.run_dir = inc->d->conf.agent.run_dir,
+		.attach = inc->d->conf.agent.attach,
 		.qmp = inc->qmp,
 		.vars = inc->setup->vars,
 		.nvars = inc->setup->nvars,
@@ -145,7 +145,7 @@ static int launch(struct incoming *inc, const struct conf_launcher *l, struct er
 			 &(struct launch_spec){.argv = argv,
 					       .log_path = inc->log_path,
 					       .token = inc->guest_token,
-					       .attach = conf->attach,
+					       .attach = conf->agent.attach,
 					       .units = inc->d->units,
 					       .name = inc->setup->name,
 					       .id = inc->id_text},
@@ -300,7 +300,7 @@ static int fill_block(struct incoming *inc, const struct guest *g, unsigned int 
 	b->npages = what.npages;
 	memcpy(what.id, inc->id, MSG_UUID_LEN);
 	memcpy(what.id + MSG_UUID_LEN, &(uint32_t){i}, sizeof(uint32_t));
-	if (asprintf(&path, "%s/pages.%s.%u", inc->d->conf.run_dir, inc->id_text, i) < 0)
+	if (asprintf(&path, "%s/pages.%s.%u", inc->d->conf.agent.run_dir, inc->id_text, i) < 0)
 		return error_set(err, -ENOMEM, NULL, "out of memory");
 	r = gmem_open(&b->mem, g, index, err);
 	if (!r)

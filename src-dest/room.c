@@ -23,7 +23,7 @@
 
 int room_cordoned(const struct dest *d, struct error *err)
 {
-	if (!cordon_holds(d->conf.cordon_file))
+	if (!cordon_holds(d->conf.agent.cordon_file))
 		return 0;
 	return error_set(err, -EBUSY, "host-cordoned",
 			 "this host is cordoned and accepts no guests (decant uncordon ends that)");
@@ -184,7 +184,7 @@ static void add_launchers(const struct dest *d, struct msg_room *v)
 void room_fill(const struct dest *d, const char *identity, struct msg_room *ret)
 {
 	memset(ret, 0, sizeof(*ret));
-	if (cordon_holds(d->conf.cordon_file))
+	if (cordon_holds(d->conf.agent.cordon_file))
 		ret->flags |= MSG_ROOM_CORDONED;
 	if (d->ending)
 		ret->flags |= MSG_ROOM_ENDING;

@@ -66,8 +66,8 @@ static void remove_files(struct incoming *inc)
 	char path[4096];
 
 	for (unsigned int i = 0; i < inc->nblocks; i++) {
-		snprintf(path, sizeof(path), "%s/pages.%s.%u", inc->d->conf.run_dir, inc->id_text,
-			 i);
+		snprintf(path, sizeof(path), "%s/pages.%s.%u", inc->d->conf.agent.run_dir,
+			 inc->id_text, i);
 		if (unlink(path) && errno != ENOENT)
 			log_warn("incoming %s: %s: %s", inc->id_text, path, strerror(errno));
 	}

@@ -22,7 +22,8 @@
 
 int store_folder(const struct dest *d, char *out, size_t cap)
 {
-	return snprintf(out, cap, "%s/images", d->conf.state_dir) < (int)cap ? 0 : -ENAMETOOLONG;
+	return snprintf(out, cap, "%s/images", d->conf.agent.state_dir) < (int)cap ? 0
+										   : -ENAMETOOLONG;
 }
 
 int store_start(const struct dest *d, struct error *err)

@@ -64,9 +64,9 @@ static void get_host(struct rest_req *req, void *ctx)
 	json_object_set_new(o, "name", json_string(name));
 	json_object_set_new(o, "agent", json_string("source"));
 	json_object_set_new(o, "version", json_string(DECANT_VERSION));
-	json_object_set_new(o, "attach", json_string(s->conf.attach));
+	json_object_set_new(o, "attach", json_string(s->conf.agent.attach));
 	json_object_set_new(o, "bandwidth", bandwidth_json(s));
-	json_object_set_new(o, "cordoned", json_boolean(cordon_holds(s->conf.cordon_file)));
+	json_object_set_new(o, "cordoned", json_boolean(cordon_holds(s->conf.agent.cordon_file)));
 	json_object_set_new(o, "cordon", api_cordon_json(s));
 	rest_reply(req, 200, o);
 }
@@ -127,8 +127,8 @@ int api_listen(struct source *s, struct error *err)
 		.loop = s->loop,
 		.routes = routes,
 		.n = ARRAY_SIZE(routes),
-		.api = &s->conf.api,
-		.tls = &s->conf.tls,
+		.api = &s->conf.agent.api,
+		.tls = &s->conf.agent.tls,
 		.ctx = s,
 	};
 	int r;
@@ -136,7 +136,7 @@ int api_listen(struct source *s, struct error *err)
 	s->events = rest_events_new(s->loop, migrations_show, s);
 	if (!s->events)
 		return error_set(err, -ENOMEM, NULL, "out of memory");
-	if (asprintf(&keep, "%s/rest-source.journal", s->conf.state_dir) < 0)
+	if (asprintf(&keep, "%s/rest-source.journal", s->conf.agent.state_dir) < 0)
 		keep = NULL;
 	spec.keep = keep;
 	r = rest_open(&spec, &s->rest, err);

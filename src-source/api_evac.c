@@ -217,7 +217,7 @@ json_t *api_cordon_json(const struct source *s)
 	char at[CLOCK_TEXT_MAX];
 	struct cordon c;
 
-	if (!cordon_read(s->conf.cordon_file, &c))
+	if (!cordon_read(s->conf.agent.cordon_file, &c))
 		return json_null();
 	return json_pack("{s:o, s:o}", "since",
 			 c.since_us ? json_string(clock_rfc3339(at, c.since_us)) : json_null(),
@@ -228,7 +228,7 @@ json_t *api_cordon_json(const struct source *s)
 static void answer_cordon(struct rest_req *req, struct source *s, const struct home *h)
 {
 	json_t *o = json_pack(
-		"{s:b, s:o, s:o}", "cordoned", cordon_holds(s->conf.cordon_file), "cordon",
+		"{s:b, s:o, s:o}", "cordoned", cordon_holds(s->conf.agent.cordon_file), "cordon",
 		api_cordon_json(s), "dest",
 		h ? json_pack("{s:s, s:o, s:i, s:i}", "state", home_state_name(h->state), "reason",
 			      error_is_set(&h->why) ? json_string(h->why.msg) : json_null(),
@@ -264,8 +264,8 @@ static int order_cordon(struct source *s, bool on, struct error *err)
 				 "evacuation %s is under way: decant cancel %s comes first",
 				 evac_id(e), evac_id(e));
 	log_notice("the host is %s", on ? "cordoned" : "not cordoned any more");
-	return on ? cordon_set(s->conf.cordon_file, &c, err)
-		  : cordon_lift(s->conf.cordon_file, err);
+	return on ? cordon_set(s->conf.agent.cordon_file, &c, err)
+		  : cordon_lift(s->conf.agent.cordon_file, err);
 }
 
 void api_put_cordon(struct rest_req *req, void *ctx)

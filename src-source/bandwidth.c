@@ -15,7 +15,7 @@
 
 static int path_of(const struct source *s, char **ret, struct error *err)
 {
-	if (asprintf(ret, "%s/bandwidth.json", s->conf.state_dir) >= 0)
+	if (asprintf(ret, "%s/bandwidth.json", s->conf.agent.state_dir) >= 0)
 		return 0;
 	*ret = NULL;
 	return error_set(err, -ENOMEM, NULL, "out of memory");

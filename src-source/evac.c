@@ -414,7 +414,7 @@ static int begin(struct evac *e, struct error *err)
 	if (e->wish.dry_run)
 		return 0;
 	snprintf(c.by, sizeof(c.by), "evacuation %.36s", e->id);
-	r = cordon_set(e->s->conf.cordon_file, &c, err);
+	r = cordon_set(e->s->conf.agent.cordon_file, &c, err);
 	return r ? r : evac_journal_open(e, err);
 }
 

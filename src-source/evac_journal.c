@@ -27,13 +27,14 @@
 
 static int folder(const struct source *s, char *out, size_t cap)
 {
-	return snprintf(out, cap, "%s/evacuations", s->conf.state_dir) < (int)cap ? 0
-										  : -ENAMETOOLONG;
+	return snprintf(out, cap, "%s/evacuations", s->conf.agent.state_dir) < (int)cap
+		       ? 0
+		       : -ENAMETOOLONG;
 }
 
 static int journal_path(const struct evac *e, char *out, size_t cap)
 {
-	return snprintf(out, cap, "%s/evacuations/%s" SUFFIX, e->s->conf.state_dir, e->id) <
+	return snprintf(out, cap, "%s/evacuations/%s" SUFFIX, e->s->conf.agent.state_dir, e->id) <
 			       (int)cap
 		       ? 0
 		       : -ENAMETOOLONG;
@@ -76,7 +77,7 @@ int evac_journal_open(struct evac *e, struct error *err)
 		r = journal_path(e, path, sizeof(path));
 	if (r < 0)
 		return error_set(err, r, NULL, "cannot make the folder of journals in %s: %s",
-				 e->s->conf.state_dir, strerror(-r));
+				 e->s->conf.agent.state_dir, strerror(-r));
 	r = journal_create(path, &e->journal, err);
 	if (!r)
 		r = journal_sync_by(e->journal, e->s->journals, err);

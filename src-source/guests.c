@@ -378,7 +378,7 @@ json_t *guests_json(const struct source_guest *sg)
 
 	json_object_set_new(o, "state", json_string(state_name(sg)));
 	json_object_set_new(o, "attached", json_boolean(g != NULL));
-	json_object_set_new(o, "attach", json_string(sg->src->conf.attach));
+	json_object_set_new(o, "attach", json_string(sg->src->conf.agent.attach));
 	json_object_set_new(o, "pid", g ? json_integer(g->pid) : json_null());
 	json_object_set_new(o, "memory_bytes",
 			    g ? json_integer((json_int_t)guest_memory_bytes(g)) : json_null());

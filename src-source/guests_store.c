@@ -43,7 +43,7 @@ int guests_store_load(struct source *s, struct error *err)
 	size_t i;
 	int r = 0;
 
-	if (asprintf(&path, "%s/guests.json", s->conf.state_dir) < 0)
+	if (asprintf(&path, "%s/guests.json", s->conf.agent.state_dir) < 0)
 		return error_set(err, -ENOMEM, NULL, "out of memory");
 	n = fdio_read_file(path, STORE_MAX, &text);
 	if (n == -ENOENT)
@@ -172,7 +172,7 @@ static struct guests_store *store_of(struct source *s)
 	if (!t)
 		return s->store;
 	t->s = s;
-	if (asprintf(&t->path, "%s/guests.json", s->conf.state_dir) < 0) {
+	if (asprintf(&t->path, "%s/guests.json", s->conf.agent.state_dir) < 0) {
 		free(t);
 		return NULL;
 	}

@@ -56,7 +56,7 @@ static void take(struct home *h, const struct source *s, const json_t *o)
 			&h->why, -ENOENT, "cordon-not-seen",
 			"decant-dest at %s does not see the cordon in %s: give both agents of this "
 			"host the same cordon_file (or state_dir)",
-			s->conf.dest_api, s->conf.cordon_file);
+			s->conf.dest_api, s->conf.agent.cordon_file);
 }
 
 static void tell(struct home_ask *own)

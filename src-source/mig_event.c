@@ -135,7 +135,7 @@ static void on_timeout(void *arg)
 		error_set(&err, -ETIMEDOUT, "journal",
 			  "the disk below %s has not taken a record within %llu s: look what keeps "
 			  "it busy",
-			  m->src->conf.state_dir, MIG_JOURNAL_US / 1000000);
+			  m->src->conf.agent.state_dir, MIG_JOURNAL_US / 1000000);
 	if (m->stage == MIG_STAGE_PAUSE || m->stage == MIG_STAGE_STATE)
 		error_set(&err, -ETIMEDOUT, "guest-timeout",
 			  "guest %s has not %s within %u ms (switchover_timeout_ms)", m->guest_name,

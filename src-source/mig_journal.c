@@ -43,13 +43,14 @@
 
 static int folder(const struct source *s, char *out, size_t cap)
 {
-	return snprintf(out, cap, "%s/migrations", s->conf.state_dir) < (int)cap ? 0
-										 : -ENAMETOOLONG;
+	return snprintf(out, cap, "%s/migrations", s->conf.agent.state_dir) < (int)cap
+		       ? 0
+		       : -ENAMETOOLONG;
 }
 
 static int journal_path(const struct migration *m, char *out, size_t cap)
 {
-	return snprintf(out, cap, "%s/migrations/%s.journal", m->src->conf.state_dir, m->id) <
+	return snprintf(out, cap, "%s/migrations/%s.journal", m->src->conf.agent.state_dir, m->id) <
 			       (int)cap
 		       ? 0
 		       : -ENAMETOOLONG;
@@ -200,7 +201,7 @@ int mig_journal_open(struct migration *m, mig_noted_fn *then, struct error *err)
 		r = journal_path(m, path, sizeof(path));
 	if (r < 0)
 		return error_set(err, r, NULL, "cannot make the folder of journals in %s: %s",
-				 m->src->conf.state_dir, strerror(-r));
+				 m->src->conf.agent.state_dir, strerror(-r));
 	r = journal_create(path, &m->journal, err);
 	if (!r)
 		r = journal_sync_by(m->journal, m->src->journals, err);

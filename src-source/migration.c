@@ -112,7 +112,7 @@ static int check(struct source *s, const struct source_guest *sg, const struct m
 			err, -ENOENT, "guest-absent",
 			"guest %s is not attached to this agent: is it running, and does it "
 			"attach at %s?",
-			sg->desc.name, s->conf.attach);
+			sg->desc.name, s->conf.agent.attach);
 	if (sg->migration && migration_holds_guest(sg->migration))
 		return error_set(err, -EBUSY, "guest-held",
 				 "guest %s is held by migration %s, which may have handed it over: "

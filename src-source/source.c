@@ -5,56 +5,35 @@
 #include <signal.h>
 #include <string.h>
 
+#include "agent/agent.h"
 #include "bandwidth.h"
 #include "budget/budget.h"
-#include "audit/audit.h"
 #include "cli/cli.h"
 #include "evac.h"
 #include "guests.h"
 #include "guests_store.h"
-#include "hooks/hooks.h"
-#include "host/confine.h"
 #include "host/supervisor.h"
 #include "meter.h"
 #include "migration.h"
 #include "rest/rest_events.h"
 #include "rest/rest_open.h"
-#include "tls/tls_stats.h"
 #include "util/cleanup.h"
 #include "util/clock.h"
-#include "util/fdio.h"
 #include "util/journal_sync.h"
 #include "util/log.h"
 
-static int load_tls(struct source *s, struct error *err)
-{
-	const struct conf_tls *t = &s->conf.tls;
-	struct tls_files files = {.ca = t->ca, .cert = t->cert, .key = t->key, .crl = t->crl};
-	struct tls_ctx *ctx;
-	int r = tls_ctx_new(&files, TLS_CLIENT, &ctx, err);
-
-	if (r < 0)
-		return r;
-	tls_stats_inherit(ctx, s->tls);
-	tls_ctx_unref(s->tls);
-	s->tls = ctx;
-	return 0;
-}
-
 static void on_hangup(evutil_socket_t sig, short what, void *arg)
 {
-	struct error err = {0}, hook = {0};
 	struct source *s = arg;
 
 	(void)sig;
 	(void)what;
-	if (load_tls(s, &err) < 0 || rest_reload(s->rest, &s->conf.api, &s->conf.tls, &err) < 0)
-		log_error("certificates not reloaded, the old ones stay in use: %s", err.msg);
-	else
-		log_info("certificates reloaded");
-	audit_reopen(s->audit);
-	if (hooks_reload(s->hooks, &hook) < 0)
-		log_error("secrets not reloaded, the old ones stay in use: %s", hook.msg);
+	agent_reload(&(struct agent_secrets){.conf = &s->conf.agent,
+					     .role = TLS_CLIENT,
+					     .tls = &s->tls,
+					     .rest = s->rest,
+					     .audit = s->audit,
+					     .hooks = s->hooks});
 }
 
 static void on_terminate(evutil_socket_t sig, short what, void *arg)
@@ -67,31 +46,17 @@ static void on_terminate(evutil_socket_t sig, short what, void *arg)
 	loop_stop(s->loop);
 }
 
-static int make_folders(struct source *s, struct error *err)
-{
-	const char *dirs[] = {s->conf.run_dir, s->conf.state_dir};
-
-	for (size_t i = 0; i < ARRAY_SIZE(dirs); i++) {
-		int r = fdio_mkdir_p(dirs[i], 0750);
-
-		if (r < 0)
-			return error_set(err, r, NULL, "cannot make folder %s: %s", dirs[i],
-					 strerror(-r));
-	}
-	return 0;
-}
-
 int source_start(struct source *s, struct error *err)
 {
-	struct attach_config ac = {.path = s->conf.attach,
+	struct attach_config ac = {.path = s->conf.agent.attach,
 				   .mode = 0660,
 				   .listen_fd = -1,
 				   .fn = guests_attach,
 				   .arg = s};
-	int r = make_folders(s, err);
+	int r = agent_make_folders(&s->conf.agent, err);
 
 	if (!r)
-		r = load_tls(s, err);
+		r = agent_load_tls(&s->conf.agent, TLS_CLIENT, &s->tls, err);
 	if (r < 0)
 		return r;
 	s->journals = journal_syncer_new(s->loop);
@@ -107,9 +72,10 @@ int source_start(struct source *s, struct error *err)
 	if (!r)
 		r = guests_store_load(s, err);
 	if (!r)
-		s->audit = audit_open(s->loop, s->conf.state_dir, "source");
+		s->audit = audit_open(s->loop, s->conf.agent.state_dir, "source");
 	if (!r)
-		r = hooks_new(s->loop, &s->conf.hooks, "source", s->conf.state_dir, &s->hooks, err);
+		r = hooks_new(s->loop, &s->conf.agent.hooks, "source", s->conf.agent.state_dir,
+			      &s->hooks, err);
 	if (!r)
 		r = migration_load_all(s, err);
 	if (!r)
@@ -157,18 +123,6 @@ void source_stop(struct source *s)
 	loop_free(s->loop);
 }
 
-/* Before there is any other thread, socket or key. What cannot be given up is no reason not to serve. */
-static void give_up_rights(const struct conf_source *conf)
-{
-	struct confine_wish wish = {.low_port = rest_low_port(&conf->api)};
-	char text[CONFINE_TEXT_MAX];
-	struct error err = {0};
-
-	if (confine(&wish, &err) < 0)
-		log_warn("not confined as it should be: %s", err.msg);
-	log_debug("confined: %s", confine_text(text));
-}
-
 int source_serve(const char *config)
 {
 	struct source s = {.started_us = clock_wall_us()};
@@ -177,7 +131,7 @@ int source_serve(const char *config)
 	int r = conf_source_load(config, &s.conf, &err);
 
 	if (!r) {
-		give_up_rights(&s.conf);
+		agent_confine(&(struct confine_wish){.low_port = rest_low_port(&s.conf.agent.api)});
 		s.loop = loop_new();
 		r = s.loop ? source_start(&s, &err)
 			   : error_set(&err, -ENOMEM, NULL, "out of memory");
@@ -195,7 +149,8 @@ int source_serve(const char *config)
 		evsignal_add(signals[i], NULL);
 	if (supervisor_ready(s.loop, tell_status, &s, &s.supervisor, &err) < 0)
 		log_warn("the service manager is not told: %s", err.msg);
-	log_info("decant-source " DECANT_VERSION " serves; guests attach at %s", s.conf.attach);
+	log_info("decant-source " DECANT_VERSION " serves; guests attach at %s",
+		 s.conf.agent.attach);
 	r = loop_run(s.loop);
 	for (size_t i = 0; i < ARRAY_SIZE(signals); i++)
 		event_free(signals[i]);

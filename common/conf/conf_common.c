@@ -105,15 +105,6 @@ int conf_default(char **p, const char *value)
 	return *p ? 0 : -ENOMEM;
 }
 
-int conf_default_cordon(char **p, const char *state_dir, struct error *err)
-{
-	if (!*p && asprintf(p, "%s/cordon", state_dir) < 0) {
-		*p = NULL;
-		return error_set(err, -ENOMEM, NULL, "out of memory");
-	}
-	return 0;
-}
-
 int conf_take_api(const json_t *value, const char *key, const struct jsonx_at *at, void *obj)
 {
 	const char *path, *addr = json_string_value(value);

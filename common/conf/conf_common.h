@@ -76,8 +76,6 @@ int conf_api_check(const struct conf_api *api, struct error *err);
 /** conf_default() - set *@p to a copy of @value. Return: 0 or -ENOMEM */
 int conf_default(char **p, const char *value);
 
-/** conf_default_cordon() - where the cordon is if the configuration does not say. Return: 0 or -ENOMEM with @err filled */
-int conf_default_cordon(char **p, const char *state_dir, struct error *err);
 /** conf_take_api() - a jsonx_take_fn: the address of another agent's REST interface, "unix:PATH" */
 int conf_take_api(const json_t *value, const char *key, const struct jsonx_at *at, void *obj);
 

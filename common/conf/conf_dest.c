@@ -170,61 +170,46 @@ static int take_hooks(const json_t *value, const char *key, const struct jsonx_a
 	struct conf_dest *c = obj;
 
 	(void)key;
-	return conf_hooks_read(value, at, false, &c->hooks);
+	return conf_hooks_read(value, at, false, &c->agent.hooks);
 }
 
 static const struct jsonx_field fields[] = {
 	{"listen", JSONX_ANY, .required = true, .take = take_listen},
 	{"allow", JSONX_STRINGS, .max = CONF_ALLOW_MAX, .take = take_allow,
 	 JSONX_INTO(struct conf_dest, allow)},
-	{"api", JSONX_OBJECT, .fields = conf_api_fields, .n_fields = CONF_API_FIELDS,
-	 JSONX_INTO(struct conf_dest, api)},
-	{"tls", JSONX_OBJECT, .required = true, .fields = conf_tls_fields,
-	 .n_fields = CONF_TLS_FIELDS, JSONX_INTO(struct conf_dest, tls)},
-	{"attach", JSONX_STRING, .min = 1, .max = CONF_SOCKET_MAX,
-	 JSONX_INTO(struct conf_dest, attach)},
-	{"run_dir", JSONX_STRING, .min = 1, JSONX_INTO(struct conf_dest, run_dir)},
-	{"state_dir", JSONX_STRING, .min = 1, JSONX_INTO(struct conf_dest, state_dir)},
+	CONF_AGENT_FIELDS(struct conf_dest),
 	{"source_api", JSONX_STRING, .nullable = true, .take = conf_take_api,
 	 JSONX_INTO(struct conf_dest, source_api)},
-	{"cordon_file", JSONX_STRING, .min = 1, JSONX_INTO(struct conf_dest, cordon_file)},
 	{"limits", JSONX_ANY, .take = take_limits},
 	{"launchers", JSONX_MEMBERS, .max = CONF_LAUNCHERS_MAX, .take = take_launcher},
 	{"hooks", JSONX_ANY, .take = take_hooks},
 };
 
-static int defaults(struct conf_dest *c)
+static int defaults(struct conf_dest *c, struct error *err)
 {
-	int bad = conf_api_default(&c->api, "unix:/run/decant/dest.sock");
+	int r = conf_agent_defaults(&c->agent, "dest", err);
 
-	bad |= conf_default(&c->attach, "/run/decant/dest.attach");
-	bad |= conf_default(&c->run_dir, "/run/decant");
-	bad |= conf_default(&c->state_dir, "/var/lib/decant");
-	bad |= conf_default(&c->source_api, "unix:/run/decant/source.sock");
+	if (!r && conf_default(&c->source_api, "unix:/run/decant/source.sock") < 0)
+		r = error_set(err, -ENOMEM, NULL, "out of memory");
 	c->listen_port = CONF_DEFAULT_PORT;
 	c->limit_incoming = CONF_INCOMING_DEFAULT;
 	c->limit_connections = CONF_CONNECTIONS_DEFAULT;
 	c->limit_connections_per_address = CONF_CONNECTIONS_PER_ADDRESS_DEFAULT;
 	c->limit_interrupted_s = CONF_INTERRUPTED_DEFAULT;
 	c->check_room = true;
-	return bad ? -ENOMEM : 0;
+	return r;
 }
 
 int conf_dest_read(const json_t *json, struct conf_dest *ret, struct error *err)
 {
 	struct jsonx_at at = {"", "bad-config", err};
 	struct conf_dest c = {0};
-	int r = defaults(&c);
+	int r = defaults(&c, err);
 
-	if (r < 0)
-		error_set(err, r, NULL, "out of memory");
 	if (!r)
 		r = jsonx_read(json, &at, fields, ARRAY_SIZE(fields), &c);
-	c.api.n = conf_count(c.api.listen);
 	if (!r)
-		r = conf_api_check(&c.api, err);
-	if (!r)
-		r = conf_default_cordon(&c.cordon_file, c.state_dir, err);
+		r = conf_agent_check(&c.agent, err);
 	if (r < 0) {
 		conf_dest_clear(&c);
 		return r;
@@ -244,11 +229,7 @@ int conf_dest_load(const char *file, struct conf_dest *ret, struct error *err)
 	r = conf_dest_read(json, ret, err);
 	json_decref(json);
 	if (!r) {
-		r = conf_tls_credentials(&ret->tls, "tls", err);
-		if (!r)
-			r = conf_api_credentials(&ret->api, err);
-		if (!r)
-			r = conf_hooks_credentials(&ret->hooks, err);
+		r = conf_agent_credentials(&ret->agent, err);
 		if (r < 0)
 			conf_dest_clear(ret);
 	}
@@ -263,7 +244,7 @@ void conf_dest_clear(struct conf_dest *c)
 		conf_launcher_clear(&c->launchers[i]);
 	free(c->launchers);
 	free(c->listen_host);
-	conf_hooks_clear(&c->hooks);
+	conf_hooks_clear(&c->agent.hooks);
 	jsonx_clear(fields, ARRAY_SIZE(fields), c);
 	*c = (struct conf_dest){0};
 }

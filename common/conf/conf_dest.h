@@ -5,8 +5,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
-#include "conf/conf_common.h"
-#include "conf/conf_hooks.h"
+#include "conf/conf_agent.h"
 #include "conf/conf_launcher.h"
 
 /** CONF_DEFAULT_PORT - of the data plane */
@@ -32,12 +31,7 @@
  * @listen_port: 1..65535; default CONF_DEFAULT_PORT
  * @allow:	@n_allow subject alternative names, "DNS:…", "IP:…", "URI:…"; none at all admits
  * nobody
- * @api:	default unix:/run/decant/dest.sock
- * @tls:	mandatory
- * @attach:	Unix socket where launched native guests attach, default /run/decant/dest.attach
- * @run_dir:	default /run/decant
- * @state_dir:	default /var/lib/decant
- * @cordon_file: see host/cordon.h; default: "cordon" in state_dir, as decant-source's
+ * @agent:	as decant-source has it; the guests that attach are those launched here
  * @source_api:	where arrived guests are registered, default unix:/run/decant/source.sock; NULL:
  * nowhere
  * @limit_interrupted_s: for so long what has arrived is kept without a session before the switch, 0: not at all
@@ -51,20 +45,14 @@
  * @margin_bytes: then so much of what is available stays free, -CONF_MARGIN_MAX..CONF_MARGIN_MAX, default 0; negative:
  *		so much more than that may be promised to guests
  * @launchers:	@n_launchers of them
- * @hooks:	who is told
  */
 struct conf_dest {
 	char *listen_host;
 	uint16_t listen_port;
 	char **allow;
 	size_t n_allow;
-	struct conf_api api;
-	struct conf_tls tls;
-	char *attach;
-	char *run_dir;
-	char *state_dir;
+	struct conf_agent agent;
 	char *source_api;
-	char *cordon_file;
 	uint32_t limit_incoming;
 	uint32_t limit_incoming_per_source;
 	uint32_t limit_connections;
@@ -75,7 +63,6 @@ struct conf_dest {
 	int64_t margin_bytes;
 	struct conf_launcher *launchers;
 	size_t n_launchers;
-	struct conf_hooks hooks;
 };
 
 /** conf_dest_load() - as conf_source_load() */

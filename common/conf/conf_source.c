@@ -55,19 +55,11 @@ static int take_hooks(const json_t *value, const char *key, const struct jsonx_a
 	struct conf_source *c = obj;
 
 	(void)key;
-	return conf_hooks_read(value, at, true, &c->hooks);
+	return conf_hooks_read(value, at, true, &c->agent.hooks);
 }
 
 static const struct jsonx_field fields[] = {
-	{"api", JSONX_OBJECT, .fields = conf_api_fields, .n_fields = CONF_API_FIELDS,
-	 JSONX_INTO(struct conf_source, api)},
-	{"tls", JSONX_OBJECT, .required = true, .fields = conf_tls_fields,
-	 .n_fields = CONF_TLS_FIELDS, JSONX_INTO(struct conf_source, tls)},
-	{"attach", JSONX_STRING, .min = 1, .max = CONF_SOCKET_MAX,
-	 JSONX_INTO(struct conf_source, attach)},
-	{"run_dir", JSONX_STRING, .min = 1, JSONX_INTO(struct conf_source, run_dir)},
-	{"state_dir", JSONX_STRING, .min = 1, JSONX_INTO(struct conf_source, state_dir)},
-	{"cordon_file", JSONX_STRING, .min = 1, JSONX_INTO(struct conf_source, cordon_file)},
+	CONF_AGENT_FIELDS(struct conf_source),
 	{"dest_api", JSONX_STRING, .nullable = true, .take = conf_take_api,
 	 JSONX_INTO(struct conf_source, dest_api)},
 	{"guests", JSONX_EACH, .max = CONF_GUESTS_MAX, .take = take_guest},
@@ -125,35 +117,28 @@ static int read_guests_dir(struct conf_source *c, struct error *err)
 	return r;
 }
 
-static int defaults(struct conf_source *c)
+static int defaults(struct conf_source *c, struct error *err)
 {
-	int bad = conf_api_default(&c->api, "unix:/run/decant/source.sock");
+	int r = conf_agent_defaults(&c->agent, "source", err);
 
-	bad |= conf_default(&c->attach, "/run/decant/source.attach");
-	bad |= conf_default(&c->run_dir, "/run/decant");
-	bad |= conf_default(&c->state_dir, "/var/lib/decant");
-	bad |= conf_default(&c->dest_api, "unix:/run/decant/dest.sock");
 	conf_options_defaults(&c->defaults);
-	return bad ? -ENOMEM : 0;
+	if (!r && conf_default(&c->dest_api, "unix:/run/decant/dest.sock") < 0)
+		r = error_set(err, -ENOMEM, NULL, "out of memory");
+	return r;
 }
 
 int conf_source_read(const json_t *json, struct conf_source *ret, struct error *err)
 {
 	struct jsonx_at at = {"", "bad-config", err};
 	struct conf_source c = {0};
-	int r = defaults(&c);
+	int r = defaults(&c, err);
 
-	if (r < 0)
-		error_set(err, r, NULL, "out of memory");
 	if (!r)
 		r = jsonx_read(json, &at, fields, ARRAY_SIZE(fields), &c);
 	if (!r)
-		r = conf_default_cordon(&c.cordon_file, c.state_dir, err);
-	if (!r)
 		r = read_guests_dir(&c, err);
-	c.api.n = conf_count(c.api.listen);
 	if (!r)
-		r = conf_api_check(&c.api, err);
+		r = conf_agent_check(&c.agent, err);
 	if (r < 0) {
 		conf_source_clear(&c);
 		return r;
@@ -172,11 +157,7 @@ int conf_source_load(const char *file, struct conf_source *ret, struct error *er
 	r = conf_source_read(json, ret, err);
 	json_decref(json);
 	if (!r) {
-		r = conf_tls_credentials(&ret->tls, "tls", err);
-		if (!r)
-			r = conf_api_credentials(&ret->api, err);
-		if (!r)
-			r = conf_hooks_credentials(&ret->hooks, err);
+		r = conf_agent_credentials(&ret->agent, err);
 		if (r < 0)
 			conf_source_clear(ret);
 	}
@@ -190,7 +171,7 @@ void conf_source_clear(struct conf_source *c)
 	for (size_t i = 0; i < c->n_guests; i++)
 		conf_guest_clear(&c->guests[i]);
 	free(c->guests);
-	conf_hooks_clear(&c->hooks);
+	conf_hooks_clear(&c->agent.hooks);
 	jsonx_clear(fields, ARRAY_SIZE(fields), c);
 	*c = (struct conf_source){0};
 }

@@ -3,9 +3,8 @@
 #ifndef DECANT_CONF_SOURCE_H
 #define DECANT_CONF_SOURCE_H
 
-#include "conf/conf_common.h"
+#include "conf/conf_agent.h"
 #include "conf/conf_guest.h"
-#include "conf/conf_hooks.h"
 #include "conf/conf_options.h"
 
 /** CONF_GUESTS_MAX - most guests of one host */
@@ -13,33 +12,21 @@
 
 /**
  * struct conf_source - all of it, defaults filled in; owns its memory
- * @api:	default unix:/run/decant/source.sock
- * @tls:	mandatory
- * @attach:	Unix socket where native guests attach, default /run/decant/source.attach
- * @run_dir:	default /run/decant
- * @state_dir:	default /var/lib/decant
- * @cordon_file: see host/cordon.h; default: "cordon" in state_dir
+ * @agent:	as decant-dest has it
  * @dest_api:	of this host's decant-dest, default unix:/run/decant/dest.sock; NULL: there is none
  * @guests, @n_guests: from "guests" and the *.json files of guests_dir; names are unique
  * @guests_dir:	NULL if none
  * @defaults:	of migrations
  * @bandwidth:	bytes a second of all that leaves together; 0 for no limit
- * @hooks:	who is told, and asked
  */
 struct conf_source {
-	struct conf_api api;
-	struct conf_tls tls;
-	char *attach;
-	char *run_dir;
-	char *state_dir;
-	char *cordon_file;
+	struct conf_agent agent;
 	char *dest_api;
 	struct conf_guest *guests;
 	size_t n_guests;
 	char *guests_dir;
 	struct mig_options defaults;
 	uint64_t bandwidth;
-	struct conf_hooks hooks;
 };
 
 /**

@@ -26,11 +26,11 @@ Test(conf_dest, defaults_are_those_of_the_contract)
 	cr_expect(eq(str, c.listen_host, "0.0.0.0"));
 	cr_expect(eq(u16, c.listen_port, 7400));
 	cr_expect(eq(sz, c.n_allow, 0));
-	cr_expect(eq(str, c.api.listen[0], "unix:/run/decant/dest.sock"));
-	cr_expect(eq(str, c.attach, "/run/decant/dest.attach"));
-	cr_expect(eq(str, c.run_dir, "/run/decant"));
-	cr_expect(eq(str, c.state_dir, "/var/lib/decant"));
-	cr_expect(eq(str, c.cordon_file, "/var/lib/decant/cordon"));
+	cr_expect(eq(str, c.agent.api.listen[0], "unix:/run/decant/dest.sock"));
+	cr_expect(eq(str, c.agent.attach, "/run/decant/dest.attach"));
+	cr_expect(eq(str, c.agent.run_dir, "/run/decant"));
+	cr_expect(eq(str, c.agent.state_dir, "/var/lib/decant"));
+	cr_expect(eq(str, c.agent.cordon_file, "/var/lib/decant/cordon"));
 	cr_expect(eq(str, c.source_api, "unix:/run/decant/source.sock"));
 	cr_expect(eq(u32, c.limit_incoming, CONF_INCOMING_DEFAULT));
 	cr_expect(eq(u64, c.limit_memory_bytes, 0));

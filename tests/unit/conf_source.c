@@ -14,15 +14,15 @@ Test(conf_source, defaults_are_those_of_the_contract)
 	struct error err = {0};
 
 	cr_assert(eq(int, conf_source_read(json, &c, &err), 0), "%s", err.msg);
-	cr_expect(eq(sz, c.api.n, 1));
-	cr_expect(eq(str, c.api.listen[0], "unix:/run/decant/source.sock"));
-	cr_expect(eq(str, c.attach, "/run/decant/source.attach"));
-	cr_expect(eq(str, c.run_dir, "/run/decant"));
-	cr_expect(eq(str, c.state_dir, "/var/lib/decant"));
-	cr_expect(eq(str, c.cordon_file, "/var/lib/decant/cordon"));
+	cr_expect(eq(sz, c.agent.api.n, 1));
+	cr_expect(eq(str, c.agent.api.listen[0], "unix:/run/decant/source.sock"));
+	cr_expect(eq(str, c.agent.attach, "/run/decant/source.attach"));
+	cr_expect(eq(str, c.agent.run_dir, "/run/decant"));
+	cr_expect(eq(str, c.agent.state_dir, "/var/lib/decant"));
+	cr_expect(eq(str, c.agent.cordon_file, "/var/lib/decant/cordon"));
 	cr_expect(eq(str, c.dest_api, "unix:/run/decant/dest.sock"));
-	cr_expect(eq(str, c.tls.cert, "/cert"));
-	cr_expect(eq(ptr, c.tls.crl, NULL));
+	cr_expect(eq(str, c.agent.tls.cert, "/cert"));
+	cr_expect(eq(ptr, c.agent.tls.crl, NULL));
 	cr_expect(eq(sz, c.n_guests, 0));
 	cr_expect(eq(u32, c.defaults.channels, 2));
 	cr_expect(eq(int, c.defaults.mode, MIG_MODE_HYBRID));
@@ -52,13 +52,13 @@ Test(conf_source, every_key_is_taken)
 
 	cr_assert(eq(int, conf_source_read(json, &c, &err), 0), "%s", err.msg);
 	json_decref(json);
-	cr_expect(eq(sz, c.api.n, 2));
-	cr_expect(eq(str, c.api.listen[1], "unix:/b"));
-	cr_expect(eq(str, c.tls.crl, "/crl"));
-	cr_expect(eq(str, c.attach, "/at"));
-	cr_expect(eq(str, c.run_dir, "/r"));
-	cr_expect(eq(str, c.state_dir, "/s"));
-	cr_expect(eq(str, c.cordon_file, "/c"));
+	cr_expect(eq(sz, c.agent.api.n, 2));
+	cr_expect(eq(str, c.agent.api.listen[1], "unix:/b"));
+	cr_expect(eq(str, c.agent.tls.crl, "/crl"));
+	cr_expect(eq(str, c.agent.attach, "/at"));
+	cr_expect(eq(str, c.agent.run_dir, "/r"));
+	cr_expect(eq(str, c.agent.state_dir, "/s"));
+	cr_expect(eq(str, c.agent.cordon_file, "/c"));
 	cr_expect(eq(ptr, c.dest_api, NULL));
 	cr_assert(eq(sz, c.n_guests, 2));
 	cr_expect(eq(str, c.guests[0].name, "a"));

@@ -16,57 +16,43 @@ static void say(struct fuzz_vm *g, struct gwire_msg *m, int fd)
 		gwire_send(g->sock, buf, (size_t)n, fd);
 }
 
-static struct gwire_msg hello_of(void)
+static void come(struct fuzz_vm *g, const char *dir, struct gwire_msg said[FUZZ_VM_SAYS])
 {
-	return (struct gwire_msg){
-		.type = GWIRE_HELLO,
-		.u.hello = {.version = 1, .name = "vm", .uuid = {1, 2, 3}, .blocks = 1}};
-}
-
-static void come(struct fuzz_vm *g, const char *dir, struct gwire_msg *hello)
-{
-	struct gwire_msg block = {.type = GWIRE_BLOCK,
-				  .u.block = {.length = FUZZ_MEMORY_LEN,
-					      .flags = GWIRE_BLOCK_NO_DMA,
-					      .page_size = 4096,
-					      .address = FUZZ_MEMORY,
-					      .name = "ram"}};
-	struct gwire_msg end = {.type = GWIRE_HELLO_END};
-
 	g->sock = fuzz_connect(dir, "attach", SOCK_SEQPACKET);
-	say(g, hello, -1);
-	say(g, &block, g->memory);
-	say(g, &end, -1);
+	for (size_t i = 0; i < FUZZ_VM_SAYS; i++)
+		say(g, &said[i], said[i].nfds ? g->memory : -1);
 }
 
 void fuzz_vm_attach(struct fuzz_vm *g, const char *dir, int memory, const uint8_t *token)
 {
-	struct gwire_msg hello = hello_of();
+	struct gwire_msg said[FUZZ_VM_SAYS];
+	struct gwire_hello *hello = fuzz_vm_hello(said);
 
 	if (token) {
-		hello.u.hello.has_token = true;
-		hello.u.hello.run_state = 3;
-		memcpy(hello.u.hello.token, token, sizeof(hello.u.hello.token));
+		hello->has_token = true;
+		hello->run_state = 3;
+		memcpy(hello->token, token, sizeof(hello->token));
 	}
 	*g = FUZZ_VM_NONE;
 	g->memory = memory;
-	come(g, dir, &hello);
+	come(g, dir, said);
 }
 
 void fuzz_vm_return(struct fuzz_vm *g, const char *dir, int memory, int uffd, uint32_t tag)
 {
-	struct gwire_msg hello = hello_of();
+	struct gwire_msg said[FUZZ_VM_SAYS];
+	struct gwire_hello *hello = fuzz_vm_hello(said);
 
-	hello.u.hello.generation = 1;
+	hello->generation = 1;
 	if (uffd >= 0) {
-		hello.u.hello.flags = GWIRE_HELLO_KEPT;
-		hello.u.hello.kept_tag = tag;
+		hello->flags = GWIRE_HELLO_KEPT;
+		hello->kept_tag = tag;
 	}
 	*g = FUZZ_VM_NONE;
 	g->memory = memory;
 	g->uffd = uffd;
 	g->tag = tag;
-	come(g, dir, &hello);
+	come(g, dir, said);
 }
 
 /* --- what it is asked --- */

@@ -7,6 +7,7 @@
 #define DECANT_TESTS_FUZZ_VM_H
 
 #include <stdint.h>
+#include "fuzz/lib/fuzz_fd.h"
 #include "guest/gwire.h"
 
 /**
@@ -28,6 +29,26 @@ struct fuzz_vm {
 
 /** FUZZ_VM_NONE - one that has not attached */
 #define FUZZ_VM_NONE ((struct fuzz_vm){.sock = -1, .memory = -1, .uffd = -1, .state_fd = -1})
+
+/** FUZZ_VM_SAYS - messages with which it comes */
+#define FUZZ_VM_SAYS 3
+
+/** fuzz_vm_hello() - those of guest "vm" with the one block "ram". Return: the first of them, HELLO */
+static inline struct gwire_hello *fuzz_vm_hello(struct gwire_msg ret[FUZZ_VM_SAYS])
+{
+	ret[0] = (struct gwire_msg){
+		.type = GWIRE_HELLO,
+		.u.hello = {.version = 1, .name = "vm", .uuid = {1, 2, 3}, .blocks = 1}};
+	ret[1] = (struct gwire_msg){.type = GWIRE_BLOCK,
+				    .nfds = 1,
+				    .u.block = {.length = FUZZ_MEMORY_LEN,
+						.flags = GWIRE_BLOCK_NO_DMA,
+						.page_size = 4096,
+						.address = FUZZ_MEMORY,
+						.name = "ram"}};
+	ret[2] = (struct gwire_msg){.type = GWIRE_HELLO_END};
+	return &ret[0].u.hello;
+}
 
 /**
  * fuzz_vm_attach() - come as guest "vm" with the one block "ram"

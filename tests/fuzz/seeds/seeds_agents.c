@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "fuzz/lib/fuzz_fd.h"
+#include "fuzz/lib/fuzz_vm.h"
 #include "fuzz/seeds/seeds.h"
 #include "guest/gwire.h"
 #include "util/cleanup.h"
@@ -19,35 +20,21 @@ static void requests(struct seed *s, const char *const *said, size_t n, uint8_t 
 	}
 }
 
-static void packet(struct seed *s, const struct gwire_msg *m, uint8_t kind)
-{
-	uint8_t buf[1024];
-	ssize_t n = gwire_encode(m, buf, sizeof(buf));
-
-	if (n < 0)
-		abort();
-	seed_u8(s, kind);
-	seed_piece(s, buf, (size_t)n);
-}
-
 /* A native guest "vm", as source_rest.c plays it. */
 static void attach(struct seed *s)
 {
-	struct gwire_msg hello = {
-		.type = GWIRE_HELLO,
-		.u.hello = {.version = 1, .name = "vm", .uuid = {1, 2, 3}, .blocks = 1}};
-	struct gwire_msg block = {.type = GWIRE_BLOCK,
-				  .nfds = 1,
-				  .u.block = {.length = FUZZ_MEMORY_LEN,
-					      .flags = GWIRE_BLOCK_NO_DMA,
-					      .page_size = 4096,
-					      .address = FUZZ_MEMORY,
-					      .name = "ram"}};
-	struct gwire_msg end = {.type = GWIRE_HELLO_END};
+	struct gwire_msg said[FUZZ_VM_SAYS];
 
-	packet(s, &hello, 0);
-	packet(s, &block, FUZZ_FD_MEMORY);
-	packet(s, &end, 0);
+	fuzz_vm_hello(said);
+	for (size_t i = 0; i < FUZZ_VM_SAYS; i++) {
+		uint8_t buf[1024];
+		ssize_t n = gwire_encode(&said[i], buf, sizeof(buf));
+
+		if (n < 0)
+			abort();
+		seed_u8(s, said[i].nfds ? FUZZ_FD_MEMORY : 0);
+		seed_piece(s, buf, (size_t)n);
+	}
 }
 
 #define CREATE                                                                               \
@@ -139,6 +126,20 @@ static void file(struct seed *s, uint8_t which, const char *text)
 	seed_text(s, text);
 }
 
+/* A job that was begun so, with each of its endings: seeds BEFORE0, BEFORE1, … */
+static void journals(struct seed *s, uint8_t which, const char *begun, const char *const *ends,
+		     size_t n, const char *before)
+{
+	for (size_t i = 0; i < n; i++) {
+		char text[2048], name[32];
+
+		snprintf(text, sizeof(text), "%s%s", begun, ends[i]);
+		file(s, which, text);
+		snprintf(name, sizeof(name), "%s%zu", before, i);
+		seed_write(s, "source_journal", name);
+	}
+}
+
 static void source_migrations(struct seed *s)
 {
 	static const char *const ends[] = {
@@ -152,19 +153,12 @@ static void source_migrations(struct seed *s)
 		"{\"type\":\"completed\"}\n",
 	};
 
-	for (size_t i = 0; i < ARRAY_SIZE(ends); i++) {
-		char text[1024], name[16];
-
-		snprintf(text, sizeof(text),
-			 "{\"type\":\"created\",\"id\":\"" ID
-			 "\",\"key\":\"\",\"guest\":\"vm\",\"uuid\":\"" ID
-			 "\",\"generation\":1,\"host\":\"h\",\"port\":\"7400\",\"created_at\":5,"
-			 "\"paused\":false,\"options\":{\"mode\":\"hybrid\"}}\n%s",
-			 ends[i]);
-		file(s, MIGRATION, text);
-		snprintf(name, sizeof(name), "%zu", i);
-		seed_write(s, "source_journal", name);
-	}
+	journals(s, MIGRATION,
+		 "{\"type\":\"created\",\"id\":\"" ID
+		 "\",\"key\":\"\",\"guest\":\"vm\",\"uuid\":\"" ID
+		 "\",\"generation\":1,\"host\":\"h\",\"port\":\"7400\",\"created_at\":5,"
+		 "\"paused\":false,\"options\":{\"mode\":\"hybrid\"}}\n",
+		 ends, ARRAY_SIZE(ends), "");
 }
 
 #define EVACUATED(outcome, host)                                                    \
@@ -182,18 +176,11 @@ static void source_evacuations(struct seed *s)
 					 "\"code\":\"c\",\"message\":\"m\"}\n",
 	};
 
-	for (size_t i = 0; i < ARRAY_SIZE(ends); i++) {
-		char text[2048], name[16];
-
-		snprintf(text, sizeof(text),
-			 "{\"type\":\"created\",\"id\":\"" ID
-			 "\",\"key\":\"\",\"to\":[\"h\",\"i:1\"],\"concurrency\":2,\"bandwidth\":0,"
-			 "\"order\":\"priority\",\"created_at\":5,\"options\":{}}\n%s",
-			 ends[i]);
-		file(s, EVACUATION, text);
-		snprintf(name, sizeof(name), "evac-%zu", i);
-		seed_write(s, "source_journal", name);
-	}
+	journals(s, EVACUATION,
+		 "{\"type\":\"created\",\"id\":\"" ID
+		 "\",\"key\":\"\",\"to\":[\"h\",\"i:1\"],\"concurrency\":2,\"bandwidth\":0,"
+		 "\"order\":\"priority\",\"created_at\":5,\"options\":{}}\n",
+		 ends, ARRAY_SIZE(ends), "evac-");
 }
 
 static void source_files(struct seed *s)

@@ -3,37 +3,15 @@
  * What the library does to the guest's memory on request, and what becomes of a userfaultfd when
  * the agent dies: kept, nobody is handed zeros; not kept, nobody stays blocked.
  */
-#include "unit/guest_pair.h"
+#include "unit/guest_one.h"
 
 #include <sys/resource.h>
 
 #include "uffd/uffd.h"
 
-static struct pair p;
-static struct pair_shared *s;
-static pid_t child;
 static int uffd; /* the agent's */
 
-static void start(void)
-{
-	pair_open(&p);
-	s = pair_shared();
-}
-
-static void stop(void)
-{
-	if (child)
-		pair_kill(&p, child);
-	pair_close(&p);
-}
-
-TestSuite(guest_memory, .init = start, .fini = stop, .timeout = 60);
-
-static void run(void)
-{
-	child = pair_fork(&p, pair_program, s);
-	pair_until(&p, p.g);
-}
+TestSuite(guest_memory, .init = one_start, .fini = one_stop, .timeout = 60);
 
 /* The agent goes, with all that it has open; another one comes. */
 static void next_agent(void)

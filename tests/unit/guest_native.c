@@ -1,33 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A guest with the real library against the real driver, each in its own process. */
-#include "unit/guest_pair.h"
+#include "unit/guest_one.h"
 
 #include <poll.h>
 #include <linux/userfaultfd.h>
 #include <sys/ioctl.h>
-
-static struct pair p;
-static struct pair_shared *s;
-static pid_t child;
-
-static void start(void)
-{
-	pair_open(&p);
-	s = pair_shared();
-}
-
-static void stop(void)
-{
-	if (child)
-		pair_kill(&p, child);
-	pair_close(&p);
-}
-
-static void run(void)
-{
-	child = pair_fork(&p, pair_program, s);
-	pair_until(&p, p.g);
-}
 
 static void run_incoming(void)
 {
@@ -35,7 +12,7 @@ static void run_incoming(void)
 	pair_until(&p, p.g);
 }
 
-TestSuite(guest_native, .init = start, .fini = stop, .timeout = 60);
+TestSuite(guest_native, .init = one_start, .fini = one_stop, .timeout = 60);
 
 Test(guest_native, says_who_it_is_and_what_it_has)
 {

@@ -1,31 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The memory of a guest with the real library, reached from outside. */
-#include "unit/guest_pair.h"
+#include "unit/guest_one.h"
 
-static struct pair p;
-static struct pair_shared *s;
-static pid_t child;
-
-static void start(void)
-{
-	pair_open(&p);
-	s = pair_shared();
-}
-
-static void stop(void)
-{
-	if (child)
-		pair_kill(&p, child);
-	pair_close(&p);
-}
-
-static void run(void)
-{
-	child = pair_fork(&p, pair_program, s);
-	pair_until(&p, p.g);
-}
-
-TestSuite(guest_native_memory, .init = start, .fini = stop, .timeout = 60);
+TestSuite(guest_native_memory, .init = one_start, .fini = one_stop, .timeout = 60);
 
 static struct gmem m[2];
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Blocks that do not change any more (W2): not tracked, sent once, mapped read-only on both hosts. */
-#include <stdlib.h>
 #include <string.h>
+#include "lib/lab_smaps.h"
 #include "lib/lab_test.h"
 
 TestSuite(readonly, .timeout = 120);
@@ -20,29 +20,25 @@ struct maps {
 	unsigned long both;
 };
 
+static void count(void *arg, unsigned long kb, const char *line)
+{
+	struct maps *m = arg;
+	bool fixed, tracked;
+
+	if (kb < MB << 9 || strncmp(line, "VmFlags:", 8) != 0)
+		return;
+	fixed = !strstr(line, " wr") && strstr(line, " rd");
+	tracked = strstr(line, " uw");
+	m->fixed += fixed ? kb : 0;
+	m->tracked += tracked ? kb : 0;
+	m->both += fixed && tracked ? kb : 0;
+}
+
 static struct maps maps_of(pid_t pid)
 {
 	struct maps m = {0};
-	unsigned long kb = 0;
-	char path[64], *text, *save = NULL;
 
-	snprintf(path, sizeof(path), "/proc/%d/smaps", pid);
-	text = pid ? lab_read_file(path) : NULL;
-	for (char *line = text ? strtok_r(text, "\n", &save) : NULL; line;
-	     line = strtok_r(NULL, "\n", &save)) {
-		bool fixed, tracked;
-
-		if (!strncmp(line, "Size:", 5))
-			kb = strtoul(line + 5, NULL, 10);
-		if (kb < MB << 9 || strncmp(line, "VmFlags:", 8) != 0)
-			continue;
-		fixed = !strstr(line, " wr") && strstr(line, " rd");
-		tracked = strstr(line, " uw");
-		m.fixed += fixed ? kb : 0;
-		m.tracked += tracked ? kb : 0;
-		m.both += fixed && tracked ? kb : 0;
-	}
-	free(text);
+	lab_smaps(pid, count, &m);
 	return m;
 }
 

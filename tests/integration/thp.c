@@ -6,6 +6,7 @@
  */
 #include <stdlib.h>
 #include <string.h>
+#include "lib/lab_smaps.h"
 #include "lib/lab_test.h"
 
 TestSuite(thp, .timeout = 120);
@@ -24,29 +25,26 @@ struct advice {
 	unsigned long huge;
 };
 
+/* The kernel forbids huge pages in the stacks of threads: those are smaller. */
+static void count(void *arg, unsigned long kb, const char *line)
+{
+	struct advice *a = arg;
+
+	if (!strncmp(line, "AnonHugePages:", 14))
+		a->huge += strtoul(line + 14, NULL, 10);
+	else if (kb < MB << 9 || strncmp(line, "VmFlags:", 8) != 0)
+		return;
+	else if (strstr(line, " hg"))
+		a->asked += kb;
+	else if (strstr(line, " nh"))
+		a->never += kb;
+}
+
 static struct advice advice_of(pid_t pid)
 {
 	struct advice a = {0};
-	unsigned long kb = 0;
-	char path[64], *text, *save = NULL;
 
-	snprintf(path, sizeof(path), "/proc/%d/smaps", pid);
-	text = pid ? lab_read_file(path) : NULL;
-	/* The kernel forbids huge pages in the stacks of threads: those are smaller. */
-	for (char *line = text ? strtok_r(text, "\n", &save) : NULL; line;
-	     line = strtok_r(NULL, "\n", &save)) {
-		if (!strncmp(line, "Size:", 5))
-			kb = strtoul(line + 5, NULL, 10);
-		else if (!strncmp(line, "AnonHugePages:", 14))
-			a.huge += strtoul(line + 14, NULL, 10);
-		else if (kb < MB << 9 || strncmp(line, "VmFlags:", 8) != 0)
-			continue;
-		else if (strstr(line, " hg"))
-			a.asked += kb;
-		else if (strstr(line, " nh"))
-			a.never += kb;
-	}
-	free(text);
+	lab_smaps(pid, count, &a);
 	return a;
 }
 

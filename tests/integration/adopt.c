@@ -45,24 +45,15 @@ static struct scene begin(const struct lab_guest_opts *guest, const char *channe
 		.mb = MB, .kind = k, .threads = 2, .writes = 400, \
 	}
 
-/* Return: a number of the newest job */
-static double job_num(struct scene *s, const char *path)
-{
-	json_t *job = lab_job_newest(s->a);
-	double n = lab_num(s->lab, job, path);
-
-	json_decref(job);
-	return n;
-}
-
 /* Post-copy, until no more than this part of the memory is to be sent. */
 static void until_left(struct scene *s, double part)
 {
 	lab_until(s->lab, 20000,
 		  lab_job_phase_is(s->a, "postcopy") &&
-			  job_num(s, "memory.remaining_bytes") < part * MB * (1 << 20),
+			  lab_job_num(s->a, "memory.remaining_bytes") < part * MB * (1 << 20),
 		  "nothing is sent");
-	lab_check(s->lab, job_num(s, "memory.remaining_bytes") > 0, "post-copy was over too soon");
+	lab_check(s->lab, lab_job_num(s->a, "memory.remaining_bytes") > 0,
+		  "post-copy was over too soon");
 }
 
 /* Not to wait for the source's next attempt. */

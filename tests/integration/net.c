@@ -22,15 +22,6 @@ struct scene {
 	struct lab_proc *p;
 };
 
-static double job_num(struct scene *s, const char *path)
-{
-	json_t *job = lab_job_newest(s->a);
-	double n = lab_num(s->lab, job, path);
-
-	json_decref(job);
-	return n;
-}
-
 /* Precopy of half the memory is over; a guest that writes little, so that what is sent twice shows. */
 static struct scene half_kept(const char *mode, const char *channels, const char *timeout_s,
 			      const char *dest_conf)
@@ -47,7 +38,7 @@ static struct scene half_kept(const char *mode, const char *channels, const char
 	s.p = lab_migrate_begin(s.a, s.b, s.g, &s.move);
 	lab_until(s.lab, 20000,
 		  lab_job_phase_is(s.a, "precopy") &&
-			  job_num(&s, "memory.sent_bytes") > MB * 0.5 * (1 << 20),
+			  lab_job_num(s.a, "memory.sent_bytes") > MB * 0.5 * (1 << 20),
 		  "half of the memory was not sent in precopy");
 	return s;
 }
@@ -156,7 +147,7 @@ Test(net, cancelled_without_a_session)
 	json_t *job;
 
 	nobody_gets_through(&s);
-	lab_until(s.lab, 10000, job_num(&s, "recovery.attempts") > 1, "nobody tries");
+	lab_until(s.lab, 10000, lab_job_num(s.a, "recovery.attempts") > 1, "nobody tries");
 	job = lab_job_newest(s.a);
 	lab_check(s.lab, !strcmp(lab_str(s.lab, job, "owner"), "source"), "owner");
 	lab_str(s.lab, job, "error.code");

@@ -44,16 +44,6 @@ static void go(struct scene *s)
 	s->p = lab_migrate_begin(s->a, s->b, s->g, &s->move);
 }
 
-/* Return: a number of the newest job */
-static double job_num(struct scene *s, const char *path)
-{
-	json_t *job = lab_job_newest(s->a);
-	double n = lab_num(s->lab, job, path);
-
-	json_decref(job);
-	return n;
-}
-
 /*
  * It completes, every page is verified where the guest is now, and what was sent twice is what had been
  * under way at a cut: buffers of the kernels and of the relay, not the memory.
@@ -177,7 +167,7 @@ Test(recover, paused_until_there_is_a_way)
 	lab_relay_cut(s.relay);
 	go(&s);
 	lab_until(s.lab, 20000, lab_job_phase_is(s.a, "paused"), "it is not paused");
-	lab_until(s.lab, 10000, job_num(&s, "recovery.attempts") > 3, "nobody tries");
+	lab_until(s.lab, 10000, lab_job_num(s.a, "recovery.attempts") > 3, "nobody tries");
 	job = lab_job_newest(s.a);
 	lab_str(s.lab, job, "error.code");
 	lab_str(s.lab, job, "recovery.last_error.code");

@@ -244,6 +244,15 @@ json_t *lab_incoming_newest(struct lab_host *to)
 	return newest(to->lab, to->dest_sock, "/v1/incoming");
 }
 
+double lab_job_num(struct lab_host *from, const char *path)
+{
+	json_t *job = lab_job_newest(from);
+	double n = lab_num(from->lab, job, path);
+
+	json_decref(job);
+	return n;
+}
+
 bool lab_job_phase_is(struct lab_host *from, const char *phase)
 {
 	json_t *job = lab_job_newest(from);

@@ -50,6 +50,8 @@ json_t *lab_migrate_end(struct lab_host *from, struct lab_proc *p, const struct 
 
 /** lab_job_newest() - Return: the job that was made last, by GET /v1/migrations; new reference */
 json_t *lab_job_newest(struct lab_host *from);
+/** lab_job_num() - Return: number at a dotted path of the newest job */
+double lab_job_num(struct lab_host *from, const char *path);
 /** lab_job_phase_is() - Return: whether the newest job's phase is @phase */
 bool lab_job_phase_is(struct lab_host *from, const char *phase);
 /** lab_incoming_newest() - Return: the newest incoming of decant-dest, new reference; NULL if none */

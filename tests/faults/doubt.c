@@ -75,7 +75,7 @@ ParameterizedTest(struct lost_row *r, doubt, lost)
 	char fault[96];
 	struct lab_row row = {
 		.fault = fault, .phase = "switchover", .mode = modes[r->mode], .driver = "native"};
-	bool source = doubt_at_source(r->point);
+	bool source = lab_faultpoint_at_source(r->point);
 	struct lab_proc *agent;
 	struct doubt s;
 

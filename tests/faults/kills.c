@@ -225,31 +225,18 @@ struct scene {
 
 #define MB 16
 
-static bool at_source(enum faultpoint p)
-{
-	return !strcmp(lab_faultpoint_agent(p), "source");
-}
-
-static char *order(enum faultpoint p, unsigned int nth)
-{
-	char action[32];
-
-	snprintf(action, sizeof(action), "kill@%u", nth ? nth : 1);
-	return lab_fault(p, action);
-}
-
 static struct lab_proc *agent_of(const struct scene *s, enum faultpoint p)
 {
-	return at_source(p) ? s->a->source : s->b->dest;
+	return lab_faultpoint_at_source(p) ? s->a->source : s->b->dest;
 }
 
 /* What ends first ends once more if it is the same agent. */
 static void end_before(struct scene *s, const struct at *at, char *then)
 {
-	bool source = at_source(at->before);
+	bool source = lab_faultpoint_at_source(at->before);
 
 	lab_fault_killed(s->lab, agent_of(s, at->before), 20000);
-	if (source == at_source(at->point)) {
+	if (source == lab_faultpoint_at_source(at->point)) {
 		s->a->source_fault = source ? then : NULL;
 		s->b->dest_fault = source ? NULL : then;
 	}
@@ -280,7 +267,8 @@ static void watch(struct scene *s)
 static struct scene begin(const struct kill_row *r)
 {
 	const struct at *at = &r->at;
-	char *then = order(at->point, at->nth), *first = order(at->before, at->before_nth);
+	char *then = lab_fault_kill(at->point, at->nth),
+	     *first = lab_fault_kill(at->before, at->before_nth);
 	struct scene s = {.lab = lab_new(lab_test_failed)};
 	struct lab_move move = {.mode = modes[r->mode],
 				.tracking = is_watched(r) && !r->mode ? "faults" : NULL,
@@ -288,9 +276,9 @@ static struct scene begin(const struct kill_row *r)
 	const char *faults[2] = {NULL, NULL};
 
 	lab_fault_agents(s.lab);
-	faults[at_source(at->point)] = then;
+	faults[lab_faultpoint_at_source(at->point)] = then;
 	if (at->before)
-		faults[at_source(at->before)] = first;
+		faults[lab_faultpoint_at_source(at->before)] = first;
 	s.a = lab_host_start(s.lab,
 			     &(struct lab_host_opts){.name = "a", .source_fault = faults[1]});
 	s.b = lab_host_start(s.lab, &(struct lab_host_opts){.name = "b", .dest_fault = faults[0]});
@@ -305,7 +293,7 @@ static struct scene begin(const struct kill_row *r)
 	if (s.control)
 		lab_control_kill(s.control);
 	if (r->both)
-		lab_proc_kill(s.lab, at_source(at->point) ? s.b->dest : s.a->source);
+		lab_proc_kill(s.lab, lab_faultpoint_at_source(at->point) ? s.b->dest : s.a->source);
 	free(then);
 	free(first);
 	return s;

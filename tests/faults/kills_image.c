@@ -133,11 +133,6 @@ struct scene {
 /* Threads that an agent has during a snapshot, about. */
 #define THREADS 6
 
-static bool at_source(const struct at *at)
-{
-	return !strcmp(lab_faultpoint_agent(at->point), "source");
-}
-
 /* `decant snapshot` of the guest, as "half". 16 MiB at 160 Mbit/s take most of a second. */
 static struct lab_proc *snapshot_begin(struct scene *s, bool start)
 {
@@ -196,7 +191,7 @@ static unsigned int files(struct scene *s, const char *suffix)
 static struct scene begin(const struct image_row *r, char *fault)
 {
 	struct scene s = {.lab = lab_new(lab_test_failed)};
-	bool source = at_source(&r->at);
+	bool source = lab_faultpoint_at_source(r->at.point);
 
 	lab_fault_agents(s.lab);
 	s.a = lab_host_start(
@@ -223,7 +218,7 @@ static struct scene begin(const struct image_row *r, char *fault)
 static void do_it(struct scene *s, const struct image_row *r, char *fault)
 {
 	struct lab_proc *p = snapshot_begin(s, 1u << r->mode == CLONE);
-	struct lab_proc *agent = at_source(&r->at) ? s->a->source : s->b->dest;
+	struct lab_proc *agent = lab_faultpoint_at_source(r->at.point) ? s->a->source : s->b->dest;
 
 	if (1u << r->mode == RESTORE) {
 		lab_check(s->lab, lab_proc_wait(s->lab, p, 20000) == 0, "the snapshot");
@@ -252,7 +247,7 @@ static void runs_on(struct scene *s)
 
 ParameterizedTest(struct image_row *r, kills_image, at_every_point)
 {
-	char fault[96], action[16], *order;
+	char fault[96], *order;
 	struct lab_row row = {.fault = fault,
 			      .phase = lab_faultpoint_phase(r->at.point),
 			      .mode = modes[r->mode],
@@ -261,8 +256,7 @@ ParameterizedTest(struct image_row *r, kills_image, at_every_point)
 
 	snprintf(fault, sizeof(fault), "kill %s at %s", lab_faultpoint_agent(r->at.point),
 		 lab_faultpoint_name(r->at.point));
-	snprintf(action, sizeof(action), "kill@%u", r->at.nth ? r->at.nth : 1);
-	order = lab_fault(r->at.point, action);
+	order = lab_fault_kill(r->at.point, r->at.nth);
 	lab_matrix_begin(&row);
 	s = begin(r, order);
 	do_it(&s, r, order);

@@ -100,7 +100,7 @@ ParameterizedTest(struct at *at, kills_micro, at_every_point)
 {
 	static const char *const options[] = {"regions=3", "threads=3", "before=5", "after=7",
 					      NULL};
-	char fault[96], action[16], *order, *id;
+	char fault[96], *order, *id;
 	struct lab_row row = {.fault = fault,
 			      .phase = lab_faultpoint_phase(at->point),
 			      .mode = "micro-VM",
@@ -111,8 +111,7 @@ ParameterizedTest(struct at *at, kills_micro, at_every_point)
 
 	snprintf(fault, sizeof(fault), "kill dest at %s@%u", lab_faultpoint_name(at->point),
 		 at->nth);
-	snprintf(action, sizeof(action), "kill@%u", at->nth);
-	order = lab_fault(at->point, action);
+	order = lab_fault_kill(at->point, at->nth);
 	lab_matrix_begin(&row);
 	lab_fault_agents(lab);
 	b = lab_host_start(

@@ -62,11 +62,6 @@ struct journey {
 	unsigned int quick;
 };
 
-static bool at_source(const struct at *at)
-{
-	return !strcmp(lab_faultpoint_agent(at->point), "source");
-}
-
 static struct lab_proc *agent(struct lab_trip *t, bool source)
 {
 	return source ? lab_trip_from(t)->source : lab_trip_to(t)->dest;
@@ -86,11 +81,9 @@ static void start(struct lab_trip *t, bool source, const char *fault)
 /* From now on the agent ends at this point. */
 static void arm(struct lab_trip *t, const struct at *at)
 {
-	bool source = at_source(at);
-	char action[16], *fault;
+	bool source = lab_faultpoint_at_source(at->point);
+	char *fault = lab_fault_kill(at->point, at->nth);
 
-	snprintf(action, sizeof(action), "kill@%u", at->nth);
-	fault = lab_fault(at->point, action);
 	kill(agent(t, source)->pid, SIGTERM);
 	lab_check(t->lab, lab_proc_wait(t->lab, agent(t, source), 10000) == 0,
 		  "it does not end well");
@@ -144,16 +137,16 @@ static void kill_at(struct lab_trip *t, const struct journey *j, const struct at
 	struct lab_writers w;
 	struct lab_proc *p;
 
-	if (protects(j) && at_source(at)) {
+	if (protects(j) && lab_faultpoint_at_source(at->point)) {
 		c = lab_control_start(t->lab, THREADS);
 		w = lab_vm_writers(lab_trip_vm(t));
 		w.calm(w.arg);
 		lab_control_calm(c);
 	}
 	p = begin_job(t, j);
-	lab_fault_killed(t->lab, agent(t, at_source(at)), 60000);
+	lab_fault_killed(t->lab, agent(t, lab_faultpoint_at_source(at->point)), 60000);
 	if (at->other)
-		lab_proc_kill(t->lab, agent(t, !at_source(at)));
+		lab_proc_kill(t->lab, agent(t, !lab_faultpoint_at_source(at->point)));
 	if (c)
 		writers_go_on(t, c, &w);
 	lab_proc_kill(t->lab, p);
@@ -164,10 +157,10 @@ static void kill_there(struct lab_trip *t, const struct journey *j, const struct
 	arm(t, at);
 	kill_at(t, j, at);
 	if (at->other == BACK_FIRST)
-		start(t, !at_source(at), NULL);
-	start(t, at_source(at), NULL);
+		start(t, !lab_faultpoint_at_source(at->point), NULL);
+	start(t, lab_faultpoint_at_source(at->point), NULL);
 	if (at->other == BACK_LAST)
-		start(t, !at_source(at), NULL);
+		start(t, !lab_faultpoint_at_source(at->point), NULL);
 }
 
 static bool job_is(struct lab_trip *t, const char *mode, const char *phase)

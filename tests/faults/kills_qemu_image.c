@@ -47,11 +47,6 @@ struct scene {
 	unsigned int images;
 };
 
-static bool at_source(const struct at *at)
-{
-	return !strcmp(lab_faultpoint_agent(at->point), "source");
-}
-
 /* --- commands --- */
 
 /* Return: `decant snapshot`, under way; @start: with a copy */
@@ -151,11 +146,9 @@ static void end_agent(struct scene *s, struct lab_proc *p)
 
 static void arm(struct scene *s, const struct at *at)
 {
-	char action[16], *fault;
+	char *fault = lab_fault_kill(at->point, at->nth);
 
-	snprintf(action, sizeof(action), "kill@%u", at->nth);
-	fault = lab_fault(at->point, action);
-	if (at_source(at)) {
+	if (lab_faultpoint_at_source(at->point)) {
 		end_agent(s, s->a->source);
 		s->a->source_fault = fault;
 		lab_host_source_start(s->a);
@@ -179,9 +172,11 @@ static void back(struct scene *s)
 
 static void killed(struct scene *s, const struct at *at)
 {
-	lab_fault_killed(s->t.lab, at_source(at) ? s->a->source : s->b->dest, 60000);
+	lab_fault_killed(s->t.lab, lab_faultpoint_at_source(at->point) ? s->a->source : s->b->dest,
+			 60000);
 	if (at->both)
-		lab_proc_kill(s->t.lab, at_source(at) ? s->b->dest : s->a->source);
+		lab_proc_kill(s->t.lab,
+			      lab_faultpoint_at_source(at->point) ? s->b->dest : s->a->source);
 }
 
 static void what_is_left(struct scene *s, const struct at *at, const char *name,

@@ -10,11 +10,6 @@
 #define MB              16
 #define ANOTHER_BOOT_ID "33333333-3333-4333-8333-333333333333"
 
-bool doubt_at_source(enum faultpoint p)
-{
-	return !strcmp(lab_faultpoint_agent(p), "source");
-}
-
 void doubt_note_id(struct doubt *s)
 {
 	json_t *job;
@@ -29,7 +24,7 @@ void doubt_note_id(struct doubt *s)
 struct doubt doubt_begin(struct lab *lab, const struct doubt_setting *t)
 {
 	char *fault = t->action ? lab_fault(t->point, t->action) : NULL;
-	bool source = t->action && doubt_at_source(t->point);
+	bool source = t->action && lab_faultpoint_at_source(t->point);
 	struct doubt s = {.lab = lab,
 			  .move = {.mode = t->mode, .args = {"--bandwidth", "160Mbit"}, .exit = 1}};
 

@@ -41,8 +41,6 @@ struct doubt_setting {
 	bool keep;
 };
 
-/** doubt_at_source() - Return: whether it is a fault point of the source's agent */
-bool doubt_at_source(enum faultpoint p);
 /** doubt_begin() - in an empty lab: hosts, guest, and the migration has begun; for doubt_end() */
 struct doubt doubt_begin(struct lab *lab, const struct doubt_setting *t);
 /** doubt_begin_in() - the same until the destination's agent has ended at @point, and the source is in doubt */

@@ -26,6 +26,11 @@ const char *lab_faultpoint_agent(enum faultpoint p)
 	return points[p].agent;
 }
 
+bool lab_faultpoint_at_source(enum faultpoint p)
+{
+	return !strcmp(points[p].agent, "source");
+}
+
 const char *lab_faultpoint_phase(enum faultpoint p)
 {
 	return points[p].phase;
@@ -79,6 +84,14 @@ char *lab_fault(enum faultpoint p, const char *action)
 	char *text;
 
 	return asprintf(&text, "%s:%s", points[p].name, action) < 0 ? NULL : text;
+}
+
+char *lab_fault_kill(enum faultpoint p, unsigned int nth)
+{
+	char action[24];
+
+	snprintf(action, sizeof(action), "kill@%u", nth ? nth : 1);
+	return lab_fault(p, action);
 }
 
 void lab_fault_agents(struct lab *lab)

@@ -72,8 +72,12 @@ void lab_matrix_end(const struct lab_row *row, const char *outcome);
 const char *lab_faultpoint_name(enum faultpoint p);
 const char *lab_faultpoint_agent(enum faultpoint p);
 const char *lab_faultpoint_phase(enum faultpoint p);
+/** lab_faultpoint_at_source() - Return: whether it is one of decant-source's */
+bool lab_faultpoint_at_source(enum faultpoint p);
 /** lab_fault() - Return: "POINT:ACTION" for lab_host.source_fault and the like, for free(3) */
 char *lab_fault(enum faultpoint p, const char *action);
+/** lab_fault_kill() - lab_fault() of SIGKILL when the point is reached for the @nth time; 0: the first */
+char *lab_fault_kill(enum faultpoint p, unsigned int nth);
 /** lab_fault_agents() - fails unless the lab's agents have fault points */
 void lab_fault_agents(struct lab *lab);
 /** lab_fault_killed() - wait until the agent has ended itself; fails if it ends otherwise */

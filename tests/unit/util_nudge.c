@@ -13,7 +13,7 @@ TestSuite(util_nudge, .timeout = 20);
 /** struct sleeper - a thread that reads a pipe to which nobody writes */
 struct sleeper {
 	int fd[2];
-	_Atomic bool quit;
+	_Atomic bool quit, begun;
 	pthread_t t;
 	int why;
 };
@@ -24,8 +24,10 @@ static void *sleep_main(void *arg)
 	char c;
 
 	nudge_ready();
-	while (!s->quit)
+	while (!s->quit) {
+		s->begun = true;
 		s->why = read(s->fd[0], &c, 1) < 0 ? errno : 0;
+	}
 	return NULL;
 }
 
@@ -41,6 +43,8 @@ static void sleeper_ends(bool blocked)
 	if (blocked)
 		pthread_sigmask(SIG_BLOCK, &all, NULL);
 	cr_assert_eq(pthread_create(&s.t, NULL, sleep_main, &s), 0);
+	while (!s.begun)
+		usleep(1000);
 	usleep(20000);
 	begin = clock_us();
 	s.quit = true;

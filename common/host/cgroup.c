@@ -144,7 +144,7 @@ static const char *behind(const char *root, const char *group)
 {
 	size_t n = strcmp(root, "/") ? strlen(root) : 0;
 
-	if (strncmp(group, root, n) || (group[n] && group[n] != '/') || strstr(group, "/.."))
+	if (strncmp(group, root, n) != 0 || (group[n] && group[n] != '/') || strstr(group, "/.."))
 		return "";
 	return strcmp(group + n, "/") ? group + n : "";
 }

@@ -74,6 +74,15 @@ static void stop(void)
 
 TestSuite(qemu_inject, .init = start, .fini = stop);
 
+#define until(cond, ...)                                             \
+	do {                                                         \
+		uint64_t end_ = clock_us() + 10000000;               \
+		while (!(cond)) {                                    \
+			cr_assert_lt(clock_us(), end_, __VA_ARGS__); \
+			usleep(100);                                 \
+		}                                                    \
+	} while (0)
+
 static void compute(void)
 {
 	for (;;) {
@@ -313,8 +322,7 @@ Test(qemu_inject, no_signal_is_lost)
 		cr_assert_eq(r, child);
 		cr_assert_eq(s->signals, i - 1, "a handler ran in the middle");
 		inject_end(&in);
-		while (s->signals < i)
-			usleep(100);
+		until(s->signals == i, "a signal was lost");
 	}
 	cr_assert_eq(s->wrong, 0);
 }
@@ -434,8 +442,7 @@ Test(qemu_inject, an_agent_that_dies_in_between_leaves_it_as_it_was)
 		kill(agent, SIGKILL);
 		waitpid(agent, NULL, 0);
 		/* What it had begun comes to its end. */
-		while (!at_peace(0))
-			usleep(100);
+		until(at_peace(0), "kill %d leaves it traced or masked", i);
 		cr_assert_eq(waitpid(child, NULL, WNOHANG), 0, "it was ended by kill %d", i);
 	}
 	before = s->rounds;

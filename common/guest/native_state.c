@@ -7,14 +7,13 @@
 #include "guest/native_impl.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "guest/state_pipe.h"
 #include "util/cleanup.h"
 
-#define CHUNK     65536
-#define PIPE_SIZE (1 << 20)
+#define CHUNK 65536
 
 static void close_end(struct event **ev, int *fd)
 {
@@ -85,24 +84,6 @@ static void on_save_readable(evutil_socket_t fd, short what, void *arg)
 	native_leave(n);
 }
 
-static int open_pipe(int keep[static 1], int give[static 1], int keep_end)
-{
-	int p[2];
-
-	if (pipe2(p, O_CLOEXEC))
-		return -errno;
-	/* Only our end: the flag belongs to each end alone. */
-	if (fcntl(p[keep_end], F_SETFL, O_NONBLOCK)) {
-		close(p[0]);
-		close(p[1]);
-		return -errno;
-	}
-	fcntl(p[0], F_SETPIPE_SZ, PIPE_SIZE); /* fewer turns of the loop; as it is if refused */
-	*keep = p[keep_end];
-	*give = p[!keep_end];
-	return 0;
-}
-
 int native_state_save(struct guest *g, guest_chunk_fn *chunk, guest_done_fn *done, void *arg)
 {
 	struct native *n = native_of(g);
@@ -114,7 +95,7 @@ int native_state_save(struct guest *g, guest_chunk_fn *chunk, guest_done_fn *don
 	if (s->request)
 		return -EBUSY;
 	*s = (struct native_save){.fd = -1, .chunk = chunk, .arg = arg};
-	ret = open_pipe(&s->fd, &theirs, 0);
+	ret = state_pipe(0, &s->fd, &theirs);
 	if (ret)
 		return ret;
 	s->event = event_new(loop_base(g->loop), s->fd, EV_READ | EV_PERSIST, on_save_readable, n);
@@ -200,7 +181,7 @@ int native_state_load(struct guest *g, bool paused, guest_room_fn *room, guest_d
 	if (l->request)
 		return -EBUSY;
 	*l = (struct native_load){.fd = -1, .room = room, .arg = arg};
-	ret = open_pipe(&l->fd, &theirs, 1);
+	ret = state_pipe(1, &l->fd, &theirs);
 	if (ret)
 		return ret;
 	l->buffer = evbuffer_new();

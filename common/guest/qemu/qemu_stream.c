@@ -10,19 +10,18 @@
  * that the source can go on if the hand-over is given up.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "guest/qemu/qemu_impl.h"
+#include "guest/state_pipe.h"
 #include "util/cleanup.h"
 #include "util/clock.h"
 #include "util/faultpoint.h"
 #include "util/log.h"
 
-#define CHUNK     65536
-#define PIPE_SIZE (1 << 20)
+#define CHUNK 65536
 /* Between two questions how far QEMU is, in case its event was missed. */
 #define TICK_US 20000
 
@@ -37,23 +36,6 @@ static void close_end(struct qemu_stream *s)
 	s->event = NULL;
 	if (s->fd >= 0)
 		close(steal_fd(&s->fd));
-}
-
-static int open_pipe(int *ret_keep, int *ret_give, int keep_end)
-{
-	int p[2];
-
-	if (pipe2(p, O_CLOEXEC))
-		return -errno;
-	if (fcntl(p[keep_end], F_SETFL, O_NONBLOCK)) {
-		close(p[0]);
-		close(p[1]);
-		return -errno;
-	}
-	fcntl(p[0], F_SETPIPE_SZ, PIPE_SIZE); /* fewer turns of the loop; as it is if refused */
-	*ret_keep = p[keep_end];
-	*ret_give = p[!keep_end];
-	return 0;
 }
 
 bool qemu_stream_running(const struct qemu *v)
@@ -208,7 +190,7 @@ static int begin(struct qemu_op *op, int keep_end, event_callback_fn on_event, q
 	struct qemu *v = op->v;
 	struct qemu_stream *s = &v->stream;
 	CLEANUP_CLOSE int theirs = -1;
-	int r = open_pipe(&s->fd, &theirs, keep_end);
+	int r = state_pipe(keep_end, &s->fd, &theirs);
 
 	if (r < 0)
 		return r;

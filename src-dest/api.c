@@ -174,25 +174,18 @@ static const struct rest_route routes[] = {
 
 int api_listen(struct dest *d, struct error *err)
 {
-	CLEANUP_FREE char *keep = NULL;
 	struct rest_open_spec spec = {
 		.loop = d->loop,
 		.routes = routes,
 		.n = ARRAY_SIZE(routes),
-		.api = &d->conf.agent.api,
-		.tls = &d->conf.agent.tls,
+		.conf = &d->conf.agent,
+		.agent = "dest",
+		.answered = audit_answer,
 		.ctx = d,
 	};
-	int r;
 
 	d->events = rest_events_new(d->loop, incoming_show, d);
 	if (!d->events)
 		return error_set(err, -ENOMEM, NULL, "out of memory");
-	if (asprintf(&keep, "%s/rest-dest.journal", d->conf.agent.state_dir) < 0)
-		keep = NULL;
-	spec.keep = keep;
-	r = rest_open(&spec, &d->rest, err);
-	if (d->rest)
-		rest_server_watch(d->rest, audit_answer);
-	return r;
+	return rest_open(&spec, &d->rest, err);
 }

@@ -122,25 +122,18 @@ static const struct rest_route routes[] = {
 
 int api_listen(struct source *s, struct error *err)
 {
-	CLEANUP_FREE char *keep = NULL;
 	struct rest_open_spec spec = {
 		.loop = s->loop,
 		.routes = routes,
 		.n = ARRAY_SIZE(routes),
-		.api = &s->conf.agent.api,
-		.tls = &s->conf.agent.tls,
+		.conf = &s->conf.agent,
+		.agent = "source",
+		.answered = audit_answer,
 		.ctx = s,
 	};
-	int r;
 
 	s->events = rest_events_new(s->loop, migrations_show, s);
 	if (!s->events)
 		return error_set(err, -ENOMEM, NULL, "out of memory");
-	if (asprintf(&keep, "%s/rest-source.journal", s->conf.agent.state_dir) < 0)
-		keep = NULL;
-	spec.keep = keep;
-	r = rest_open(&spec, &s->rest, err);
-	if (s->rest)
-		rest_server_watch(s->rest, audit_answer);
-	return r;
+	return rest_open(&spec, &s->rest, err);
 }

@@ -82,7 +82,7 @@ void agent_reload(const struct agent_secrets *s)
 	struct error err = {0}, hook = {0};
 
 	if (agent_load_tls(s->conf, s->role, s->tls, &err) < 0 ||
-	    rest_reload(s->rest, &s->conf->api, &s->conf->tls, &err) < 0)
+	    rest_reload(s->rest, s->conf, &err) < 0)
 		log_error("certificates not reloaded, the old ones stay in use: %s", err.msg);
 	else
 		log_info("certificates reloaded");

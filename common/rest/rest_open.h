@@ -3,24 +3,25 @@
 #ifndef DECANT_REST_OPEN_H
 #define DECANT_REST_OPEN_H
 
-#include "conf/conf_common.h"
+#include "conf/conf_agent.h"
 #include "rest/rest_server.h"
 
 /**
  * struct rest_open_spec - all that a server is made of; borrowed for the call but for @routes and @ctx
  * @loop:	the daemon's
  * @routes:	@n of them
- * @api, @tls:	of the configuration
- * @keep:	file of the answers that are kept for repeats; NULL: in memory only
+ * @conf:	the agent's: where it listens, who is let in, where answers are kept for repeats
+ * @agent:	"source" or "dest"
+ * @answered:	see rest_server_watch()
  * @ctx:	of the handlers
  */
 struct rest_open_spec {
 	struct loop *loop;
 	const struct rest_route *routes;
 	size_t n;
-	const struct conf_api *api;
-	const struct conf_tls *tls;
-	const char *keep;
+	const struct conf_agent *conf;
+	const char *agent;
+	rest_answered_fn *answered;
 	void *ctx;
 };
 
@@ -41,7 +42,6 @@ bool rest_low_port(const struct conf_api *api);
  * Connections keep their certificate, requests are judged by the new tokens. Return: 0; -errno with @err filled,
  * and nothing has changed
  */
-int rest_reload(struct rest_server *s, const struct conf_api *api, const struct conf_tls *tls,
-		struct error *err);
+int rest_reload(struct rest_server *s, const struct conf_agent *conf, struct error *err);
 
 #endif

@@ -23,6 +23,7 @@
 #include "util/clock.h"
 #include "util/digest.h"
 #include "util/fdio.h"
+#include "util/jsonout.h"
 #include "util/jsonx.h"
 #include "util/log.h"
 #include "util/zero.h"
@@ -395,21 +396,17 @@ struct import *import_next(const struct import *im)
 
 json_t *import_view(const struct import *im)
 {
-	char at[CLOCK_TEXT_MAX], ended[CLOCK_TEXT_MAX];
+	char at[CLOCK_TEXT_MAX];
 	const char *phase = !im->ended_us            ? "importing"
 			    : error_is_set(&im->err) ? "failed"
 						     : "completed";
 
-	return json_pack(
-		"{s:s, s:s, s:s, s:s, s:s, s:o, s:s, s:I, s:I, s:o}", "id", im->name, "name",
-		im->name, "guest", im->name, "phase", phase, "created_at",
-		clock_rfc3339(at, im->created_us), "ended_at",
-		im->ended_us ? json_string(clock_rfc3339(ended, im->ended_us)) : json_null(),
-		"from", im->memory, "memory_bytes", (json_int_t)im->size, "done_bytes",
-		(json_int_t)atomic_load(&im->done_bytes), "error",
-		error_is_set(&im->err)
-			? json_pack("{s:s, s:s}", "code", im->err.code, "message", im->err.msg)
-			: json_null());
+	return json_pack("{s:s, s:s, s:s, s:s, s:s, s:o, s:s, s:I, s:I, s:o}", "id", im->name,
+			 "name", im->name, "guest", im->name, "phase", phase, "created_at",
+			 clock_rfc3339(at, im->created_us), "ended_at", jsonout_time(im->ended_us),
+			 "from", im->memory, "memory_bytes", (json_int_t)im->size, "done_bytes",
+			 (json_int_t)atomic_load(&im->done_bytes), "error",
+			 jsonout_error(&im->err));
 }
 
 /* Its thread may have come to the end all the same. */

@@ -12,13 +12,7 @@
 #include "incoming_priv.h"
 #include "micro_priv.h"
 #include "util/clock.h"
-
-static json_t *error_json(const struct error *e)
-{
-	if (!error_is_set(e))
-		return json_null();
-	return json_pack("{s:s, s:s}", "code", e->code, "message", e->msg);
-}
+#include "util/jsonout.h"
 
 static void emit(struct dest *d, const char *kind, const char *phase, const char *id, json_t *data)
 {
@@ -108,7 +102,7 @@ static void emit_step(const struct incoming *inc, const char *now, const char *b
 		       "guest", inc->setup ? inc->setup->name : "", "uuid", uuid, "phase", now,
 		       "previous_phase", before, "from", inc->from, "identity", inc->identity,
 		       "created_at", clock_rfc3339(at, inc->created_us), "error",
-		       error_json(&inc->err), "total_bytes", (json_int_t)inc->total));
+		       jsonout_error(&inc->err), "total_bytes", (json_int_t)inc->total));
 }
 
 void incoming_tell(struct incoming *inc, enum inc_state was, enum inc_event ev)
@@ -204,6 +198,6 @@ void micro_tell(const struct micro *m, enum micro_state was)
 	emit(m->d, "micro", now, m->id_text,
 	     json_pack("{s:s, s:s, s:s, s:s, s:s, s:o, s:i}", "id", m->id_text, "guest", m->image,
 		       "phase", now, "previous_phase", micro_state_name(was), "created_at",
-		       clock_rfc3339(at, m->created_us), "error", error_json(&m->err), "pid",
+		       clock_rfc3339(at, m->created_us), "error", jsonout_error(&m->err), "pid",
 		       (int)m->pid));
 }

@@ -6,17 +6,11 @@
 #include "rest/rest_events.h"
 #include "util/cleanup.h"
 #include "util/clock.h"
+#include "util/jsonout.h"
 
 static json_t *number(uint64_t n)
 {
 	return json_integer((json_int_t)n);
-}
-
-static json_t *time_json(uint64_t wall_us)
-{
-	char text[CLOCK_TEXT_MAX];
-
-	return wall_us ? json_string(clock_rfc3339(text, wall_us)) : json_null();
 }
 
 /* `end` says nothing to a client: how it ended does. */
@@ -128,13 +122,6 @@ static json_t *channels_json(const struct incoming *inc)
 	return a;
 }
 
-static json_t *error_json(const struct error *e)
-{
-	if (!error_is_set(e))
-		return json_null();
-	return json_pack("{s:s, s:s}", "code", e->code, "message", e->msg);
-}
-
 /* The image that is written, or read; NULL for a migration. */
 static const char *snapshot(const struct incoming *inc)
 {
@@ -158,7 +145,7 @@ void incoming_publish(const struct incoming *inc, enum inc_state was)
 	rest_events_publish(inc->d->events, "incoming",
 			    json_pack("{s:s, s:s, s:s, s:s, s:o}", "id", inc->id_text, "guest",
 				      inc->setup ? inc->setup->name : "", "from", inc->from,
-				      "phase", now, "error", error_json(&inc->err)));
+				      "phase", now, "error", jsonout_error(&inc->err)));
 }
 
 void incoming_show(struct rest_events *ev, void *arg)
@@ -184,9 +171,9 @@ json_t *incoming_view(const struct incoming *inc)
 		"{s:s, s:s, s:s, s:s, s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:b, s:s*}",
 		"id", inc->id_text, "guest", inc->setup ? inc->setup->name : "", "uuid", uuid,
 		"phase", incoming_view_phase(inc), "from", inc->from, "identity", inc->identity,
-		"created_at", time_json(inc->created_us), "ended_at", time_json(inc->ended_us),
-		"error", error_json(&inc->err), "memory", memory, "postcopy",
-		incoming_view_postcopy(&inc->place), "channels", channels_json(inc), "digest_ok",
-		inc->receipt_ok < 0 ? json_null() : json_boolean(inc->receipt_ok), "refused",
-		refused(inc), "snapshot", snapshot(inc));
+		"created_at", jsonout_time(inc->created_us), "ended_at",
+		jsonout_time(inc->ended_us), "error", jsonout_error(&inc->err), "memory", memory,
+		"postcopy", incoming_view_postcopy(&inc->place), "channels", channels_json(inc),
+		"digest_ok", inc->receipt_ok < 0 ? json_null() : json_boolean(inc->receipt_ok),
+		"refused", refused(inc), "snapshot", snapshot(inc));
 }

@@ -3,27 +3,13 @@
 #include "incoming_priv.h"
 #include "micro_priv.h"
 #include "rest/rest_events.h"
-#include "util/clock.h"
-
-static json_t *time_json(uint64_t wall_us)
-{
-	char text[CLOCK_TEXT_MAX];
-
-	return wall_us ? json_string(clock_rfc3339(text, wall_us)) : json_null();
-}
+#include "util/jsonout.h"
 
 static const char *phase(const struct micro *m)
 {
 	if (m->state != MICRO_END)
 		return micro_state_name(m->state);
 	return m->complete ? "completed" : m->placed ? "failed" : "aborted";
-}
-
-static json_t *error_json(const struct error *e)
-{
-	if (!error_is_set(e))
-		return json_null();
-	return json_pack("{s:s, s:s}", "code", e->code, "message", e->msg);
 }
 
 static uint64_t guest_bytes(const struct micro *m)
@@ -56,7 +42,7 @@ void micro_publish(const struct micro *m, enum micro_state was)
 	rest_events_publish(m->d->events, "incoming",
 			    json_pack("{s:s, s:s, s:s, s:s, s:o}", "id", m->id_text, "guest",
 				      m->image, "from", "image", "phase", now, "error",
-				      error_json(&m->err)));
+				      jsonout_error(&m->err)));
 }
 
 json_t *micro_view(const struct micro *m)
@@ -64,8 +50,8 @@ json_t *micro_view(const struct micro *m)
 	json_t *o = json_pack(
 		"{s:s, s:s, s:s, s:s, s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:[], s:o, s:s}", "id",
 		m->id_text, "guest", m->image, "uuid", m->id_text, "phase", phase(m), "from",
-		"image", "identity", "local", "created_at", time_json(m->created_us), "ended_at",
-		time_json(m->ended_us), "error", error_json(&m->err), "memory",
+		"image", "identity", "local", "created_at", jsonout_time(m->created_us), "ended_at",
+		jsonout_time(m->ended_us), "error", jsonout_error(&m->err), "memory",
 		incoming_view_memory(&m->place, guest_bytes(m), 0), "postcopy",
 		incoming_view_postcopy(&m->place), "channels", "digest_ok",
 		m->complete ? json_true() : json_null(), "snapshot", m->image);

@@ -4,7 +4,7 @@
 
 #include "evac_priv.h"
 #include "util/cleanup.h"
-#include "util/clock.h"
+#include "util/jsonout.h"
 
 /* Bytes a second, where nothing was measured and no limit is set. */
 #define RATE_ASSUMED 500000000ull
@@ -12,20 +12,6 @@
 static json_t *number(uint64_t n)
 {
 	return json_integer((json_int_t)n);
-}
-
-static json_t *time_json(uint64_t wall_us)
-{
-	char buf[CLOCK_TEXT_MAX];
-
-	return wall_us ? json_string(clock_rfc3339(buf, wall_us)) : json_null();
-}
-
-static json_t *error_json(const struct error *err)
-{
-	if (!error_is_set(err))
-		return json_null();
-	return json_pack("{s:s, s:s}", "code", err->code, "message", err->msg);
 }
 
 static json_t *text_json(const char *s)
@@ -163,7 +149,7 @@ static json_t *dest_json(const struct evac_dest *d)
 			 : d->known                ? "known"
 			 : error_is_set(&d->note)  ? "unknown"
 						   : "not-asked",
-			 "reason", error_json(why), "memory_bytes",
+			 "reason", jsonout_error(why), "memory_bytes",
 			 d->known ? number(d->memory) : json_null(), "incoming",
 			 d->known ? number(d->incoming) : json_null(), "incoming_limit",
 			 d->known ? number(d->limit) : json_null());
@@ -186,7 +172,7 @@ static json_t *home_json(const struct evac *e)
 	if (!e->home_us)
 		return json_null();
 	return json_pack("{s:s, s:o, s:i, s:i, s:i, s:i}", "state", home_state_name(h->state),
-			 "reason", error_json(&h->why), "arriving", (int)h->arriving, "held",
+			 "reason", jsonout_error(&h->why), "arriving", (int)h->arriving, "held",
 			 (int)h->held, "resident", (int)h->resident, "micro", (int)h->micro);
 }
 
@@ -196,8 +182,8 @@ json_t *evac_json(const struct evac *e)
 			      evac_phase_name(e->phase), "dry_run", e->wish.dry_run, "order",
 			      evac_order_name(e->wish.order), "concurrency",
 			      (int)e->wish.concurrency, "bandwidth", number(e->wish.bandwidth),
-			      "error", error_json(&e->err), "created_at", time_json(e->created_us),
-			      "ended_at", time_json(e->ended_us));
+			      "error", jsonout_error(&e->err), "created_at",
+			      jsonout_time(e->created_us), "ended_at", jsonout_time(e->ended_us));
 
 	if (!o)
 		return NULL;

@@ -10,6 +10,7 @@
 #include "migration.h"
 #include "util/cleanup.h"
 #include "util/clock.h"
+#include "util/jsonout.h"
 #include "util/log.h"
 #include "util/uuid.h"
 
@@ -346,10 +347,7 @@ static json_t *blocks_json(const struct guest *g)
 /* Why it is not found, or cannot be moved. */
 static json_t *problem_json(const struct source_guest *sg)
 {
-	const struct error *e = sg->conn ? &sg->conn->cannot : &sg->problem;
-
-	return error_is_set(e) ? json_pack("{s:s, s:s}", "code", e->code, "message", e->msg)
-			       : json_null();
+	return jsonout_error(sg->conn ? &sg->conn->cannot : &sg->problem);
 }
 
 /* Why its memory is not free of DMA, and how it is therefore moved in each mode; null if it is. */

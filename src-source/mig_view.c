@@ -10,6 +10,7 @@
 #include "urgent.h"
 #include "util/cleanup.h"
 #include "util/clock.h"
+#include "util/jsonout.h"
 
 static void add_channel(struct migration_totals *t, const char *kind, uint64_t bytes, bool lost)
 {
@@ -55,20 +56,6 @@ void mig_totals(const struct migration *m, struct migration_totals *t)
 	t->stall_p50_us = hist_quantile(&e->stats.stall, 0.5);
 	t->stall_p99_us = hist_quantile(&e->stats.stall, 0.99);
 	t->stall_max_us = hist_quantile(&e->stats.stall, 1);
-}
-
-static json_t *time_json(uint64_t wall_us)
-{
-	char buf[CLOCK_TEXT_MAX];
-
-	return wall_us ? json_string(clock_rfc3339(buf, wall_us)) : json_null();
-}
-
-static json_t *error_json(const struct error *err)
-{
-	if (!error_is_set(err))
-		return json_null();
-	return json_pack("{s:s, s:s}", "code", err->code, "message", err->msg);
 }
 
 static json_t *memory_json(const struct migration_totals *t)
@@ -141,9 +128,9 @@ static json_t *recovery_json(const struct migration *m)
 	if (m->state != MIG_PAUSED && m->state != MIG_IN_DOUBT && m->state != MIG_RECOVERING &&
 	    m->state != MIG_INTERRUPTED && m->state != MIG_REJOINING)
 		return json_null();
-	return json_pack("{s:o, s:I, s:o, s:o}", "why", error_json(&a->why), "attempts",
-			 (json_int_t)a->attempts, "next_attempt_at", time_json(a->next_us),
-			 "last_error", error_json(&a->err));
+	return json_pack("{s:o, s:I, s:o, s:o}", "why", jsonout_error(&a->why), "attempts",
+			 (json_int_t)a->attempts, "next_attempt_at", jsonout_time(a->next_us),
+			 "last_error", jsonout_error(&a->err));
 }
 
 static json_t *risk_json(const struct migration *m, enum mig_keep keep)
@@ -180,7 +167,7 @@ static json_t *resolution_json(const struct migration *m)
 		return json_null();
 	return json_pack("{s:o, s:o, s:s, s:o, s:b, s:I, s:o, s:o}", "keep",
 			 v->keep ? json_string(mig_keep_name(v->keep)) : json_null(), "at",
-			 time_json(v->at_us), "state",
+			 jsonout_time(v->at_us), "state",
 			 v->acting  ? "acting"
 			 : !v->keep ? "failed"
 			 : telling  ? "telling"
@@ -188,8 +175,8 @@ static json_t *resolution_json(const struct migration *m)
 			 "destination_said",
 			 v->told ? json_string(answers[v->answer]) : json_null(), "conflict",
 			 conflict, "attempts", telling ? (json_int_t)m->again.attempts : 0,
-			 "next_attempt_at", telling ? time_json(m->again.next_us) : json_null(),
-			 "last_error", error_json(telling ? &m->again.err : &v->err));
+			 "next_attempt_at", telling ? jsonout_time(m->again.next_us) : json_null(),
+			 "last_error", jsonout_error(telling ? &m->again.err : &v->err));
 }
 
 static json_t *channel_json(const struct mig_channel *c, uint64_t elapsed_us, const char *state)
@@ -257,7 +244,7 @@ void mig_publish(const struct migration *m)
 			    json_pack("{s:s, s:s, s:s, s:s, s:s, s:o}", "id", m->id, "guest",
 				      m->guest_name, "to", m->to, "phase",
 				      mig_state_phase(m->state), "state_detail",
-				      mig_state_name(m->state), "error", error_json(&m->err)));
+				      mig_state_name(m->state), "error", jsonout_error(&m->err)));
 }
 
 void migrations_show(struct rest_events *ev, void *arg)
@@ -281,8 +268,9 @@ json_t *migration_json(const struct migration *m)
 		      "guest", m->guest_name, "uuid", uuid_text(m->uuid, uuid), "to", m->to, "mode",
 		      conf_options_mode_name(m->options.mode), "phase", mig_state_phase(m->state),
 		      "state_detail", mig_state_name(m->state), "owner",
-		      mig_owner_name(m->state, m->committed), "error", error_json(&m->err),
-		      "created_at", time_json(m->created_us), "ended_at", time_json(m->ended_us));
+		      mig_owner_name(m->state, m->committed), "error", jsonout_error(&m->err),
+		      "created_at", jsonout_time(m->created_us), "ended_at",
+		      jsonout_time(m->ended_us));
 	if (!o)
 		return NULL;
 	json_object_set_new(o, "refused", json_boolean(m->refused));

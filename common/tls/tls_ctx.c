@@ -9,6 +9,7 @@
 #include <openssl/err.h>
 #include <openssl/pem.h>
 #include <openssl/x509.h>
+#include <openssl/x509v3.h>
 #include "util/cleanup.h"
 #ifdef __aarch64__
 #include <asm/hwcap.h>
@@ -59,6 +60,16 @@ static int open_pem(const char *what, const char *path, FILE **ret, struct error
 	return 0;
 }
 
+/*
+ * What libcrypto finds out about a certificate when it is first looked at it keeps in there. Many threads verify by one store
+ * at a time; libcrypto guards that, but by an atomic flag that a race detector cannot see. So it is found out here,
+ * while there is one thread. A certificate that is not right is refused when something is verified by it.
+ */
+static void look_at(X509 *cert)
+{
+	X509_check_purpose(cert, -1, 0);
+}
+
 /* Everything that a CA or CRL file holds of the wanted kind goes into the store. */
 static int store_add(X509_STORE *store, STACK_OF(X509_INFO) * infos, bool crls)
 {
@@ -67,8 +78,10 @@ static int store_add(X509_STORE *store, STACK_OF(X509_INFO) * infos, bool crls)
 	for (int i = 0; i < sk_X509_INFO_num(infos); i++) {
 		const X509_INFO *info = sk_X509_INFO_value(infos, i);
 
-		if (!crls && info->x509)
+		if (!crls && info->x509) {
+			look_at(info->x509);
 			added += X509_STORE_add_cert(store, info->x509);
+		}
 		if (crls && info->crl)
 			added += X509_STORE_add_crl(store, info->crl);
 	}

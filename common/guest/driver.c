@@ -18,6 +18,9 @@ void guest_watch(struct guest *g, guest_gone_fn *on_gone, guest_state_fn *on_sta
 {
 	g->on_gone = on_gone;
 	g->on_state = on_state;
+	/* They would be told with the @arg of somebody else. */
+	g->on_vcpu = NULL;
+	g->on_stop = NULL;
 	g->arg = arg;
 }
 

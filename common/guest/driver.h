@@ -218,12 +218,16 @@ struct guest_ops {
 	void (*free)(struct guest *g);
 };
 
-/** guest_watch() - who is told of loss and of changes of the run state; any may be NULL */
+/**
+ * guest_watch() - who is told of loss and of changes of the run state; any may be NULL
+ *
+ * Of all else nobody is told any more: who watched before may be gone.
+ */
 void guest_watch(struct guest *g, guest_gone_fn *on_gone, guest_state_fn *on_state, void *arg);
 
-/** guest_watch_vcpus() - who is told of changes to guest.vcpus; with the @arg of guest_watch() */
+/** guest_watch_vcpus() - who is told of changes to guest.vcpus; with the @arg of guest_watch(), behind it */
 void guest_watch_vcpus(struct guest *g, guest_vcpu_fn *on_vcpu);
-/** guest_watch_stops() - who is told when a thread of it stood; with the @arg of guest_watch() */
+/** guest_watch_stops() - who is told when a thread of it stood; with the @arg of guest_watch(), behind it */
 void guest_watch_stops(struct guest *g, guest_stop_fn *on_stop);
 
 /**

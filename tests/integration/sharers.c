@@ -162,6 +162,8 @@ Test(sharers, at_every_moment)
 	lab_check(w.lab, !reports(&w, "early", "guarded") || !paint_phase_is(&w, "advise"),
 		  "it may touch what is not guarded yet");
 	lab_until(w.lab, 20000, paint_phase_is(&w, "running"), "the guest does not run");
+	/* Else all of its pages are asked for, and here, in a fraction of a second. */
+	kill(w.a->source->pid, SIGSTOP);
 	mid = share(&w, "mid", "stay");
 	leaves = share(&w, "leaves", "leave");
 	killed = share(&w, "killed", "hang");
@@ -169,6 +171,7 @@ Test(sharers, at_every_moment)
 	lab_until(w.lab, 10000, reports(&w, "killed", "guarded"), "not guarded");
 	lab_check(w.lab, paint_phase_is(&w, "running"), "all was over too early");
 	lab_proc_kill(w.lab, killed);
+	kill(w.a->source->pid, SIGCONT);
 	ends(&w, leaves, 0);
 	ends(&w, job, 0);
 	lab_until(w.lab, 10000, paint_said(&w, "done"), "the guest does not come to an end");

@@ -78,6 +78,34 @@ Test(guest_attached, vcpu_threads_are_named_and_bounded)
 	expect_cut_off();
 }
 
+static void count_vcpu(void *arg, struct guest *g, uint32_t tid, bool on)
+{
+	(void)g, (void)tid, (void)on;
+	++*(unsigned int *)arg;
+}
+
+/* Who brought the guest here is gone when its threads end: nobody is told in his place. */
+Test(guest_attached, vcpu_threads_end_when_somebody_else_has_the_guest)
+{
+	unsigned int told = 0;
+
+	attach_with_vcpus();
+	guest_watch(p.g, pair_on_gone, NULL, &told);
+	guest_watch_vcpus(p.g, count_vcpu);
+	say_vcpu(7, true);
+	pair_until(&p, told == 1);
+	guest_watch(p.g, pair_on_gone, NULL, &p);
+	told = 0;
+	say_vcpu(7, false);
+	pair_until(&p, p.g->nvcpus == 0);
+	cr_assert_eq(told, 0);
+	guest_watch(p.g, pair_on_gone, NULL, &told);
+	say_vcpu(8, true);
+	pair_until(&p, p.g->nvcpus == 1);
+	cr_assert_eq(told, 0, "told with what belongs to somebody else");
+	guest_watch(p.g, pair_on_gone, NULL, &p);
+}
+
 /* The agent has asked for something with @id; the guest answers with nonsense. */
 static void answer(uint32_t id, int fd)
 {

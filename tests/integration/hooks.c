@@ -411,6 +411,23 @@ Test(hooks, an_import_is_told)
 	end(&w);
 }
 
+/* Events of this type, each once: what had been sent when an agent ended may have been sent again. */
+static unsigned int told(struct world *w, const char *type)
+{
+	const char *ids[8];
+	unsigned int n = 0, k;
+
+	for (size_t i = 0; i < hook_server_count(w->server) && n < LAB_COUNT(ids); i++) {
+		if (strcmp(hook_server_type(w->server, i), type) != 0)
+			continue;
+		ids[n] = lab_str(w->lab, hook_server_get(w->server, i)->json, "id");
+		for (k = 0; k < n && strcmp(ids[k], ids[n]) != 0; k++)
+			;
+		n += k == n;
+	}
+	return n;
+}
+
 /* Its agent is killed in the middle: the next life tells the end, and once; who asks is told the same. */
 Test(hooks, an_import_that_is_cut_short_is_told)
 {
@@ -425,7 +442,7 @@ Test(hooks, an_import_that_is_cut_short_is_told)
 	f = fopen(memory, "we");
 	lab_check(w.lab, f, "%s", memory);
 	memset(chunk, 1, sizeof(chunk));
-	for (int i = 0; i < 64; i++)
+	for (int i = 0; i < 160; i++)
 		fwrite(chunk, sizeof(chunk), 1, f);
 	lab_check(w.lab, !fclose(f), "%s", memory);
 	snprintf(body, sizeof(body), "{\"memory\": \"%s\", \"name\": \"there\"}", memory);
@@ -445,9 +462,8 @@ Test(hooks, an_import_that_is_cut_short_is_told)
 	lab_host_source_start(w.b);
 	lab_check(w.lab, lab_http(w.b->dest_sock, "GET", "/v1/snapshots/there", NULL, NULL) == 404,
 		  "it is remembered for ever");
-	/* What had been sent in the moment of the kill may have been sent again; nothing else. */
-	lab_check(w.lab,
-		  heard(&w, "decant.import.importing") && heard(&w, "decant.import.failed") == 1,
-		  "told %u times", heard(&w, "decant.import.failed"));
+	lab_check(w.lab, told(&w, "decant.import.importing") == 1, "the beginning");
+	lab_check(w.lab, told(&w, "decant.import.failed") == 1, "told %u times",
+		  told(&w, "decant.import.failed"));
 	end(&w);
 }

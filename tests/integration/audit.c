@@ -49,7 +49,7 @@ static bool fits(json_t *line, json_t *want)
 static size_t says(struct lab_host *h, size_t from, const char *text)
 {
 	json_t *all, *want = json_loads(text, 0, NULL);
-	uint64_t end = lab_now_ms() + 10000 * h->lab->slow;
+	uint64_t end = lab_now_ms() + LAB_LEAST_MS * h->lab->slow;
 
 	lab_check(h->lab, want, "not JSON: %s", text);
 	do {

@@ -302,7 +302,7 @@ static void lies_without_end(struct lab *lab, bool reads)
 {
 	int uffd = new_uffd(), sock = welcomed(lab, "paint", "liar", uffd), r = 0;
 	uint8_t buf[512];
-	uint64_t end = lab_now_ms() + 5000 * lab->slow;
+	uint64_t end = lab_now_ms() + LAB_LEAST_MS * lab->slow;
 
 	for (uint32_t id = 1; !r && lab_now_ms() < end; id++)
 		r = post(sock, buf, range_of(GWIRE_SHARE_MAP, id, (void *)PAGE, 0, buf), NULL, 0);

@@ -92,7 +92,7 @@ Test(loop, there_and_back, .timeout = 1200)
 	}
 	/* The same host has the guest again as at the first look (both counts are even). */
 	lab_host_knows(hosts[0], g->name);
-	for (uint64_t end = lab_now_ms() + 10000;
+	for (uint64_t end = lab_now_ms() + LAB_LEAST_MS;
 	     !settled(lab, hosts, &before, &after) && lab_now_ms() < end;)
 		lab_nap();
 	compare(lab, &before, &after, rounds);

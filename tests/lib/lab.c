@@ -394,7 +394,8 @@ void lab_end(struct lab *lab)
 		if (lab_proc_alive(lab->procs[i]))
 			lab_proc_kill(lab, lab->procs[i]);
 	/* One that was told to end may still be at it. */
-	for (uint64_t end = lab_now_ms() + 5000; each_orphan(count_orphan) && lab_now_ms() < end;)
+	for (uint64_t end = lab_now_ms() + LAB_LEAST_MS;
+	     each_orphan(count_orphan) && lab_now_ms() < end;)
 		lab_nap();
 	lab_check(lab, each_orphan(show_orphan) == 0, "processes were left behind");
 	lab_check(lab, nftw(lab->root, find_report, 16, FTW_PHYS) == 0,

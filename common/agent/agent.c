@@ -66,11 +66,15 @@ int agent_load_tls(const struct conf_agent *c, enum tls_role role, struct tls_ct
 {
 	const struct conf_tls *t = &c->tls;
 	struct tls_files files = {.ca = t->ca, .cert = t->cert, .key = t->key, .crl = t->crl};
+	struct error dates = {0};
 	struct tls_ctx *ctx;
 	int r = tls_ctx_new(&files, role, &ctx, err);
 
 	if (r < 0)
 		return r;
+	/* It is used all the same: clocks differ, and whoever refuses it says why. */
+	if (tls_ctx_check_dates(ctx, &dates) < 0)
+		log_warn("%s", dates.msg);
 	tls_stats_inherit(ctx, *tls);
 	tls_ctx_unref(*tls);
 	*tls = ctx;

@@ -23,8 +23,13 @@ static int load_tls(const struct conf_agent *conf, struct tls_ctx **ret, struct 
 	const struct conf_tls *t = conf->api.tls.ca ? &conf->api.tls : &conf->tls;
 	struct tls_files files = {
 		.ca = t->ca, .cert = t->cert, .key = t->key, .crl = t->crl, .http = true};
+	struct error dates = {0};
+	int r = tls_ctx_new(&files, TLS_SERVER, ret, err);
 
-	return tls_ctx_new(&files, TLS_SERVER, ret, err);
+	/* Of the agent's own that was said already. */
+	if (!r && t == &conf->api.tls && tls_ctx_check_dates(*ret, &dates) < 0)
+		log_warn("api: %s", dates.msg);
+	return r;
 }
 
 int rest_reload(struct rest_server *s, const struct conf_agent *conf, struct error *err)

@@ -216,8 +216,7 @@ static int established(struct tls_chan *c)
 		return die(c, r);
 	/* Only a client of REST may have none. */
 	c->identity = cert ? tls_ident_of(cert) : c->ctx->http ? strdup("") : NULL;
-	c->subject = cert ? tls_ident_subject(cert) : c->ctx->http ? strdup("") : NULL;
-	if (!c->identity || !c->subject)
+	if (!c->identity)
 		return die(c, error_set(&c->why, -ENOMEM, NULL, "no memory for the peer's names"));
 	c->done = true;
 	tls_stats_count_done(c->ctx);
@@ -450,11 +449,6 @@ const char *tls_chan_identity(const struct tls_chan *c)
 	return c->identity ? c->identity : "";
 }
 
-const char *tls_chan_subject(const struct tls_chan *c)
-{
-	return c->subject ? c->subject : "";
-}
-
 const char *tls_chan_cipher(const struct tls_chan *c)
 {
 	return c->done ? SSL_get_cipher_name(c->ssl) : "";
@@ -481,6 +475,5 @@ void tls_chan_free(struct tls_chan *c)
 	tls_ctx_unref(c->ctx);
 	free(c->asked);
 	free(c->identity);
-	free(c->subject);
 	free(c);
 }

@@ -183,9 +183,6 @@ const char *tls_chan_peer(const struct tls_chan *c);
  */
 const char *tls_chan_identity(const struct tls_chan *c);
 
-/** tls_chan_subject() - Return: common name of the peer's certificate, for logs only; may be "" */
-const char *tls_chan_subject(const struct tls_chan *c);
-
 /** tls_chan_cipher() - Return: name of the cipher suite in use, "" before the handshake is done */
 const char *tls_chan_cipher(const struct tls_chan *c);
 

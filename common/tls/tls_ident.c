@@ -144,26 +144,6 @@ char *tls_ident_of(const X509 *cert)
 	return text;
 }
 
-char *tls_ident_subject(const X509 *cert)
-{
-	const X509_NAME *name = X509_get_subject_name(cert);
-	int at = X509_NAME_get_index_by_NID(name, NID_commonName, -1);
-	char *text = NULL;
-	size_t len;
-	FILE *f = open_memstream(&text, &len);
-	const ASN1_STRING *s;
-
-	if (!f)
-		return NULL;
-	if (at >= 0) {
-		s = X509_NAME_ENTRY_get_data(X509_NAME_get_entry(name, at));
-		put_escaped(f, ASN1_STRING_get0_data(s), (size_t)ASN1_STRING_length(s), false);
-	}
-	if (fclose(f))
-		free(steal_ptr(&text));
-	return text;
-}
-
 static int canon_dns(FILE *f, const char *name, struct error *err)
 {
 	size_t n = strlen(name);

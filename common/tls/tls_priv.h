@@ -85,7 +85,7 @@ struct tls_wire {
  * @asked:	name or address that the peer must have (client), NULL otherwise
  * @refused:	why a callback inside OpenSSL refused the peer, and @refused_ret its -errno
  * @peer:	address for people
- * @identity, @subject:	see tls_chan_identity(); allocated when the handshake is done
+ * @identity:	see tls_chan_identity(); allocated when the handshake is done
  */
 struct tls_chan {
 	struct tls_ctx *ctx;
@@ -106,7 +106,6 @@ struct tls_chan {
 	int refused_ret;
 	char peer[72];
 	char *identity;
-	char *subject;
 };
 
 /* tls_wire.c */
@@ -149,9 +148,6 @@ int tls_alpn_check(SSL *ssl, struct error *err);
 
 /** tls_ident_of() - Return: new text as of tls_chan_identity(), or NULL without memory */
 char *tls_ident_of(const X509 *cert);
-/** tls_ident_subject() - Return: new text, the common name made printable, or NULL without memory
- */
-char *tls_ident_subject(const X509 *cert);
 
 /* tls_why.c */
 

@@ -287,6 +287,11 @@ Test(tls, reload_on_sighup)
 	struct lab_host *b = lab_host_start(lab, &(struct lab_host_opts){.name = "b"});
 	struct lab_guest *g = lab_guest_start(a, &(struct lab_guest_opts){.mb = 8});
 
+	lab_check(lab,
+		  lab_proc_said(lab, a->source, "our certificate") &&
+			  lab_proc_said(lab, a->source, "expired at"),
+		  "it does not say that its own certificate is of no use");
+	lab_check(lab, !lab_proc_said(lab, b->source, "our certificate"), "nor is that of b");
 	json_decref(lab_migrate(
 		a, b, g, &(struct lab_move){.exit = 1, .phase = "failed", .code = "tls-expired"}));
 	lab_host_identity(a, "source", "host-a");

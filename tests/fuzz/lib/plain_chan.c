@@ -321,12 +321,6 @@ const char *tls_chan_identity(const struct tls_chan *c)
 	return PLAIN_IDENTITY;
 }
 
-const char *tls_chan_subject(const struct tls_chan *c)
-{
-	(void)c;
-	return "peer";
-}
-
 const char *tls_chan_cipher(const struct tls_chan *c)
 {
 	(void)c;

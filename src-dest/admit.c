@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Whether a guest may come: said by name before anything is started. */
 #include <assert.h>
 #include <errno.h>

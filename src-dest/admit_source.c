@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 */
 /* What only this host's decant-source knows: does a guest of that name live here already? */
 #include <errno.h>
 #include <stdio.h>

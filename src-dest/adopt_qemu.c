@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * QEMUs that an earlier life of this agent left behind do not attach themselves, nor do those whose monitor was
  * lost in post-copy: they are looked for at the monitors that the records name, until they are found or have ended.

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 */
 /* From the data threads to the loop: what they have to say, and what they want of the guest. */
 #include <errno.h>
 #include <poll.h>

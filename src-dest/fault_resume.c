@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The fault thread from one session to the next: it holds, and goes on. Rules 1, 2 and 5 are kept as
  * fault.h says: nothing here places or closes anything but a channel.

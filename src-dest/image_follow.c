@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Reading an image that is still being written: what has come is told by bitmaps in memory, which the
  * writer and its readers share. A unit is noted behind the writing of its page and of its entry in

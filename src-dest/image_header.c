@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Header and description of an image: the part of IMAGE.md that is coded field by field. */
 #include <errno.h>
 #include <stdarg.h>

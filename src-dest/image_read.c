@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Reading an image: nothing of it is believed before its digest was seen to be right. */
 #include <errno.h>
 #include <fcntl.h>

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Writing an image. Torn images cannot come about: the file has a temporary name, which nobody
  * opens, until everything in it is on the disk; the header is written last.

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * An import is over with the agent: nothing of its image is kept. A note beside the image, from before anybody is told of
  * the beginning until everybody was told of the end, has the next life tell the end of one that was killed in between.

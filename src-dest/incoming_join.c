@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Which further channels a session takes, and when. */
 #include <errno.h>
 #include <openssl/crypto.h>

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What comes on the control channel of a session, from SETUP on: each message goes to whom it concerns, and the loss
  * of the channel becomes an event.

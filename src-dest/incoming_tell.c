@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What others hear of what arrives here: the audit and hooks are told of each change of phase, by the one who sets the state
  * (incoming_event(), micro_event(), import.c), and when an agent that was started again has found what became of the

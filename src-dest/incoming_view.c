@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 */
 /* An incoming migration as the REST interface shows it. */
 #include <string.h>
 #include "incoming_priv.h"

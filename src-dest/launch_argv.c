@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 */
 /* From a launcher's argv and the facts of an arriving guest to what is executed. */
 #include <errno.h>
 #include <inttypes.h>

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "listen_priv.h"
 #include <errno.h>
 #include <event2/listener.h>

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 */
 /* A connection until its session has it: HELLO, and what may be asked without a session. */
 #include "listen_priv.h"
 #include <errno.h>

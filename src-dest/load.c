@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The guest's state, from STATE messages into the guest, no faster than it takes it. Loading touches
  * memory: the fault thread serves that meanwhile, so nothing here waits for the guest.

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Micro-VMs that an earlier life of the agent served. They do not hand their userfaultfd over again: the
  * service manager does, where it keeps one, or their own copy of it is found in their process; what is

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The socket that a micro-VM connects to, and its handshake: none of it waits. Nothing is ever
  * answered: the protocol has no way back. The socket is for one micro-VM: as soon as one has

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Giving a micro-VM its pages out of the image: the fault thread those that it touches, a job of the
  * worker the rest. Each region is a block of the place, with the region's address.

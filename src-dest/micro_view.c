@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 */
 /* A micro-VM as the REST interface shows it: an incoming guest like the others. */
 #include "incoming_priv.h"
 #include "micro_priv.h"

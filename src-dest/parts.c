@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "parts.h"
 #include "adopt.h"
 #include "incoming_priv.h"

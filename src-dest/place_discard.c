@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Emptying memory before the guest runs, and putting it under the userfaultfd's eyes. */
 #include <errno.h>
 #include <inttypes.h>

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * State advise: from SETUP to PREPARED, one stage after the other, each begun by the end of the one
  * before: admit, launch, attach, ask the guest for what is needed of it, empty its memory.

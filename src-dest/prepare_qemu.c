@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A QEMU that was launched does not attach itself: it is looked for at its monitor until it is there.
  *

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A guest out of a stored image: an incoming without a source. It goes through the same states as one
  * that arrives; what a source would send is read from the image instead: the fault thread provides

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A session after the one that was lost, for a guest that runs here (PROTOCOL.md section 12).
  *

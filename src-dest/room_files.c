@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Memory that is in files of a file system with a size: a QEMU's in /dev/shm, say. Which file system that is shows when
  * the guest has been launched, and is asked of its files themselves: no launcher's words have to be understood. A memfd

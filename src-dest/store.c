@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * State storing: a session whose guest is not moved but stored, as an image (image.h).
  *

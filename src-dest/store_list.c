@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The stored images as the REST interface shows them. */
 #include <dirent.h>
 #include <stdio.h>

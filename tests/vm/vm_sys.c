@@ -125,7 +125,7 @@ void vm_sys_settled(struct vm *vm)
 
 /*
  * What any emulated processor says whose thread had to wait for one of the host's. That a clock jumped or stood is for
- * the tests to see, who compare it with the host's; a clock that the kernel takes for unstable it names in other words.
+ * the tests to see, who compare it with the host's.
  */
 static bool is_of_the_host(const char *text)
 {

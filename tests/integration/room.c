@@ -6,22 +6,27 @@
  */
 #include <inttypes.h>
 #include <string.h>
+#include "host/cgroup.h"
 #include "lib/fake_play.h"
 #include "lib/lab_test.h"
+#include "util/cleanup.h"
 
 TestSuite(room, .timeout = 120);
 
 #define MIB(n) ((int64_t)(n) << 20)
 
+/* Of the machine, or of the control group in which the tests run, if that leaves less. */
 static int64_t available(struct lab *lab)
 {
+	struct cgroup_room group = {.unused = INT64_MAX};
 	char *text = lab_read_file("/proc/meminfo");
 	const char *at = text ? strstr(text, "MemAvailable:") : NULL;
 	int64_t kb = 0;
 
 	lab_check(lab, at && sscanf(at, "MemAvailable: %" SCNd64, &kb) == 1, "/proc/meminfo");
 	free(text);
-	return kb << 10;
+	cgroup_memory("/proc/self/mountinfo", "/proc/self/cgroup", NULL, &group);
+	return MIN(kb << 10, (int64_t)group.unused);
 }
 
 /* As long as this lives, no other test takes GiB of huge pages, or gives them back. */

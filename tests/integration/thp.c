@@ -74,6 +74,7 @@ static void moves(enum lab_kind kind, const char *mode)
 	struct lab *lab = lab_test_pair(&a, &b);
 	struct lab_guest *g = lab_guest_start(a, &opts);
 	struct lab_proc *p;
+	bool off = false;
 
 	lab_check(lab, is_on(g, a), "nothing is advised at the source");
 	if (kind == LAB_ANON && !advice_of(lab_guest_pid(g, a)).huge) {
@@ -82,8 +83,11 @@ static void moves(enum lab_kind kind, const char *mode)
 		cr_skip_test("this kernel gives no transparent huge pages");
 	}
 	p = lab_migrate_begin(a, b, g, &move);
-	lab_until(lab, 10000, lab_job_phase_is(a, phase), "%s was not reached", phase);
-	lab_check(lab, is_off(g, b), "huge pages are not off while pages arrive");
+	/* Looked at in a moment that was certainly in that phase. */
+	lab_until(lab, 10000,
+		  lab_job_phase_is(a, phase) && (off = is_off(g, b), lab_job_phase_is(a, phase)),
+		  "%s was not reached", phase);
+	lab_check(lab, off, "huge pages are not off while pages arrive");
 	json_decref(lab_migrate_end(a, p, &move));
 	lab_guest_arrived(g, b);
 	lab_until(lab, 5000, is_on(g, b), "huge pages are not on again");

@@ -290,9 +290,9 @@ Test(guest_lib, too_many_requests_are_turned_away)
 
 	run();
 	welcome();
-	s->pause_ms = 300;
+	s->pause_ms = 1000;
 	put(&m, -1);
-	pair_spin(&p, 50);
+	pair_until(&p, s->pausing == 1);
 	/* The callback thread is inside the pause: these wait for it. */
 	for (uint32_t id = 2; id < 42; id++) {
 		m = (struct gwire_msg){.type = GWIRE_FINISH, .id = id};
@@ -323,7 +323,7 @@ Test(guest_lib, two_pauses_at_a_time_are_one_too_many)
 
 	run();
 	welcome();
-	s->pause_ms = 100;
+	s->pause_ms = 500;
 	put(&m, -1);
 	m.id = 2;
 	put(&m, -1);

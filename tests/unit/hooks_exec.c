@@ -171,14 +171,14 @@ Test(hooks_exec, time_is_limited)
 
 	box_init(&b);
 	open_exec(&b, "echo $$ >@/pid; sleep 1000 & echo $! >@/child; wait",
-		  ", \"timeout_ms\": 200, \"attempts\": 1");
+		  ", \"timeout_ms\": 1000, \"attempts\": 1");
 	box_emit(&b, "migration.setup", "one", 1);
 	box_until(&b, box_count(&b).dead == 1);
 	cr_expect(not(alive(&b, "pid")));
 	box_until(&b, !alive(&b, "child"));
 	box_close(&b);
 	open_exec(&b, "trap '' TERM; echo $$ >@/pid; while :; do sleep 0.05; done",
-		  ", \"timeout_ms\": 100, \"attempts\": 1");
+		  ", \"timeout_ms\": 1000, \"attempts\": 1");
 	box_emit(&b, "migration.setup", "one", 1);
 	box_until(&b, box_count(&b).dead == 1);
 	cr_expect(not(alive(&b, "pid")));

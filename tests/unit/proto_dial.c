@@ -20,7 +20,7 @@ static unsigned int threads(void)
 
 static void wait_for_threads(unsigned int n)
 {
-	for (int i = 0; i < 300 && threads() > n; i++)
+	for (int i = 0; i < 1500 && threads() > n; i++)
 		usleep(10000);
 	cr_assert_leq(threads(), n);
 }

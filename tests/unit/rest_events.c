@@ -248,7 +248,7 @@ Test(rest_events, streams_are_bounded_and_places_come_free)
 	free(out);
 	close(fd);
 	close(one);
-	for (int i = 0; i < 200; i++) {
+	for (int i = 0; i < 2000; i++) {
 		fd = look(s, NULL);
 		out = read_to(fd, "}\n");
 		close(fd);

@@ -414,7 +414,7 @@ Test(rest, connections_are_bounded)
 	cr_expect(eq(str, a.problem.code, "too-many-connections"));
 	rest_answer_clear(&a);
 	close(fd[1]);
-	for (int i = 0; i < 100; i++) {
+	for (int i = 0; i < 1000; i++) {
 		a = fixture_ask(&s->f, "GET", "/v1/echo/a", NULL);
 		int status = a.status;
 
@@ -422,7 +422,7 @@ Test(rest, connections_are_bounded)
 		if (status == 200)
 			break;
 		usleep(10000);
-		cr_assert(lt(int, i, 99));
+		cr_assert(lt(int, i, 999));
 	}
 	close(fd[0]);
 	close(fd[2]);

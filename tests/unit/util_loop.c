@@ -213,6 +213,7 @@ static void never(void *arg)
 
 struct late_call {
 	struct loop *l;
+	_Atomic bool begun;
 	bool ran;
 	int ret;
 };
@@ -221,6 +222,7 @@ static void *call_late(void *arg)
 {
 	struct late_call *c = arg;
 
+	c->begun = true;
 	c->ret = loop_call(c->l, never, &c->ran);
 	return NULL;
 }
@@ -256,6 +258,9 @@ Test(loop, freeing_a_loop_that_never_ran_lets_callers_go)
 	pthread_t t;
 
 	pthread_create(&t, NULL, call_late, &c);
+	/* A caller must not come when the loop is freed. */
+	while (!c.begun)
+		usleep(1000);
 	usleep(100000);
 	loop_free(c.l);
 	pthread_join(t, NULL);

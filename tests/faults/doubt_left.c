@@ -39,7 +39,9 @@ ParameterizedTestParameters(doubt_left, anew)
 
 static void kill_at(struct doubt *s, struct lab_host *h)
 {
-	kill(lab_guest_pid(s->g, h), SIGKILL);
+	pid_t pid = lab_guest_pid(s->g, h);
+
+	lab_check(s->lab, pid > 0 && !kill(pid, SIGKILL), "it is gone");
 	lab_until(s->lab, 5000, !lab_guest_pid(s->g, h), "it lives");
 }
 
@@ -98,8 +100,9 @@ static struct doubt begin(void)
 
 	s.a = lab_host_start(s.lab, &(struct lab_host_opts){.name = "a"});
 	s.b = lab_host_start(s.lab, &(struct lab_host_opts){.name = "b"});
+	/* There is time to find it in post-copy. */
 	s.g = lab_guest_start(
-		s.a, &(struct lab_guest_opts){.mb = 16, .threads = 2, .writes = 400, .uuid = 77});
+		s.a, &(struct lab_guest_opts){.mb = 64, .threads = 2, .writes = 400, .uuid = 77});
 	s.move.args[0] = "--bandwidth";
 	s.move.args[1] = "40Mbit";
 	return s;

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "lib/doubt.h"
+#include "lib/lab_silent.h"
 #include "lib/lab_test.h"
 
 TestSuite(doubt_resolved, .timeout = 120);
@@ -61,6 +62,7 @@ static void conflict_is_loud(struct doubt *s)
 	/* The one there is stopped, and is for an operator to end. */
 	pid = lab_guest_pid(s->g, s->b);
 	lab_check(s->lab, pid, "the copy at the destination was ended");
+	lab_until(s->lab, 5000, lab_silent_state(pid) == 'T', "the copy there is not stopped");
 	doubt_still(s, s->b);
 	doubt_runs(s, s->a);
 	kill(pid, SIGKILL);

@@ -91,7 +91,8 @@ ParameterizedTest(struct memory_row *r, memory, runs_out)
 	}
 	lab_matrix_begin(&row);
 	lab = lab_test_pair(&a, &b);
-	g = lab_guest_start(a, &(struct lab_guest_opts){.mb = 32, .threads = 1, .writes = 500});
+	/* So much that most of it is still to come when there is no room, though it asks for all. */
+	g = lab_guest_start(a, &(struct lab_guest_opts){.mb = 96, .threads = 1, .writes = 500});
 	p = lab_decant_begin(a, (const char *[]){"migrate", g->name, "--to", b->to, "--mode",
 						 "postcopy", "--bandwidth", "40Mbit", NULL});
 	lab_until(lab, 10000, lab_job_phase_is(a, "postcopy"), "it does not begin");

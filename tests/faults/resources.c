@@ -35,9 +35,12 @@ struct scene {
 	struct lab_proc *move;
 };
 
-static struct lab_guest *guest(struct lab_host *a)
+/* It asks for all of its pages when it has arrived: to be met in post-copy it has many. */
+#define POSTCOPY_MB 64
+
+static struct lab_guest *guest(struct lab_host *a, unsigned int mb)
 {
-	return lab_guest_start(a, &(struct lab_guest_opts){.mb = 16, .threads = 1, .writes = 3000});
+	return lab_guest_start(a, &(struct lab_guest_opts){.mb = mb, .threads = 1, .writes = 3000});
 }
 
 static struct lab_proc *move(struct scene *s, const char *mode, const char *rate)
@@ -148,7 +151,7 @@ ParameterizedTest(struct full_row *r, resources, disk_full)
 	lab_host_dest_start(s.a);
 	lab_host_source_start(s.b);
 	lab_host_dest_start(s.b);
-	s.g = guest(s.a);
+	s.g = guest(s.a, 16);
 	ballast = fill(h, r->pages);
 	s.move = move(&s, "hybrid", "200Mbit");
 	/* It has failed by then, or waits for room, or had enough of it. */
@@ -215,7 +218,7 @@ ParameterizedTest(struct fds_row *r, resources, descriptors)
 	snprintf(fault, sizeof(fault), "%u descriptors left to %s", r->left, agents[r->agent]);
 	lab_matrix_begin(&row);
 	s.lab = lab_test_pair(&s.a, &s.b);
-	s.g = guest(s.a);
+	s.g = guest(s.a, 16);
 	p = r->agent ? s.b->dest : s.a->source;
 	old = leave_fds(s.lab, p, r->left);
 	s.move = move(&s, "hybrid", "200Mbit");
@@ -288,7 +291,7 @@ ParameterizedTest(struct stop_row *r, resources, stopped)
 		 r->faults ? ", writes by faults" : "");
 	lab_matrix_begin(&row);
 	s.lab = lab_test_pair(&s.a, &s.b);
-	s.g = guest(s.a);
+	s.g = guest(s.a, r->mode ? POSTCOPY_MB : 16);
 	s.move = lab_decant_begin(
 		s.a, (const char *[]){"migrate", s.g->name, "--to", s.b->to, "--mode",
 				      stop_modes[r->mode], "--bandwidth", "32Mbit", "--tracking",
@@ -353,7 +356,7 @@ ParameterizedTest(struct gone_row *r, resources, run_dir_gone)
 	snprintf(fault, sizeof(fault), "run directory of %s removed", agents[r->agent]);
 	lab_matrix_begin(&row);
 	s.lab = lab_test_pair(&s.a, &s.b);
-	s.g = guest(s.a);
+	s.g = guest(s.a, POSTCOPY_MB);
 	s.move = move(&s, "postcopy", "32Mbit");
 	lab_until(s.lab, 10000, lab_job_phase_is(s.a, "postcopy"), "it does not begin");
 	if (r->agent != 1)

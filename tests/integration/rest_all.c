@@ -435,6 +435,7 @@ static void images_of_dest(struct lab_host *b)
 	static char zero[8192];
 	struct lab *lab = b->lab;
 	const char *d = b->dest_sock;
+	json_t *copy;
 	FILE *f;
 
 	REFUSED(lab, d, {"POST", "/v1/snapshots", "{\"name\": \"x\"}", 400, "bad-body"},
@@ -445,7 +446,11 @@ static void images_of_dest(struct lab_host *b)
 		{"POST", "/v1/snapshots/monday/restore", "{\"x\": 1}", 400, "unknown-key"},
 		{"POST", "/v1/snapshots/x/uffd", "{\"socket\": \"/x\"}", 404, "no-such-snapshot"},
 		{"POST", "/v1/snapshots/monday/uffd", "{}", 400, "bad-body"});
-	json_decref(ask(lab, d, "POST", "/v1/snapshots/monday/restore", "{}", 202));
+	copy = ask(lab, d, "POST", "/v1/snapshots/monday/restore", "{}", 202);
+	snprintf(body, sizeof(body), "/v1/incoming/%s", lab_str(lab, copy, "id"));
+	json_decref(copy);
+	/* Else it may be launched when the lab has ended all guests. */
+	lab_until(lab, 20000, phase_is(lab, d, body, "completed"), "restored");
 	snprintf(memory, sizeof(memory), "%s/memory", lab->root);
 	f = fopen(memory, "we");
 	lab_check(lab, f && fwrite(zero, sizeof(zero), 1, f) == 1 && !fclose(f), "%s", memory);

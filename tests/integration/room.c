@@ -133,9 +133,10 @@ Test(room, an_evacuation_goes_elsewhere)
 	struct lab_host *a = lab_host_start(lab, &(struct lab_host_opts){.name = "a"}),
 			*b = host(lab, "b", MIB(3072)), *c = host(lab, "c", MIB(1536));
 	struct lab_guest *g = large(a),
-			 *first = lab_guest_start(
-				 a, &(struct lab_guest_opts){
-					    .name = "first", .mb = 8, .threads = 1, .writes = 200});
+			 *first = lab_guest_start(a, &(struct lab_guest_opts){.name = "first",
+									      .mb = 16,
+									      .threads = 1,
+									      .writes = 200});
 	struct lab_proc *p = lab_decant_begin(
 		a, (const char *[]){"evacuate", "--json", "--wait", "--to", b->to, "--to", c->to,
 				    "--order", "smallest", "--concurrency", "1", "--bandwidth",

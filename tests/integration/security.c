@@ -16,6 +16,9 @@
 
 TestSuite(security, .timeout = 120);
 
+/* The guest asks for all of its pages when it has arrived: of fewer it would have them in no time. */
+#define IN_POSTCOPY_MB 64
+
 /* --- rights --- */
 
 /* What the kernel says of one thread: /proc/PID/task/TID/status. Return: NULL if it has ended; to be freed */
@@ -123,7 +126,7 @@ Test(security, agents_give_up_what_they_do_not_need)
 		cr_skip_test("only root has something to give up");
 	setenv("DECANT_LOG", "debug", 1);
 	lab = lab_test_pair(&a, &b);
-	g = lab_guest_start(a, &(struct lab_guest_opts){.mb = 16, .threads = 2});
+	g = lab_guest_start(a, &(struct lab_guest_opts){.mb = IN_POSTCOPY_MB, .threads = 2});
 	p = lab_migrate_begin(a, b, g, &move);
 	lab_until(lab, 20000, lab_job_phase_is(a, "postcopy"), "postcopy was not reached");
 	/* In the middle, when all kinds of threads are there. */
@@ -224,7 +227,7 @@ Test(security, files_are_for_those_who_may_use_them)
 	lab = lab_new(lab_test_failed);
 	a = with_its_own_folders(lab, "a");
 	b = with_its_own_folders(lab, "b");
-	g = lab_guest_start(a, &(struct lab_guest_opts){.mb = 16, .threads = 2});
+	g = lab_guest_start(a, &(struct lab_guest_opts){.mb = IN_POSTCOPY_MB, .threads = 2});
 	p = lab_migrate_begin(a, b, g, &move);
 	lab_until(lab, 20000, lab_job_phase_is(a, "postcopy"), "postcopy was not reached");
 	lab_decant(a, 10000, NULL, NULL, (const char *[]){"bandwidth", "unlimited", NULL});

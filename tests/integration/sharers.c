@@ -147,8 +147,8 @@ static void talk_rubbish(struct paint_world *w)
  */
 Test(sharers, at_every_moment)
 {
-	struct paint_world w = paint_world(lab_new(lab_test_failed), "16", "0");
-	struct lab_proc *job = paint_migrate(&w, "hybrid", "64Mbit"), *early, *mid, *leaves,
+	struct paint_world w = paint_world(lab_new(lab_test_failed), "64", "0");
+	struct lab_proc *job = paint_migrate(&w, "hybrid", "256Mbit"), *early, *mid, *leaves,
 			*killed, *late;
 	long looks;
 
@@ -199,14 +199,17 @@ Test(sharers, at_every_moment)
 /* The agent's end hands zeros to no sharer: each keeps its descriptor, and looks for a successor. */
 Test(sharers, the_agent_is_killed)
 {
-	struct paint_world w = paint_world(lab_new(lab_test_failed), "16", "0");
+	struct paint_world w = paint_world(lab_new(lab_test_failed), "64", "0");
 	struct lab_proc *job = paint_migrate(&w, "postcopy", "32Mbit"), *s;
 	uint64_t end;
 
 	lab_until(w.lab, 20000, paint_phase_is(&w, "running"), "the guest does not run");
+	/* As above: what it is to wait for would be here. */
+	kill(w.a->source->pid, SIGSTOP);
 	s = share(&w, "sharer", "stay");
 	lab_until(w.lab, 10000, reports(&w, "sharer", "guarded"), "not guarded");
 	lab_proc_kill(w.lab, w.b->dest);
+	kill(w.a->source->pid, SIGCONT);
 	for (end = lab_now_ms() + 1000; lab_now_ms() < end; lab_nap()) {
 		lab_check(w.lab, !reports(&w, "sharer", "good"), "it has seen what is not there");
 		lab_check(w.lab, paint_said(&w, "bad") == 0, "the guest has found bad pages");

@@ -58,12 +58,18 @@ static struct scene scene_new(void)
 	return s;
 }
 
-/* 16 MiB at 80 Mbit/s take 1.6 s: there is time to stop a disk before the switch. */
-static void set_out(struct scene *s, const char *mode, const char *bandwidth)
+/*
+ * There is time to stop a disk before the switch: 24 MiB at 80 Mbit/s take 2.4 s. And behind it: a guest asks for all of
+ * its pages when it has arrived, and has fewer in no time.
+ */
+#define PRECOPY_MB  24
+#define POSTCOPY_MB 64
+
+static void set_out(struct scene *s, const char *mode, const char *bandwidth, unsigned int mb)
 {
 	s->move = (struct lab_move){.mode = mode, .args = {"--bandwidth", bandwidth}};
 	s->g = lab_guest_start(s->host[A],
-			       &(struct lab_guest_opts){.mb = 16, .threads = 2, .writes = 200});
+			       &(struct lab_guest_opts){.mb = mb, .threads = 2, .writes = 200});
 	s->p = lab_migrate_begin(s->host[A], s->host[B], s->g, &s->move);
 }
 
@@ -117,20 +123,6 @@ static void disk_stands(struct scene *s, int i, const char *record)
 	lab_until(s->lab, 20000, syncs(s, i, record), "nobody syncs %s", record);
 }
 
-/* Up to where the source's, or the destination's, record stands on its way to the disk. */
-static void stands_at(struct scene *s, int i, const char *record)
-{
-	bool before = !strcmp(record, "may-hand-over") || !strcmp(record, "may-own");
-
-	set_out(s, before ? "hybrid" : "postcopy", "80Mbit");
-	reaches(s, before ? "precopy" : "postcopy");
-	/* "owner" is synced behind RUNNING: let that be over. */
-	for (uint64_t end = lab_now_ms() + 100; !before && lab_now_ms() < end;)
-		lab_nap();
-	disk_stop(s, i, "");
-	disk_stands(s, i, record);
-}
-
 /* All that the incoming's journal says. */
 static bool dest_has(struct scene *s, const char *record)
 {
@@ -147,6 +139,22 @@ static bool dest_has(struct scene *s, const char *record)
 	has = text && strstr(text, quoted);
 	free(text);
 	return has;
+}
+
+/* Up to where the source's, or the destination's, record stands on its way to the disk. */
+static void stands_at(struct scene *s, int i, const char *record)
+{
+	bool before = !strcmp(record, "may-hand-over") || !strcmp(record, "may-own");
+
+	set_out(s, before ? "hybrid" : "postcopy", "80Mbit", before ? PRECOPY_MB : POSTCOPY_MB);
+	reaches(s, before ? "precopy" : "postcopy");
+	/* "owner" is synced behind RUNNING: let that be over. */
+	if (!before)
+		lab_until(s->lab, 5000, dest_has(s, "owner"), "no record of the owner");
+	for (uint64_t end = lab_now_ms() + 100; !before && lab_now_ms() < end;)
+		lab_nap();
+	disk_stop(s, i, "");
+	disk_stands(s, i, record);
 }
 
 /* --- others go on --- */

@@ -29,7 +29,8 @@ static void up(struct lab_systemd *sd)
 		lab_check(sd->lab, lab_systemctl_is(sd, units[i], "WatchdogUSec", "30s"),
 			  "%s is not watched", units[i]);
 	}
-	lab_check(sd->lab, lab_systemctl_is(sd, units[1], "StatusText", "0 guests arriving"),
+	/* Said behind READY=1. */
+	lab_until(sd->lab, 5000, lab_systemctl_is(sd, units[1], "StatusText", "0 guests arriving"),
 		  "status of decant-dest");
 }
 
@@ -77,7 +78,7 @@ static bool under_way(struct lab_host *h)
 	return is;
 }
 
-/* About 8 s of post-copy: killed, restarted, and the other agent restarted. */
+/* Some seconds of post-copy, though the guest asks for all of its pages: killed, restarted, and the other agent restarted. */
 static void agents_come_back(struct lab_systemd sd[2], struct lab_guest *g)
 {
 	static const struct lab_move move = {.mode = "postcopy", .args = {"--bandwidth", "64Mbit"}};
@@ -191,7 +192,7 @@ Test(systemd, units)
 	}
 	up(&sd[0]);
 	up(&sd[1]);
-	g = lab_guest_start(sd[0].host, &(struct lab_guest_opts){.mb = 64, .writes = 2000});
+	g = lab_guest_start(sd[0].host, &(struct lab_guest_opts){.mb = 128, .writes = 2000});
 	agents_come_back(sd, g);
 	unit = guest_unit(&sd[1]);
 	is_unconfined(&sd[1], unit);

@@ -5,8 +5,8 @@
 
 TestSuite(trace, .timeout = 240);
 
-/* The log of an agent has this event, with this text somewhere behind its name. */
-static void has(struct lab *lab, const struct lab_proc *p, const char *event, const char *text)
+/* Return: whether the log of an agent has this event, with this text somewhere behind its name */
+static bool logged(struct lab *lab, const struct lab_proc *p, const char *event, const char *text)
 {
 	char path[LAB_PATH_MAX + LAB_NAME_MAX + 8], want[64], *log, *at;
 
@@ -20,8 +20,15 @@ static void has(struct lab *lab, const struct lab_proc *p, const char *event, co
 		if (found && (!end || found < end))
 			break;
 	}
-	lab_check(lab, at != NULL, "%s has no event %s with \"%s\"", p->name, event, text);
 	free(log);
+	return at;
+}
+
+/* Threads of the destination may end behind the job. */
+static void has(struct lab *lab, const struct lab_proc *p, const char *event, const char *text)
+{
+	lab_until(lab, 5000, logged(lab, p, event, text), "%s has no event %s with \"%s\"", p->name,
+		  event, text);
 }
 
 Test(trace, a_migration_is_seen)

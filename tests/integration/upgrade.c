@@ -130,9 +130,11 @@ Test(upgrade, version_1_knows_no_recovery)
 	s = ages_begin(true);
 	relay = lab_relay_new(s.a);
 	g = lab_guest_start(s.b, &(struct lab_guest_opts){.mb = MB, .threads = 1, .writes = 100});
-	p = lab_migrate_begin(s.b, s.a, g, &move);
-	lab_until(s.lab, 10000, lab_job_phase_is(s.b, "postcopy"), "post-copy was not reached");
+	/* In the middle of post-copy. */
+	lab_relay_later(relay, 18u << 20);
 	lab_relay_cut(relay);
+	lab_relay_later(relay, 0);
+	p = lab_migrate_begin(s.b, s.a, g, &move);
 	lab_until(s.lab, 10000, lab_proc_said(s.lab, s.b->source, "no session can be made again"),
 		  "it does not say why");
 	job = lab_job_newest(s.b);

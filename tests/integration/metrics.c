@@ -192,9 +192,11 @@ Test(metrics, of_refusals)
 		  sample(lab, b->dest_sock,
 			 "decant_incoming_refused_total{reason=\"limit-memory\"}") == 1,
 		  "not counted where it was refused");
-	/* Without an urgent channel. */
-	json_decref(lab_migrate(a, b, small,
-				&(struct lab_move){.mode = "postcopy", .args = {"--no-urgent"}}));
+	/* Without an urgent channel; and its pages do not all come before it asks for one. */
+	json_decref(
+		lab_migrate(a, b, small,
+			    &(struct lab_move){.mode = "postcopy",
+					       .args = {"--no-urgent", "--bandwidth", "50Mbit"}}));
 	lab_guest_arrived(small, b);
 	lab_check(lab, sample(lab, a->source_sock, "decant_request_service_seconds_count") > 0,
 		  "requests over control are not counted");

@@ -60,7 +60,7 @@ Test(micro_images, out_of_an_image_on_its_way)
 	struct lab *lab = lab_test_pair(&a, &b);
 	struct lab_guest *g =
 		lab_guest_start(a, &(struct lab_guest_opts){.mb = 24, .blocks = 1, .writes = 2000});
-	struct lab_proc *p = store_begin(a, b, g, "100Mbit"), *vm;
+	struct lab_proc *p = store_begin(a, b, g, "60Mbit"), *vm;
 	char *id = micro_uffd(b, "live", "vm.sock"), dump[LAB_PATH_MAX + 80],
 	     path[LAB_PATH_MAX + 80];
 	size_t size = (size_t)g->opts.mb * MB;
@@ -204,12 +204,19 @@ Test(micro_images, import_of_a_file_that_changes)
 {
 	struct lab *lab = lab_new(lab_test_failed);
 	struct lab_host *b = micro_host(lab);
-	char phase[32];
+	char phase[32], path[LAB_PATH_MAX + 64];
+	struct lab_proc *writer;
 	json_t *o;
 	int fd;
 
 	make_solid(b, "memory", 64 * MB);
-	fd = open(lab_host_path(b, "memory"), O_WRONLY | O_CLOEXEC);
+	snprintf(path, sizeof(path), "%s", lab_host_path(b, "memory"));
+	fd = open(path, O_WRONLY | O_CLOEXEC);
+	/* All the time: a single write of ours could come when all has been read. */
+	writer = lab_spawn(lab, NULL, "writer",
+			   (const char *const[]){"/bin/sh", "-c",
+						 "while :; do printf x 1<>\"$0\"; done", path,
+						 NULL});
 	import_begin(b);
 	lab_check(lab, pwrite(fd, "x", 1, 0) == 1 && !ftruncate(fd, 32 * MB), "%m");
 	lab_until(lab, 10000, !strcmp(import_phase(b, phase), "failed"), "%s", phase);
@@ -218,6 +225,7 @@ Test(micro_images, import_of_a_file_that_changes)
 		  lab_str(lab, o, "error.message"));
 	json_decref(o);
 	close(fd);
+	lab_proc_kill(lab, writer);
 	nothing_stored(b);
 	lab_end(lab);
 }

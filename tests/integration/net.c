@@ -27,7 +27,7 @@ static struct scene half_kept(const char *mode, const char *channels, const char
 			      const char *dest_conf)
 {
 	struct scene s = {.move = {.mode = mode,
-				   .args = {"--bandwidth", "160Mbit", "--channels", channels,
+				   .args = {"--bandwidth", "120Mbit", "--channels", channels,
 					    "--reconnect-timeout-s", timeout_s}}};
 
 	s.lab = lab_new(lab_test_failed);
@@ -118,7 +118,7 @@ Test(net, precopy_over_a_link_that_flaps)
 {
 	struct scene s = half_sent("hybrid", "2", "20");
 
-	/* What is left takes 1.2 s of a whole link, so at least five sessions of three connections. */
+	/* What is left takes 1.6 s of a whole link, so at least six sessions of three connections. */
 	lab_relay_flap(s.relay, 250);
 	lab_until(s.lab, 30000, lab_relay_accepted(s.relay) > 15, "nobody dials any more");
 	lab_relay_flap(s.relay, 0);
@@ -163,7 +163,7 @@ Test(net, cancelled_without_a_session)
 
 Test(net, the_time_without_a_session_is_bounded)
 {
-	struct scene s = half_sent("precopy", "1", "1");
+	struct scene s = half_sent("precopy", "1", "3");
 	json_t *job;
 
 	nobody_gets_through(&s);
@@ -179,7 +179,7 @@ Test(net, the_time_without_a_session_is_bounded)
 /* A destination that would keep what it has for long is told that it need not, as soon as that is possible. */
 Test(net, a_rolled_back_job_is_told_of_later)
 {
-	struct scene s = half_kept("precopy", "1", "1", "{\"limits\": {\"interrupted_s\": 3600}}");
+	struct scene s = half_kept("precopy", "1", "3", "{\"limits\": {\"interrupted_s\": 3600}}");
 
 	nobody_gets_through(&s);
 	lab_until(s.lab, 10000, lab_job_phase_is(s.a, "failed"), "it goes on for ever");

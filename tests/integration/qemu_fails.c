@@ -245,7 +245,7 @@ Test(qemu_fails, what_fails_keeps_the_vm)
 		.exit = 1,
 		.phase = "failed",
 		.code = "timeout",
-		.args = {"--bandwidth", "400Mbit", "--switchover-timeout-ms", "1500"}};
+		.args = {"--bandwidth", "200Mbit", "--switchover-timeout-ms", "1500"}};
 	const struct lab_move cancelled = {
 		.exit = 1, .phase = "cancelled", .args = {"--bandwidth", "200Mbit"}};
 	struct lab_trip t;

@@ -206,6 +206,18 @@ void fake_expect(struct fake_source *f, enum msg_type type)
 	expect_on(f, &f->control, type);
 }
 
+void fake_expect_behind(struct fake_source *f, enum msg_type before, enum msg_type type)
+{
+	struct error err = {0};
+
+	do
+		lab_check(f->lab, !receive(f, &f->control, &err), "%s was to come: %s",
+			  msg_type_name(type), err.msg);
+	while (f->m.type == before);
+	lab_check(f->lab, f->m.type == type, "%s came, and not %s: %s", msg_type_name(f->m.type),
+		  msg_type_name(type), f->m.type == MSG_ERROR ? f->m.error.message : "");
+}
+
 void fake_bulk_expect(struct fake_source *f, unsigned int i, enum msg_type type)
 {
 	expect_on(f, &f->bulk[i], type);

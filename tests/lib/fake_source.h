@@ -105,6 +105,8 @@ void fake_send_simple(struct fake_source *f, enum msg_type type);
 void fake_send_number(struct fake_source *f, enum msg_type type, uint64_t n);
 /** fake_expect() - wait for a message of this type on control, answering PINGs; it is in @f->m */
 void fake_expect(struct fake_source *f, enum msg_type type);
+/** fake_expect_behind() - the same, behind any number of messages of type @before */
+void fake_expect_behind(struct fake_source *f, enum msg_type before, enum msg_type type);
 /** fake_expect_error() - wait for ERROR with this code, whose text contains @names (NULL: any) */
 void fake_expect_error(struct fake_source *f, const char *code, const char *names);
 

@@ -160,13 +160,15 @@ static void check_threads(struct lab_vm *vm)
 
 void lab_vm_left_nothing(struct lab_vm *vm, const char *before)
 {
+	uint64_t end = lab_now_ms() + (uint64_t)LAB_LEAST_MS * vm->lab->slow;
 	bool held, runs = lab_vm_status(vm, "running");
 	char *now = note(vm, &held);
 
 	/* The end of the job is told before QEMU has carried out the last of it. */
-	for (int i = 0; i < 50 && (strcmp(now, before) != 0 || held == runs); i++) {
+	while ((strcmp(now, before) != 0 || held == runs) && lab_now_ms() < end) {
 		free(now);
 		usleep(20000);
+		runs = lab_vm_status(vm, "running");
 		now = note(vm, &held);
 	}
 	/* A message of the lab's is short. */

@@ -15,6 +15,9 @@ static json_t *lines(struct lab_host *h)
 	json_t *all = json_array();
 
 	lab_check(h->lab, text, "no audit.log");
+	/* The last one may be half written. */
+	line = strrchr(text, '\n');
+	*(line ? line + 1 : text) = '\0';
 	for (line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
 		json_t *o = json_loads(line, 0, NULL);
 
@@ -165,7 +168,8 @@ Test(audit, cancel_refusals_and_no_secrets)
 		a, 0,
 		"{\"what\": \"request\", \"path\": \"/v1/migrations/%s/cancel\", \"status\": 202}",
 		lab_str(lab, job, "id"));
-	saysf(a, at - 1,
+	/* It ends by itself, maybe before the answer is on its way. */
+	saysf(a, 0,
 	      "{\"what\": \"job-ended\", \"job\": \"%s\", \"phase\": \"cancelled\", \"owner\": "
 	      "\"source\"}",
 	      lab_str(lab, job, "id"));
@@ -200,7 +204,8 @@ Test(audit, a_decision)
 				.owner = "destination"};
 	struct lab_host *a, *b;
 	struct lab *lab = lab_test_pair(&a, &b);
-	struct lab_guest *g = lab_guest_start(a, &(struct lab_guest_opts){.mb = 16, .threads = 2});
+	/* It asks for its pages as fast as it can: there must be enough of them. */
+	struct lab_guest *g = lab_guest_start(a, &(struct lab_guest_opts){.mb = 64, .threads = 2});
 	struct lab_proc *p = lab_migrate_begin(a, b, g, &move);
 	json_t *job;
 	size_t at;

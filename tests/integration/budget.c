@@ -148,7 +148,7 @@ Test(budget, kept_shared_and_changed_on_the_way)
 	struct scene s = scene("{\"bandwidth\": 6000000}");
 
 	for (int i = 0; i < GUESTS; i++)
-		guest(&s, i, (const char *[]){"one", "two", "three"}[i], 24, 20);
+		guest(&s, i, (const char *[]){"one", "two", "three"}[i], 32, 20);
 	for (int i = 0; i < GUESTS; i++)
 		begin(&s, i, "precopy");
 	lab_until(s.lab, 20000, all_in(&s, "precopy"), "they do not move at the same time");

@@ -14,7 +14,6 @@
 TestSuite(direct, .timeout = 900);
 
 #define DIRECT_MB "64"
-#define SLOW_US   1500000 /* of a pause after SIGUSR1: guests/direct.c */
 
 /**
  * struct direct - the guest, on its way between two hosts
@@ -241,6 +240,15 @@ Test(direct, io_uring_fixed)
 
 /* --- I/O that does not end --- */
 
+static bool comes_in(struct lab_host *b)
+{
+	json_t *o = lab_incoming_newest(b);
+	bool is = o && !strcmp(lab_str(b->lab, o, "phase"), "advise");
+
+	json_decref(o);
+	return is;
+}
+
 /* It fails with the guest running, whichever pause it is, and so does one that is cancelled in between. */
 Test(direct, reads_that_take_too_long)
 {
@@ -258,10 +266,11 @@ Test(direct, reads_that_take_too_long)
 					     .mode = "hybrid", .exit = 1, .phase = "cancelled"};
 	struct direct *d = direct_new("pread", "memfd", "yes");
 	struct lab_host *a = d->hosts[0], *b = d->hosts[1];
+	pid_t pid = (pid_t)number(d, "pid");
 	struct lab_proc *p;
 	json_t *job;
 
-	lab_check(d->lab, !kill((pid_t)number(d, "pid"), SIGUSR1), "the guest is gone");
+	lab_check(d->lab, pid > 0 && !kill(pid, SIGUSR1), "the guest is gone");
 	d->g.at = a;
 	job = lab_migrate(a, b, &d->g, &first);
 	lab_check(d->lab, strstr(lab_str(d->lab, job, "error.message"), "block data"), "%s",
@@ -272,14 +281,16 @@ Test(direct, reads_that_take_too_long)
 	reads_on(d);
 	p = lab_migrate_begin(a, b, &d->g, &cancelled);
 	lab_until(d->lab, 10000, lab_job_phase_is(a, "setup"), "no setup");
-	usleep(SLOW_US /
-	       2); /* its connections are there by now, and the pause takes all the rest */
+	lab_until(d->lab, 10000, comes_in(b), "no connections");
+	/* Its pause, which takes all the rest, is not over before the test has said what it wants. */
+	lab_check(d->lab, !kill(pid, SIGSTOP), "the guest is gone");
 	lab_check(d->lab, lab_job_phase_is(a, "setup"), "the pause is over");
 	job = lab_job_newest(a);
 	lab_check(d->lab,
 		  !lab_decant(a, 10000, NULL, NULL,
 			      (const char *[]){"cancel", lab_str(d->lab, job, "id"), NULL}),
 		  "cancel");
+	kill(pid, SIGCONT);
 	json_decref(job);
 	json_decref(lab_migrate_end(a, p, &cancelled));
 	reads_on(d);

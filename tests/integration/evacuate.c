@@ -210,9 +210,10 @@ Test(evacuate, killed_in_the_middle)
 	json_t *e;
 
 	p = evacuate_begin(a, (const char *[]){"--to", b->to, "--concurrency", "1", "--bandwidth",
-					       "160Mbit", NULL});
-	lab_until(lab, 10000, moved(a, 1), "nobody moves");
+					       "80Mbit", NULL});
+	lab_until(lab, 10000, lab_job_phase_is(a, "precopy"), "nobody moves");
 	g[2] = guest(a, "three", 8);
+	lab_until(lab, 10000, moved(a, 1), "nobody has moved");
 	lab_proc_kill(lab, a->source);
 	lab_host_source_start(a);
 	e = evacuate_end(a, p, 0);
@@ -272,7 +273,8 @@ Test(evacuate, to_the_end)
 {
 	struct lab *lab = lab_new(lab_test_failed);
 	struct lab_host *a = host(lab, "a", NULL), *b = host(lab, "b", NULL);
-	struct lab_guest *g = guest(a, "one", 16);
+	/* It asks for its pages as fast as it can: there must be enough of them. */
+	struct lab_guest *g = guest(a, "one", 48);
 	const char *const first[] = {"--to",   b->to,      "--bandwidth", "80Mbit",
 				     "--mode", "postcopy", NULL};
 	const char *const second[] = {"--to", b->to, "--to-the-end", NULL};
@@ -304,12 +306,12 @@ Test(evacuate, cordon)
 {
 	struct lab *lab = lab_new(lab_test_failed);
 	struct lab_host *a = host(lab, "a", NULL), *b = host(lab, "b", NULL);
-	struct lab_guest *early = guest(a, "early", 16), *late = guest(a, "late", 8);
+	struct lab_guest *early = guest(a, "early", 24), *late = guest(a, "late", 8);
 	struct lab_proc *p;
 	char *out;
 	json_t *e;
 
-	p = lab_migrate_begin(a, b, early, &(struct lab_move){.args = {"--bandwidth", "100Mbit"}});
+	p = lab_migrate_begin(a, b, early, &(struct lab_move){.args = {"--bandwidth", "60Mbit"}});
 	lab_until(lab, 10000, lab_job_newest(a) && lab_job_phase_is(a, "precopy"), "does not move");
 	lab_check(lab, lab_decant(b, 10000, &out, NULL, (const char *[]){"cordon", NULL}) == 0,
 		  "cordon");

@@ -1,18 +1,25 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Blocks that grow (W14): made as large as they can become, and begun to be used in the middle of a move. */
 #include <stdlib.h>
+#include <string.h>
 #include "lib/lab_test.h"
 
 TestSuite(grows, .timeout = 120);
 
-/* 64 MiB at 200 Mbit/s: there is time to grow. */
+/*
+ * 64 MiB at 120 Mbit/s: there is time to grow. In post-copy it also asks for pages, as fast as it can:
+ * there must be more of them.
+ */
 static void grows(const char *mode, const char *phase, const char *tracking, enum lab_kind kind)
 {
-	struct lab_guest_opts opts = {
-		.mb = 64, .kind = kind, .blocks = 2, .writes = 1000, .grow = true};
+	struct lab_guest_opts opts = {.mb = strcmp(phase, "postcopy") ? 64 : 128,
+				      .kind = kind,
+				      .blocks = 2,
+				      .writes = 1000,
+				      .grow = true};
 	struct lab_move move = {.mode = mode,
 				.tracking = tracking,
-				.args = {"--bandwidth", "200Mbit", "--max-passes", "3",
+				.args = {"--bandwidth", "120Mbit", "--max-passes", "3",
 					 "--no-convergence", "stop"}};
 	struct lab_host *a, *b;
 	struct lab *lab = lab_test_pair(&a, &b);

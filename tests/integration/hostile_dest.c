@@ -120,11 +120,13 @@ static void show(struct lab_host *a, const char *guest, const char *what)
 static void become(struct lab_host *a, const char *guest, const struct sin_row *r)
 {
 	uint64_t end = lab_now_ms() + 25000 * a->lab->slow;
+	bool so;
 
-	while (!is_so(a, guest, r) && lab_now_ms() < end)
+	/* One look: at the next it may be otherwise again. */
+	while (!(so = is_so(a, guest, r)) && lab_now_ms() < end)
 		usleep(30000);
 	show(a, guest, r->what);
-	lab_check(a->lab, is_so(a, guest, r), "%s: it is not %s with %s, \"%s\"", r->what, r->phase,
+	lab_check(a->lab, so, "%s: it is not %s with %s, \"%s\"", r->what, r->phase,
 		  r->code ? r->code : "any code", r->names ? r->names : "");
 }
 

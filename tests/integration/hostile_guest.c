@@ -52,8 +52,9 @@ static void send_noise(struct lab_host *h, const char *path, const char *sock)
 			struct timeval tv = {.tv_sec = 15};
 
 			setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof(tv));
-			while (recv(fd, out, sizeof(out), 0) > 0)
-				;
+			do
+				errno = 0;
+			while (recv(fd, out, sizeof(out), 0) > 0);
 			lab_check(h->lab, errno != EAGAIN, "noise is kept waiting");
 		}
 		close(fd);

@@ -136,6 +136,19 @@ static int welcomed(struct lab *lab, const char *guest, const char *name, int uf
 	return sock;
 }
 
+/* Return: -1 if it is not welcome */
+static int let_in(const char *name, int uffd)
+{
+	int sock = hello("paint", name, uffd);
+	struct gwire_msg m = {0};
+
+	if (sock >= 0 && hear(sock, &m) == GWIRE_WELCOME)
+		return sock;
+	if (sock >= 0)
+		close(sock);
+	return -1;
+}
+
 /* DONEs may be on their way before. */
 static void refused(struct lab *lab, int sock, const char *what, const char *code)
 {
@@ -284,8 +297,9 @@ static void crowd(struct lab *lab)
 	refused(lab, idle[LAB_COUNT(idle) - 1], "a crowd", "too-many-connections");
 	for (size_t i = 0; i + 1 < LAB_COUNT(idle); i++)
 		close(idle[i]);
-	lab_until(lab, 5000, dial() >= 0, "nobody is let in any more");
-	for (size_t i = 0; i < LAB_COUNT(in); i++) {
+	/* Their ends are noticed one by one. */
+	lab_until(lab, 5000, (in[0] = let_in("in0", uffd)) >= 0, "nobody is let in any more");
+	for (size_t i = 1; i < LAB_COUNT(in); i++) {
 		snprintf(name, sizeof(name), "in%zu", i);
 		in[i] = welcomed(lab, "paint", name, uffd);
 	}
@@ -537,10 +551,13 @@ Test(hostile_sharer, same_name_for_two_guests)
 	struct lab_proc *job, *other_job;
 	struct paint_world w = world(&job, "32Mbit", "500");
 	uint64_t from = 4096 - LOOKS;
-	uint8_t *mem = map_ram(w.lab, paint_said(&w, "pid"), from, LOOKS), buf[512];
+	pid_t guest = (pid_t)paint_said(&w, "pid");
+	uint8_t *mem = map_ram(w.lab, guest, from, LOOKS), buf[512];
 	int uffd = new_uffd(), second = new_uffd(), sock, got;
 	struct gwire_msg m = {0};
 
+	/* So that it does not have all of its pages before its sharer has come. */
+	lab_check(w.lab, !kill(guest, SIGSTOP), "kill: %m");
 	start_other(&w, &other_job);
 	sock = welcomed(w.lab, "paint", "disks", uffd);
 	for (uint32_t i = 0; i < LOOKS; i++) {
@@ -563,11 +580,12 @@ Test(hostile_sharer, same_name_for_two_guests)
 		lab_check(w.lab, still_page_ok(mem + i * PAGE, SEED, 0, from + i),
 			  "page %lu is not the guest's", from + i);
 	close(sock);
+	kill(guest, SIGCONT);
 	verified(&w, job);
 	lab_check(w.lab, lab_proc_wait(w.lab, other_job, 20000) == 0, "the other does not move");
 	munmap(mem, LOOKS * PAGE);
 	close(second);
 	end_other(&w);
-	kill((pid_t)paint_said(&w, "pid"), SIGKILL);
+	kill(guest, SIGKILL);
 	lab_end(w.lab);
 }

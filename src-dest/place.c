@@ -362,6 +362,22 @@ static int pre_forget(struct place *p, struct place_block *b, uint64_t first, ui
 
 /* --- frames --- */
 
+static int refuse_closed(struct error *err)
+{
+	return error_set(err, -EBADMSG, "unexpected-message",
+			 "PAGES between SWITCH and the end of LISTEN, or at the end");
+}
+
+/*
+ * The regime was closed behind place_check(), while the digest was made, say: another thread has placed the
+ * last page that was missing, the guest writes to it already, and nobody is asked whether a page is
+ * there any more. What is there stays (rule 1).
+ */
+static int put_late(const struct place_block *b, uint64_t first, uint64_t n, struct error *err)
+{
+	return pages_next_missing(b->pages, first) >= first + n ? 0 : refuse_closed(err);
+}
+
 int place_check(const struct place *p, const struct msg_pages *m, uint64_t unit, struct error *err)
 {
 	const struct place_block *b = &p->blocks[m->block];
@@ -381,18 +397,20 @@ int place_check(const struct place *p, const struct msg_pages *m, uint64_t unit,
 		return error_set(err, -EBADMSG, "old-pass",
 				 "PAGES of pass %u came late, in pass %u", m->pass, pass);
 	if (atomic_load_explicit(&p->regime, memory_order_acquire) == PLACE_CLOSED)
-		return error_set(err, -EBADMSG, "unexpected-message",
-				 "PAGES between SWITCH and the end of LISTEN, or at the end");
+		return refuse_closed(err);
 	return 0;
 }
 
 int place_put(struct place *p, const struct place_io *io, const struct msg_pages *m,
 	      const void *data, struct error *err)
 {
-	bool live = atomic_load_explicit(&p->regime, memory_order_acquire) == PLACE_LIVE;
+	int regime = atomic_load_explicit(&p->regime, memory_order_acquire);
 	struct place_block *b = &p->blocks[m->block];
 	uint64_t first = m->offset >> b->shift, n = m->length >> b->shift;
+	bool live = regime == PLACE_LIVE;
 
+	if (regime == PLACE_CLOSED)
+		return put_late(b, first, n, err);
 	if (m->kind == MSG_PAGES_ZERO) {
 		trace_place_zero(p->traced, b->name, m->offset, m->length);
 		return live ? live_zero(p, io, b, first, n, err) : pre_zero(p, b, first, n, err);
@@ -405,7 +423,7 @@ int place_forget(struct place *p, const struct msg_pages *m, struct error *err)
 {
 	struct place_block *b = &p->blocks[m->block];
 
-	if (atomic_load_explicit(&p->regime, memory_order_acquire) == PLACE_LIVE)
+	if (atomic_load_explicit(&p->regime, memory_order_acquire) != PLACE_PRECOPY)
 		return 0;
 	return pre_forget(p, b, m->offset >> b->shift, m->length >> b->shift, err);
 }

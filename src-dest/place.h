@@ -13,7 +13,9 @@
  * Of the rules in DESIGN.md these could be broken here, and this is why they are not:
  *
  *   1 (never overwrite)  PLACE_LIVE knows no other way to memory than UFFDIO_COPY and ZEROPAGE, which
- *			refuse a page that is there; the regime only ever goes forward
+ *			refuse a page that is there; PLACE_PRECOPY, which writes, never comes back; and
+ *			who finds the regime closed in the middle of placing (at the end two threads may have
+ *			the last page) leaves what is there
  *   2 (state after the kernel)  a state is set behind the call that placed, never before it
  *   5 (unguarded)	a page set back to missing in precopy is punched, because a missing page with
  *			stale content would be read without a fault

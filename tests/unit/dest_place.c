@@ -204,6 +204,52 @@ Test(dest_place, frames_that_cannot_be)
 	box_free(&b);
 }
 
+/*
+ * Two threads have the last page: one places it, the guest writes to it, all is complete and closed; the
+ * other had its look at the frame before that, and comes to placing now.
+ */
+static void late(enum msg_block_kind kind)
+{
+	struct msg_pages m = {
+		.kind = MSG_PAGES_RAW, .offset = 2 * PAGE, .length = 2 * PAGE, .pass = 1};
+	uint8_t *old = content(2, 2, 1);
+	struct box b;
+
+	box_init(&b, kind);
+	box_live(&b);
+	cr_assert(zero(int, put(&b, 0, 4, 1)));
+	b.mem[2 * PAGE] = 77;
+	b.mem[3 * PAGE + 5] = 78;
+	atomic_store(&b.p.regime, PLACE_CLOSED);
+	cr_assert(zero(int, place_put(&b.p, &b.io, &m, old, &b.err)), "%s", b.err.msg);
+	cr_assert(eq(int, b.mem[2 * PAGE], 77), "written over");
+	m.kind = MSG_PAGES_ZERO;
+	cr_assert(zero(int, place_put(&b.p, &b.io, &m, NULL, &b.err)), "%s", b.err.msg);
+	cr_assert(zero(int, place_forget(&b.p, &m, &b.err)), "%s", b.err.msg);
+	cr_assert(eq(int, b.mem[2 * PAGE], 77));
+	cr_assert(eq(int, b.mem[3 * PAGE + 5], 78));
+	cr_assert(eq(int, state(&b, 2), PAGES_DATA));
+	cr_assert(eq(u64, received(&b), 4));
+	/* What is missing is no more placed than it was. */
+	m.kind = MSG_PAGES_RAW;
+	m.offset = 3 * PAGE;
+	cr_assert(eq(int, place_put(&b.p, &b.io, &m, old, &b.err), -EBADMSG));
+	cr_assert(eq(int, b.mem[3 * PAGE + 5], 78));
+	cr_assert(eq(int, state(&b, 4), PAGES_MISSING));
+	free(old);
+	box_free(&b);
+}
+
+Test(dest_place, what_comes_behind_the_end_memfd)
+{
+	late(MSG_BLOCK_MEMFD);
+}
+
+Test(dest_place, what_comes_behind_the_end_anon)
+{
+	late(MSG_BLOCK_ANON);
+}
+
 Test(dest_place, discards_that_cannot_be)
 {
 	static const struct guest_range bad[] = {{0, 0},

@@ -446,44 +446,7 @@ int place_pages(struct place *p, const struct place_io *io, const struct msg_pag
 	return place_put(p, io, m, data, err);
 }
 
-bool place_complete(const struct place *p)
-{
-	for (unsigned int i = 0; i < p->n; i++)
-		if (atomic_load(&p->blocks[i].received) != p->blocks[i].npages)
-			return false;
-	return true;
-}
-
-bool place_first_missing(const struct place *p, unsigned int *ret_block, uint64_t *ret_off)
-{
-	for (unsigned int i = 0; i < p->n; i++) {
-		const struct place_block *b = &p->blocks[i];
-		uint64_t page = pages_next_missing(b->pages, 0);
-
-		if (page < b->npages) {
-			*ret_block = i;
-			*ret_off = page << b->shift;
-			return true;
-		}
-	}
-	return false;
-}
-
 /* --- faults --- */
-
-bool place_find(const struct place *p, uint64_t addr, unsigned int *ret_block, uint64_t *ret_page)
-{
-	for (unsigned int i = 0; i < p->n; i++) {
-		const struct place_block *b = &p->blocks[i];
-
-		if (addr >= b->mem.block.addr && addr - b->mem.block.addr < b->length) {
-			*ret_block = i;
-			*ret_page = (addr - b->mem.block.addr) >> b->shift;
-			return true;
-		}
-	}
-	return false;
-}
 
 int place_fault(struct place *p, const struct place_io *io, unsigned int block, uint64_t page,
 		uint64_t at_us, struct error *err)

@@ -269,7 +269,7 @@ static void socket_words(struct lab_vm *vm, json_t *argv, const char *qmp)
 static void boot_words(struct lab_vm *vm, json_t *argv)
 {
 	const struct lab_vm_opts *o = &vm->opts;
-	char rate[16], boot[LAB_PATH_MAX], tsc[56] = "tsc=nowatchdog ";
+	char rate[16], boot[LAB_PATH_MAX], tsc[56] = "";
 
 	snprintf(rate, sizeof(rate), o->full_speed ? "full" : "%u", o->rate);
 	if (o->nobody)
@@ -280,12 +280,6 @@ static void boot_words(struct lab_vm *vm, json_t *argv)
 	word(argv, "%s/vmlinuz", boot);
 	word(argv, "-initrd");
 	word(argv, "%s/initrd.gz", boot);
-	/*
-	 * The kernel compares TSC and HPET, and calls the TSC unstable when they differ by some 400 us. An
-	 * emulated TSC is the host's and an emulated HPET the host's clock: at each stop and cont QEMU reads one
-	 * behind the other, and where it is preempted in between (a busy host, nothing of ours) they differ for
-	 * ever. That the guest's clocks go on as they should is checked by the tests themselves.
-	 */
 	if (is_microvm(vm))
 		snprintf(tsc, sizeof(tsc), "tsc=reliable tsc_early_khz=%lu ", vm->tsc_khz);
 	word(argv, "-append");

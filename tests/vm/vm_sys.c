@@ -126,11 +126,16 @@ void vm_sys_settled(struct vm *vm)
 /*
  * What any emulated processor says whose thread had to wait for one of the host's. That a clock jumped or stood is for
  * the tests to see, who compare it with the host's.
+ *
+ * The kernel also compares TSC and HPET, and calls the TSC unstable when they differ by some 400 us. An emulated TSC is
+ * the host's and an emulated HPET the host's clock: at each stop and cont QEMU reads one behind the other, and where it
+ * is preempted in between they differ for ever. Not to have them compared is no way: an emulated TSC is measured wrongly
+ * at boot now and then, and only this finds it.
  */
 static bool is_of_the_host(const char *text)
 {
-	return strstr(text, "hrtimer: interrupt took ") ||
-	       strstr(text, "clocksource: Long readout interval");
+	return strstr(text, "hrtimer: interrupt took ") || strstr(text, "clocksource: ") ||
+	       strstr(text, "TSC found unstable after boot");
 }
 
 /* /dev/kmsg hands out one message with each read: "PRIORITY,SEQUENCE,TIME,FLAGS;TEXT". */
